@@ -1,0 +1,56 @@
+package record
+
+import "encoding/json"
+
+// Opt is a value that may be unknown. Its zero value is unknown, and unknown is
+// null in JSON.
+type Opt[T any] struct {
+	value T
+	known bool
+}
+
+// Some returns a known value.
+func Some[T any](v T) Opt[T] { return Opt[T]{value: v, known: true} }
+
+// SomeIf returns v if it is known, else the unknown value.
+func SomeIf[T any](v T, known bool) Opt[T] {
+	if !known {
+		return Opt[T]{}
+	}
+	return Some(v)
+}
+
+// Get returns the value and whether it is known; an unknown value is T's zero.
+func (o Opt[T]) Get() (T, bool) { return o.value, o.known }
+
+// Known reports whether there is a value.
+func (o Opt[T]) Known() bool { return o.known }
+
+// Or returns the value, or fallback where it is unknown.
+func (o Opt[T]) Or(fallback T) T {
+	if o.known {
+		return o.value
+	}
+	return fallback
+}
+
+// MarshalJSON writes null for an unknown value.
+func (o Opt[T]) MarshalJSON() ([]byte, error) {
+	if !o.known {
+		return []byte("null"), nil
+	}
+	return json.Marshal(o.value)
+}
+
+// UnmarshalJSON reads null as unknown.
+func (o *Opt[T]) UnmarshalJSON(b []byte) error {
+	if string(b) == "null" {
+		*o = Opt[T]{}
+		return nil
+	}
+	if err := json.Unmarshal(b, &o.value); err != nil {
+		return err
+	}
+	o.known = true
+	return nil
+}
