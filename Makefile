@@ -1,0 +1,76 @@
+# make run    set up what is missing and run the agent here, for a person to read
+# make test   set up what is missing and run every test, the guests' included
+#
+# make build, generate, check, bench, fuzz, clean: as their comments say.
+
+GO      ?= go
+PATH    := $(PATH):/usr/local/go/bin
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+export PATH
+export CGO_ENABLED := 0
+
+.PHONY: all build run test test-host generate check-generated vet check bench fuzz clean
+
+all: build
+
+## build: the agent, static, in bin/
+build:
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/rmagent ./cmd/rmagent
+
+## run: the agent with output for a person; ARGS adds flags. Without root it
+## shows what procfs allows.
+run:
+	@scripts/setup run
+	@$(MAKE) --no-print-directory build
+	bin/rmagent run --log-format console $(ARGS)
+
+## test: everything
+test:
+	@scripts/setup test
+	@$(MAKE) --no-print-directory test-host test-guests
+
+## test-host: the tests on this kernel, as this user. One package at a time: some
+## load this machine on purpose, and others measure it.
+test-host:
+	$(GO) test -p 1 -timeout 15m ./...
+
+include mk/guests.mk
+
+## generate: the BPF objects and their Go, for amd64 and arm64
+generate:
+	@scripts/setup generate
+	$(GO) generate ./...
+
+## check-generated: fail if generating changes what is committed
+check-generated: generate
+	git diff --exit-code -- internal/loader
+
+## vet: vet and staticcheck, and the formatting
+vet:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); echo "make vet: run gofmt on the files above" >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	GOARCH=arm64 $(GO) vet ./...
+
+## check: what CI checks beside the tests
+check: vet check-generated
+
+## bench: the benchmarks, and the agent beside its peers
+bench:
+	@scripts/setup test bench
+	$(GO) test -run '^$$' -bench . -benchmem ./...
+
+## fuzz: every fuzz target for FUZZTIME each
+FUZZTIME ?= 10s
+fuzz:
+	@for p in $$($(GO) list ./...); do \
+		for f in $$($(GO) test -list '^Fuzz' $$p | grep '^Fuzz'); do \
+			echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$p || exit 1; \
+		done; \
+	done
+
+clean:
+	rm -rf bin .cache
