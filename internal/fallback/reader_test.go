@@ -1,0 +1,482 @@
+package fallback
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/prometheus/procfs"
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/sample"
+)
+
+func open(t testing.TB) *Reader {
+	t.Helper()
+	r, err := Open(Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { r.Close() })
+	return r
+}
+
+func readOne(t testing.TB, r *Reader, pid int) sample.Process {
+	t.Helper()
+	var s sample.Snapshot
+	if err := r.Read(context.Background(), sample.Scope{PIDs: []int32{int32(pid)}}, &s); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Processes) != 1 {
+		t.Fatalf("read %d processes of PID %d, missed %d", len(s.Processes), pid, s.Missed)
+	}
+	return s.Processes[0]
+}
+
+// TestStillProcess compares every number with another reader of /proc.
+func TestStillProcess(t *testing.T) {
+	cmd, _ := start(t, "still")
+	p := readOne(t, open(t), cmd.Process.Pid)
+
+	other, err := procfs.NewProc(cmd.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stat, err := other.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := other.NewStatus()
+	if err != nil {
+		t.Fatal(err)
+	}
+	limits, err := other.Limits()
+	if err != nil {
+		t.Fatal(err)
+	}
+	io, err := other.IO()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fds, err := other.FileDescriptorsLen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nspid := status.NSpids[len(status.NSpids)-1]
+	for name, v := range map[string][2]uint64{
+		"start":   {p.ID.StartTicks, stat.Starttime},
+		"ppid":    {uint64(p.PPID), uint64(os.Getpid())},
+		"ns pid":  {uint64(p.NSPID), nspid},
+		"uid":     {uint64(p.UID), status.UIDs[0]},
+		"threads": {p.Threads, uint64(stat.NumThreads)},
+		"fds":     {p.FDOpen, uint64(fds)},
+		"limit":   {p.FDLimit, limits.OpenFiles},
+		"anon":    {p.RSSAnonBytes, status.RssAnon},
+		"file":    {p.RSSFileBytes, status.RssFile},
+		"shmem":   {p.RSSShmemBytes, status.RssShmem},
+		"peak":    {p.RSSPeakBytes, status.VmHWM},
+		"swap":    {p.SwapBytes, status.VmSwap},
+		"virtual": {p.VirtualBytes, uint64(stat.VSize)},
+		"minor":   {p.MinorFaults, uint64(stat.MinFlt)},
+		"major":   {p.MajorFaults, uint64(stat.MajFlt)},
+		"rchar":   {p.IOReadBytes, io.RChar},
+		"wchar":   {p.IOWrittenBytes, io.WChar},
+		"read":    {p.DiskReadBytes, io.ReadBytes},
+		"written": {p.DiskWrittenBytes, io.WriteBytes},
+	} {
+		if v[0] != v[1] {
+			t.Errorf("%s: %d, want %d", name, v[0], v[1])
+		}
+	}
+	c := open(t).Capabilities()
+	if p.Known != c.Set() {
+		t.Errorf("known %b, capable of %b", p.Known, c.Set())
+	}
+	if p.KernelThread || string(p.Comm.Bytes()) != stat.Comm {
+		t.Errorf("comm %q (kernel thread %v), want %q", p.Comm.Bytes(), p.KernelThread, stat.Comm)
+	}
+}
+
+func TestEveryProcessIsThere(t *testing.T) {
+	cmd, _ := start(t, "still")
+	var s sample.Snapshot
+	if err := open(t).Read(context.Background(), sample.Scope{}, &s); err != nil {
+		t.Fatal(err)
+	}
+	if s.Missed != 0 && os.Getuid() == 0 {
+		t.Errorf("missed %d", s.Missed)
+	}
+	seen := map[int32]sample.Process{}
+	for _, p := range s.Processes {
+		if _, twice := seen[p.ID.PID]; twice {
+			t.Errorf("%v twice", p.ID)
+		}
+		seen[p.ID.PID] = p
+	}
+	for _, pid := range []int{1, os.Getpid(), cmd.Process.Pid} {
+		if _, ok := seen[int32(pid)]; !ok {
+			t.Errorf("PID %d is missing", pid)
+		}
+	}
+	if k, ok := seen[2]; ok && string(k.Comm.Bytes()) == "kthreadd" && !k.KernelThread {
+		t.Error("kthreadd is no kernel thread")
+	}
+	if s.Time.IsZero() || s.Monotonic == 0 || s.Boottime < s.Monotonic || s.Took <= 0 {
+		t.Errorf("times: %v %v %v %v", s.Time, s.Monotonic, s.Boottime, s.Took)
+	}
+}
+
+func TestKernelNames(t *testing.T) {
+	var s sample.Snapshot
+	if err := open(t).Read(context.Background(), sample.Scope{Fields: sample.SetOf(sample.State)}, &s); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range s.Processes {
+		name := string(p.Comm.Bytes())
+		if strings.HasPrefix(name, "kworker/") && !strings.HasPrefix(name, "kworker/R-") && strings.ContainsAny(name, "+-") {
+			t.Errorf("%v is named %q, with its work", p.ID, name)
+		}
+	}
+}
+
+func TestHostileName(t *testing.T) {
+	cmd, _ := start(t, "hostile")
+	p := readOne(t, open(t), cmd.Process.Pid)
+	if got := string(p.Comm.Bytes()); got != hostileName {
+		t.Errorf("comm %q, want %q", got, hostileName)
+	}
+	if p.PPID != int32(os.Getpid()) || p.FDOpen == 0 {
+		t.Errorf("ppid %d, fds %d", p.PPID, p.FDOpen)
+	}
+}
+
+// TestCPU compares with what wait4 says when it has ended.
+func TestCPU(t *testing.T) {
+	cmd, _ := start(t, "burn")
+	p := readOne(t, open(t), cmd.Process.Pid)
+	cmd.Process.Kill()
+	cmd.Wait()
+	total := uint64(cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime())
+	if p.CPUNanos > total || p.CPUNanos+40e6 < total {
+		t.Errorf("CPU %d ns, wait4 says %d ns", p.CPUNanos, total)
+	}
+	if split := p.CPUUserNanos + p.CPUSystemNanos; split > p.CPUNanos || split+20e6 < p.CPUNanos {
+		t.Errorf("user and system %d ns of %d ns", split, p.CPUNanos)
+	}
+}
+
+func TestMemory(t *testing.T) {
+	before, _ := start(t, "still")
+	after, _ := start(t, "touch")
+	r := open(t)
+	a, b := readOne(t, r, before.Process.Pid), readOne(t, r, after.Process.Pid)
+	const slack = 8 << 20 // what Go's own runtime differs by
+	if got := b.RSSAnonBytes - a.RSSAnonBytes; got < touchedBytes-slack || got > touchedBytes+slack {
+		t.Errorf("anonymous: %d more, %d touched", got, touchedBytes)
+	}
+	if got := b.RSSShmemBytes - a.RSSShmemBytes; got != touchedBytes/2 {
+		t.Errorf("shared: %d more, %d touched", got, touchedBytes/2)
+	}
+	if b.RSSPeakBytes < b.RSSBytes() {
+		t.Errorf("peak %d below %d", b.RSSPeakBytes, b.RSSBytes())
+	}
+}
+
+func TestWritten(t *testing.T) {
+	before, _ := start(t, "still")
+	after, _ := start(t, "write")
+	r := open(t)
+	a, b := readOne(t, r, before.Process.Pid), readOne(t, r, after.Process.Pid)
+	// Go's runtime writes a few bytes to wake its threads.
+	if got := b.IOWrittenBytes - a.IOWrittenBytes; got < writtenBytes || got > writtenBytes+1024 {
+		t.Errorf("written %d, want %d", got, writtenBytes)
+	}
+}
+
+func TestThreads(t *testing.T) {
+	cmd, _ := start(t, "threads")
+	p := readOne(t, open(t), cmd.Process.Pid)
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p.Threads != uint64(len(tasks)) || p.Threads < helperThreads {
+		t.Errorf("threads %d, %d tasks", p.Threads, len(tasks))
+	}
+}
+
+// TestRunDelay brackets the sum over threads between two of the test's own.
+func TestRunDelay(t *testing.T) {
+	r := open(t)
+	if !r.schedstat {
+		t.Skip("the kernel lacks /proc/PID/schedstat (CONFIG_SCHED_INFO)")
+	}
+	cmd, _ := start(t, "threads")
+	before := sumRunDelay(t, cmd.Process.Pid)
+	p := readOne(t, r, cmd.Process.Pid)
+	after := sumRunDelay(t, cmd.Process.Pid)
+	if p.RunDelayNanos < before || p.RunDelayNanos > after || before == 0 {
+		t.Errorf("run delay %d, not within %d to %d", p.RunDelayNanos, before, after)
+	}
+}
+
+func sumRunDelay(t *testing.T, pid int) (sum uint64) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ran, waited uint64
+		fmt.Sscan(string(b), &ran, &waited)
+		sum += waited
+	}
+	return sum
+}
+
+func TestDeadLeader(t *testing.T) {
+	cmd, _ := start(t, "dead leader")
+	p := readOne(t, open(t), cmd.Process.Pid)
+	if p.State != 'Z' || p.Threads < 2 {
+		t.Fatalf("state %c, %d threads", p.State, p.Threads)
+	}
+	if p.FDOpen < deadLeaderOpen+3 || p.RSSAnonBytes == 0 || p.RSSPeakBytes == 0 {
+		t.Errorf("%d fds, %d anonymous bytes, peak %d", p.FDOpen, p.RSSAnonBytes, p.RSSPeakBytes)
+	}
+	if p.NSPID != int32(cmd.Process.Pid) {
+		t.Errorf("ns pid %d, want %d", p.NSPID, cmd.Process.Pid)
+	}
+}
+
+func TestTablesOfThreads(t *testing.T) {
+	r := open(t)
+	if !r.kcmp {
+		t.Skip("the kernel lacks kcmp(2), or refuses it")
+	}
+	cmd, said := start(t, "unshared")
+	var thread, leader uint64
+	if _, err := fmt.Sscan(said[0], &thread, &leader); err != nil || thread < unsharedExtra {
+		t.Fatalf("helper said %q", said)
+	}
+	if p := readOne(t, r, cmd.Process.Pid); p.FDOpen != thread+leader {
+		t.Errorf("%d fds, want %d + %d", p.FDOpen, thread, leader)
+	}
+}
+
+func TestZombie(t *testing.T) {
+	cmd, _ := start(t, "still")
+	pid := cmd.Process.Pid
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	var info unix.Siginfo
+	if err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	r := open(t)
+	p := readOne(t, r, pid)
+	if p.State != 'Z' || p.FDOpen != 0 || p.RSSBytes() != 0 || !p.Known.HasAll(sample.RSS|1<<sample.FDOpen) {
+		t.Errorf("zombie: %+v", p)
+	}
+	cmd.Wait()
+	var s sample.Snapshot
+	if err := r.Read(context.Background(), sample.Scope{PIDs: []int32{int32(pid)}}, &s); err != nil || len(s.Processes) != 0 || s.Missed != 0 {
+		t.Errorf("reaped: %v, %d processes, missed %d", err, len(s.Processes), s.Missed)
+	}
+}
+
+// TestVanishing reads while processes come and go.
+func TestVanishing(t *testing.T) {
+	stop := make(chan bool)
+	ended := make(chan bool)
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				exec.Command("/bin/true").Run()
+			}
+		}
+	}()
+	r := open(t)
+	var s sample.Snapshot
+	for range 50 {
+		if err := r.Read(context.Background(), sample.Scope{}, &s); err != nil {
+			t.Error(err)
+		}
+		if s.Missed != 0 && os.Getuid() == 0 {
+			t.Errorf("missed %d", s.Missed)
+		}
+		for _, p := range s.Processes {
+			if p.ID.StartTicks == 0 && p.ID.PID > 200 || !p.Known.HasAll(statFields) {
+				t.Errorf("half a process: %+v", p)
+			}
+		}
+	}
+	close(stop)
+	<-ended
+}
+
+func TestFieldsLimitTheReading(t *testing.T) {
+	cmd, _ := start(t, "still")
+	r := open(t)
+	var s sample.Snapshot
+	scope := sample.Scope{PIDs: []int32{int32(cmd.Process.Pid)}, Fields: sample.SetOf(sample.FDOpen)}
+	if err := r.Read(context.Background(), scope, &s); err != nil {
+		t.Fatal(err)
+	}
+	p := s.Processes[0]
+	if !p.Known.Has(sample.FDOpen) || p.Known&(statusFields|ioFields|limitFields) != 0 {
+		t.Errorf("known %b", p.Known)
+	}
+}
+
+func TestCancelled(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := open(t).Read(ctx, sample.Scope{}, new(sample.Snapshot)); err != context.Canceled {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestNoProcfs(t *testing.T) {
+	if _, err := Open(Options{Root: filepath.Join(t.TempDir(), "none")}); err == nil {
+		t.Error("opened what is not there")
+	}
+}
+
+func TestReadAllocatesNothing(t *testing.T) {
+	start(t, "threads")
+	r := open(t)
+	var s sample.Snapshot
+	ctx := context.Background()
+	read := func() {
+		if err := r.Read(ctx, sample.Scope{}, &s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read()
+	s.Processes = slices.Grow(s.Processes, 2*len(s.Processes)) // others may start meanwhile
+	if n := testing.AllocsPerRun(10, read); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestOtherUser runs the reader as nobody: what is not allowed is unknown.
+func TestOtherUser(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to become another user")
+	}
+	dir, err := os.MkdirTemp("/tmp", "fallback")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	binary := filepath.Join(dir, "test")
+	b, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(binary, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(binary)
+	cmd.Env = []string{helperVariable + "=read as other"}
+	cmd.Dir = "/"
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	var got otherUser
+	if err := json.Unmarshal(bytes.TrimSpace(out), &got); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if got.Processes == 0 || got.Missed != 0 {
+		t.Fatalf("%+v", got)
+	}
+	if got.Init&ioFields != 0 {
+		t.Errorf("knows another user's I/O")
+	}
+	if want := statFields | statusFields | limitFields; !got.Init.HasAll(want) {
+		t.Errorf("of PID 1 lacks %b", want&^got.Init)
+	}
+	if !got.Self.HasAll(ioFields | 1<<sample.FDOpen) {
+		t.Errorf("knows too little of itself: %b", got.Self)
+	}
+	if got.IOLevel != sample.Approximate || got.IOWhy == "" {
+		t.Errorf("capability %v %q", got.IOLevel, got.IOWhy)
+	}
+}
+
+type otherUser struct {
+	Processes  int
+	Missed     uint64
+	Init, Self sample.FieldSet
+	IOLevel    sample.Level
+	IOWhy      string
+}
+
+func readAsOther() {
+	r, err := Open(Options{})
+	must(err)
+	var s sample.Snapshot
+	must(r.Read(context.Background(), sample.Scope{}, &s))
+	o := otherUser{Processes: len(s.Processes), Missed: s.Missed}
+	for _, p := range s.Processes {
+		switch int(p.ID.PID) {
+		case 1:
+			o.Init = p.Known
+		case os.Getpid():
+			o.Self = p.Known
+		}
+	}
+	c := r.Capabilities()
+	o.IOLevel, o.IOWhy = c[sample.IORead].Level, c[sample.IORead].Why
+	must(json.NewEncoder(os.Stdout).Encode(o))
+}
+
+func BenchmarkRead(b *testing.B) {
+	r := open(b)
+	var s sample.Snapshot
+	for _, scope := range []struct {
+		name   string
+		fields sample.FieldSet
+	}{
+		{"all", 0},
+		{"fd", sample.SetOf(sample.FDOpen)},
+		{"stat", statFields &^ (1 << sample.CPU)},
+		{"status", statusFields},
+		{"limits", limitFields},
+		{"io", ioFields},
+		{"cpu", schedstatFields},
+	} {
+		b.Run(scope.name, func(b *testing.B) {
+			b.ReportAllocs()
+			n := 0
+			for b.Loop() {
+				if err := r.Read(context.Background(), sample.Scope{Fields: scope.fields}, &s); err != nil {
+					b.Fatal(err)
+				}
+				n += len(s.Processes)
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(n), "ns/process")
+		})
+	}
+}

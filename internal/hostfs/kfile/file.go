@@ -1,0 +1,143 @@
+package kfile
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Name is a path with the NUL that system calls want, made once.
+type Name []byte
+
+// MakeName returns s as a Name. A NUL in s ends it.
+func MakeName(s string) Name { return append([]byte(s), 0) }
+
+// String returns the path without its NUL.
+func (n Name) String() string {
+	if len(n) == 0 {
+		return ""
+	}
+	return string(n[:len(n)-1])
+}
+
+// AppendPID makes name the decimal pid, in place.
+func AppendPID(name Name, pid int32) Name {
+	var digits [11]byte
+	i := len(digits)
+	for v := uint32(pid); ; v /= 10 {
+		i--
+		digits[i] = byte('0' + v%10)
+		if v < 10 {
+			break
+		}
+	}
+	return append(append(name, digits[i:]...), 0)
+}
+
+// Open opens name below dir for reading; dir may be unix.AT_FDCWD.
+func Open(dir int, name Name) (int, unix.Errno) { return open(dir, name, unix.O_RDONLY) }
+
+// OpenDir opens the directory name below dir.
+func OpenDir(dir int, name Name) (int, unix.Errno) {
+	return open(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
+}
+
+func open(dir int, name Name, flags int) (int, unix.Errno) {
+	for {
+		fd, _, errno := unix.Syscall6(unix.SYS_OPENAT, uintptr(dir), uintptr(unsafe.Pointer(&name[0])),
+			uintptr(flags|unix.O_CLOEXEC), 0, 0, 0)
+		if errno != unix.EINTR {
+			return int(fd), errno
+		}
+	}
+}
+
+// Close closes fd.
+func Close(fd int) { unix.Syscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+
+// Extent says how a file gives its text.
+type Extent bool
+
+// The extents.
+const (
+	// Whole files are one record, which one read gives whole (single_open in the
+	// kernel; kernfs and sysctl files too): a read that doesn't fill the buffer
+	// was the last.
+	Whole Extent = false
+	// Records are cut between records wherever the kernel's buffer of a page is
+	// full: only an empty read is the end. Mount tables and diskstats are so.
+	Records Extent = true
+)
+
+// maxSize bounds what one file may make a buffer grow to.
+const maxSize = 16 << 20
+
+// Read reads name below dir into *buf, whole: it grows *buf where the file is
+// longer, and *buf keeps that size for the next time.
+func Read(dir int, name Name, e Extent, buf *[]byte) ([]byte, unix.Errno) {
+	fd, errno := Open(dir, name)
+	if errno != 0 {
+		return nil, errno
+	}
+	b, errno := Reread(fd, e, buf)
+	Close(fd)
+	return b, errno
+}
+
+// Reread reads the file that fd has open from its beginning, like Read.
+func Reread(fd int, e Extent, buf *[]byte) ([]byte, unix.Errno) {
+	n := 0
+	for {
+		if n == len(*buf) {
+			if n >= maxSize {
+				return nil, unix.EFBIG
+			}
+			*buf = append(*buf, make([]byte, max(4096, n))...)
+		}
+		got, errno := pread(fd, (*buf)[n:], n)
+		if errno != 0 {
+			return nil, errno
+		}
+		n += got
+		if got == 0 || e == Whole && n < len(*buf) {
+			return (*buf)[:n], 0
+		}
+	}
+}
+
+func pread(fd int, b []byte, at int) (int, unix.Errno) {
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
+			uintptr(at), 0, 0)
+		if errno != unix.EINTR {
+			return int(n), errno
+		}
+	}
+}
+
+// Stat is fstatat(2).
+func Stat(dir int, name Name, st *unix.Stat_t) unix.Errno {
+	_, _, errno := unix.Syscall6(unix.SYS_NEWFSTATAT, uintptr(dir), uintptr(unsafe.Pointer(&name[0])),
+		uintptr(unsafe.Pointer(st)), 0, 0, 0)
+	return errno
+}
+
+// Statfs is statfs(2).
+func Statfs(name Name, st *unix.Statfs_t) unix.Errno {
+	for {
+		_, _, errno := unix.Syscall(unix.SYS_STATFS, uintptr(unsafe.Pointer(&name[0])), uintptr(unsafe.Pointer(st)), 0)
+		if errno != unix.EINTR {
+			return errno
+		}
+	}
+}
+
+// Readlink reads the link name below dir into b.
+func Readlink(dir int, name Name, b []byte) ([]byte, unix.Errno) {
+	n, _, errno := unix.Syscall6(unix.SYS_READLINKAT, uintptr(dir), uintptr(unsafe.Pointer(&name[0])),
+		uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0)
+	if errno != 0 {
+		return nil, errno
+	}
+	return b[:n], 0
+}
