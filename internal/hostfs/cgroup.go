@@ -1,0 +1,368 @@
+package hostfs
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/hostfs/kfile"
+	"rmagent/internal/sample"
+)
+
+// CgroupReader reads cgroups of version 1, 2, or both (hybrid). Its cgroups are
+// those of one hierarchy, the one that Process.CgroupID belongs to: the memory
+// controller's. Of version 1's other hierarchies it reads the cgroup of the same
+// path, as systemd and the container runtimes lay them out; where they have none
+// the values stay unknown.
+type CgroupReader struct {
+	cgroupMounts
+	controller string // "memory" for version 1, "" for version 2
+	self       string // own cgroup's path
+
+	byID   map[uint64]*cgroup
+	byPath map[string]*cgroup
+	round  uint64 // of listing
+	open   int    // directories kept open
+	most   int    // of those
+	buf    []byte
+	names  kfile.Dir
+}
+
+// cgroup is one that is known to exist. Its directories stay open while there
+// are descriptors to spare: a file below an open directory costs one look-up.
+type cgroup struct {
+	id        uint64
+	path      string
+	container string
+	unit      string
+	dirs      cgroupDirs
+	opened    bool // dirs are open
+	round     uint64
+}
+
+// cgroupDirs are a cgroup's directories, -1 where it has none: main is that of
+// the hierarchy it was found in.
+type cgroupDirs struct {
+	main, cpu, cpuacct, pids, unified int
+}
+
+// OpenCgroups finds the hierarchies and lists their cgroups. A host without
+// cgroups has none to read, which is no error.
+func OpenCgroups(o Options) (*CgroupReader, error) {
+	c := &CgroupReader{
+		byID: map[uint64]*cgroup{}, byPath: map[string]*cgroup{},
+		buf: make([]byte, 16<<10), names: kfile.Dir{Buf: make([]byte, 16<<10)},
+		most: spareDescriptors(),
+	}
+	own, errno := kfile.Read(unix.AT_FDCWD, kfile.MakeName(o.Root+"/proc/self/cgroup"), kfile.Whole, &c.buf)
+	if errno != 0 && errno != unix.ENOENT {
+		return nil, fmt.Errorf("read own cgroup: %w", errno)
+	}
+	if _, ok := parseCgroup(own, "memory"); ok {
+		c.controller = "memory"
+	}
+	path, _ := parseCgroup(own, c.controller)
+	c.self = string(path)
+	mountinfo, errno := kfile.Read(unix.AT_FDCWD, kfile.MakeName(o.Root+"/proc/self/mountinfo"), kfile.Records, &c.buf)
+	if errno != 0 {
+		return nil, fmt.Errorf("read mounts: %w", errno)
+	}
+	c.cgroupMounts = openCgroupMounts(o.Root, mountinfo)
+	c.list()
+	return c, nil
+}
+
+// spareDescriptors returns how many directories may stay open: a part of what
+// the process may have.
+func spareDescriptors() int {
+	var l unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &l); err != nil {
+		return 0
+	}
+	return int(min(l.Cur/4, 4096))
+}
+
+// Close closes everything.
+func (c *CgroupReader) Close() error {
+	for _, g := range c.byID {
+		c.release(g)
+	}
+	for _, h := range []*hierarchy{&c.memory, &c.cpu, &c.cpuacct, &c.pids, &c.unified} {
+		h.close()
+	}
+	return nil
+}
+
+// Mode is how the host's cgroups are mounted.
+func (c *CgroupReader) Mode() string {
+	switch {
+	case c.controller == "" && c.unified.dir >= 0:
+		return "v2"
+	case c.controller != "" && c.unified.dir >= 0:
+		return "hybrid"
+	case c.controller != "" && c.memory.dir >= 0:
+		return "v1"
+	}
+	return "none"
+}
+
+func (c *CgroupReader) main() *hierarchy {
+	if c.controller == "" {
+		return &c.unified
+	}
+	return &c.memory
+}
+
+// Read appends to dst the cgroups that want says yes to, as they are now; with a
+// nil want it first looks which there are, and reads all. Between those, cgroups
+// become known as an [Identifier] meets them. One that was removed is left out.
+func (c *CgroupReader) Read(dst []sample.Cgroup, want func(id uint64, path string) bool) []sample.Cgroup {
+	if want == nil {
+		c.list()
+	}
+	for _, g := range c.byID {
+		if want != nil && !want(g.id, g.path) {
+			continue
+		}
+		dst = append(dst, sample.Cgroup{})
+		if !c.read(g, &dst[len(dst)-1]) {
+			dst = dst[:len(dst)-1]
+			c.forget(g)
+		}
+	}
+	return dst
+}
+
+func (c *CgroupReader) read(g *cgroup, dst *sample.Cgroup) (alive bool) {
+	c.hold(g)
+	dst.ID, dst.Path, dst.ContainerID, dst.Unit = g.id, g.path, g.container, g.unit
+	if c.controller == "" {
+		c.readV2(&g.dirs, dst)
+	} else {
+		c.readV1(&g.dirs, dst)
+	}
+	alive = c.exists(g.dirs.main)
+	if c.open > c.most {
+		c.release(g)
+	}
+	return alive
+}
+
+var procsName = kfile.MakeName("cgroup.procs")
+
+// exists reports whether the cgroup of a directory still is: one that was
+// removed has no files.
+func (c *CgroupReader) exists(dir int) bool {
+	var st unix.Stat_t
+	return dir >= 0 && kfile.Stat(dir, procsName, &st) == 0
+}
+
+// hold opens a cgroup's directories.
+func (c *CgroupReader) hold(g *cgroup) {
+	if g.opened {
+		return
+	}
+	g.opened = true
+	g.dirs = cgroupDirs{c.main().open(g.path), -1, -1, -1, -1}
+	if c.controller != "" {
+		g.dirs.cpu, g.dirs.cpuacct = c.cpu.open(g.path), c.cpuacct.open(g.path)
+		g.dirs.pids, g.dirs.unified = c.pids.open(g.path), c.unified.open(g.path)
+	}
+	g.dirs.each(func(int) { c.open++ })
+}
+
+func (c *CgroupReader) release(g *cgroup) {
+	if !g.opened {
+		return
+	}
+	g.opened = false
+	g.dirs.each(func(fd int) {
+		kfile.Close(fd)
+		c.open--
+	})
+}
+
+func (d *cgroupDirs) each(f func(fd int)) {
+	for _, fd := range [...]int{d.main, d.cpu, d.cpuacct, d.pids, d.unified} {
+		if fd >= 0 {
+			f(fd)
+		}
+	}
+}
+
+func (c *CgroupReader) forget(g *cgroup) {
+	c.release(g)
+	delete(c.byID, g.id)
+	if c.byPath[g.path] == g {
+		delete(c.byPath, g.path)
+	}
+}
+
+// list walks the main hierarchy and makes the known cgroups those that exist.
+func (c *CgroupReader) list() {
+	h := c.main()
+	if h.dir < 0 {
+		return
+	}
+	c.round++
+	top := h.root
+	if strings.HasPrefix(top, "/..") {
+		top = "/"
+	}
+	for queue := []string{top}; len(queue) > 0; {
+		path := queue[len(queue)-1]
+		queue = queue[:len(queue)-1]
+		fd := h.open(path)
+		if fd < 0 {
+			continue // it was removed meanwhile
+		}
+		c.meet(path, fd)
+		queue = c.children(queue, path, fd)
+		kfile.Close(fd)
+	}
+	for _, g := range slices.Collect(maps.Values(c.byID)) {
+		if g.round != c.round {
+			c.forget(g)
+		}
+	}
+}
+
+func (c *CgroupReader) children(queue []string, path string, fd int) []string {
+	for errno := c.names.Start(fd); errno == 0; {
+		var name []byte
+		var typ byte
+		if name, typ, errno = c.names.Next(); name == nil {
+			break
+		}
+		if typ == unix.DT_DIR {
+			queue = append(queue, strings.TrimSuffix(path, "/")+"/"+string(name))
+		}
+	}
+	return queue
+}
+
+// meet takes note of the cgroup whose directory fd has open.
+func (c *CgroupReader) meet(path string, fd int) *cgroup {
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil
+	}
+	g := c.byID[st.Ino]
+	if g != nil && g.path != path { // renamed, as version 1 allows
+		c.forget(g)
+		g = nil
+	}
+	if g == nil {
+		g = &cgroup{id: st.Ino, path: path, container: containerOf(path), unit: unitOf(path)}
+		c.byID[g.id], c.byPath[g.path] = g, g
+	}
+	g.round = c.round
+	return g
+}
+
+// find returns the cgroup of a path as /proc/PID/cgroup gives it; nil if it is
+// not there.
+func (c *CgroupReader) find(path []byte) *cgroup {
+	if g := c.byPath[string(path)]; g != nil {
+		return g
+	}
+	own := string(path)
+	fd := c.main().open(own)
+	if fd < 0 {
+		return nil
+	}
+	defer kfile.Close(fd)
+	return c.meet(own, fd)
+}
+
+// Version 2's files.
+var (
+	memoryCurrent = kfile.MakeName("memory.current")
+	memoryMax     = kfile.MakeName("memory.max")
+	memorySwap    = kfile.MakeName("memory.swap.current")
+	memoryEvents  = kfile.MakeName("memory.events")
+	pidsCurrent   = kfile.MakeName("pids.current")
+	pidsMax       = kfile.MakeName("pids.max")
+	cpuStat       = kfile.MakeName("cpu.stat")
+	cpuMax        = kfile.MakeName("cpu.max")
+	cpuPressure   = kfile.MakeName("cpu.pressure")
+	memPressure   = kfile.MakeName("memory.pressure")
+	ioPressure    = kfile.MakeName("io.pressure")
+)
+
+// readV2 reads what version 2 counts: all of it includes the descendants.
+// memory.current is everything charged: anonymous and page cache, kernel memory
+// (slabs, stacks, page tables, BPF maps) and socket buffers. OOM kills too
+// include those of descendants.
+func (c *CgroupReader) readV2(d *cgroupDirs, dst *sample.Cgroup) {
+	dst.MemoryBytes = parseNumber(c.file(d.main, memoryCurrent))
+	if dst.MemoryBytes.Known() { // else the root, or the controller isn't enabled here
+		dst.MemoryLimit = parseLimit(c.file(d.main, memoryMax))
+		dst.SwapBytes = parseNumber(c.file(d.main, memorySwap))
+		dst.OOMKills = parseKeyed(c.file(d.main, memoryEvents), "oom_kill")
+	}
+	if dst.PIDs = parseNumber(c.file(d.main, pidsCurrent)); dst.PIDs.Known() {
+		dst.PIDsLimit = parseLimit(c.file(d.main, pidsMax))
+	}
+	b := c.file(d.main, cpuStat)
+	dst.CPUNanos = microseconds(parseKeyed(b, "usage_usec"))
+	dst.ThrottledNanos = microseconds(parseKeyed(b, "throttled_usec"))
+	dst.CPULimitCores = parseCPUMax(c.file(d.main, cpuMax))
+	c.readPressure(d.main, &dst.Pressure)
+}
+
+func (c *CgroupReader) readPressure(dir int, p *sample.Pressure) {
+	p.PressureCPUSomeRatio, p.PressureCPUFullRatio = parsePressure(c.file(dir, cpuPressure))
+	p.PressureMemorySomeRatio, p.PressureMemoryFullRatio = parsePressure(c.file(dir, memPressure))
+	p.PressureIOSomeRatio, p.PressureIOFullRatio = parsePressure(c.file(dir, ioPressure))
+}
+
+// Version 1's files.
+var (
+	memoryUsage  = kfile.MakeName("memory.usage_in_bytes")
+	memoryLimit  = kfile.MakeName("memory.limit_in_bytes")
+	memoryStat   = kfile.MakeName("memory.stat")
+	oomControl   = kfile.MakeName("memory.oom_control")
+	cpuacctUsage = kfile.MakeName("cpuacct.usage")
+	cfsQuota     = kfile.MakeName("cpu.cfs_quota_us")
+	cfsPeriod    = kfile.MakeName("cpu.cfs_period_us")
+)
+
+// readV1 reads what version 1 counts. memory.usage_in_bytes is anonymous memory
+// and page cache, and kernel memory where that is accounted; without swap.
+// OOM kills are the cgroup's own only.
+func (c *CgroupReader) readV1(d *cgroupDirs, dst *sample.Cgroup) {
+	dst.MemoryBytes = parseNumber(c.file(d.main, memoryUsage))
+	dst.MemoryLimit = parseLimit(c.file(d.main, memoryLimit))
+	dst.SwapBytes = parseKeyed(c.file(d.main, memoryStat), "total_swap")
+	dst.OOMKills = parseKeyed(c.file(d.main, oomControl), "oom_kill")
+	if dst.PIDs = parseNumber(c.file(d.pids, pidsCurrent)); dst.PIDs.Known() {
+		dst.PIDsLimit = parseLimit(c.file(d.pids, pidsMax))
+	}
+	dst.CPUNanos = parseNumber(c.file(d.cpuacct, cpuacctUsage))
+	dst.ThrottledNanos = parseKeyed(c.file(d.cpu, cpuStat), "throttled_time")
+	// An absent quota is -1, which is no number.
+	quota, ok := parseNumber(c.file(d.cpu, cfsQuota)).Get()
+	if ok {
+		period, ok := parseNumber(c.file(d.cpu, cfsPeriod)).Get()
+		dst.CPULimitCores = cores(quota, period, ok)
+	}
+	if d.unified >= 0 {
+		c.readPressure(d.unified, &dst.Pressure)
+	}
+}
+
+// file reads a file of a cgroup, nil where it is not there.
+func (c *CgroupReader) file(dir int, name kfile.Name) []byte {
+	if dir < 0 {
+		return nil
+	}
+	b, errno := kfile.Read(dir, name, kfile.Whole, &c.buf)
+	if errno != 0 {
+		return nil
+	}
+	return b
+}

@@ -1,0 +1,232 @@
+package hostfs
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/hostfs/kfile"
+	"rmagent/record"
+)
+
+// filesystemReader lists the filesystems that store bytes, and how full they
+// are.
+type filesystemReader struct {
+	root      string
+	mountinfo file
+	poll      []unix.PollFd
+	list      []*filesystem // by path
+	pending   []*filesystem // asked in this reading
+}
+
+// patience is how long a reading waits, in all, for filesystems that may hang.
+const patience = 10 * time.Millisecond
+
+type filesystem struct {
+	path   string
+	name   kfile.Name // path below Options.Root
+	device [2]uint64
+	remote bool // may hang, so it is asked by a goroutine
+
+	asked bool            // a goroutine is about it; a slow one is asked ahead, for the next reading
+	reply chan statfsInfo // of that goroutine, which never blocks on it
+}
+
+// statfsInfo is what a filesystem said.
+type statfsInfo struct {
+	st   unix.Statfs_t
+	ok   bool
+	took time.Duration
+}
+
+func openFilesystems(root string) filesystemReader {
+	m := openFile(root+"/proc/self/mountinfo", kfile.Records)
+	return filesystemReader{root: root, mountinfo: m, poll: []unix.PollFd{{Fd: int32(m.fd), Events: unix.POLLPRI}}}
+}
+
+func (r *filesystemReader) read(buf *[]byte, dst []record.Filesystem) []record.Filesystem {
+	if r.mountsChanged() {
+		r.relist(r.mountinfo.read(buf))
+	}
+	r.ask()
+	for _, f := range r.list {
+		dst = append(dst, f.describe())
+	}
+	return dst
+}
+
+// mountsChanged asks the kernel whether any mount came or went (proc(5):
+// mountinfo is pollable with POLLPRI). The first time it has.
+func (r *filesystemReader) mountsChanged() bool {
+	if r.list == nil {
+		r.list = []*filesystem{}
+		return true
+	}
+	n, err := unix.Poll(r.poll, 0)
+	return err == nil && n > 0 && r.poll[0].Revents&unix.POLLPRI != 0
+}
+
+// relist makes the list anew and keeps what is known of filesystems that stay:
+// one that hangs must not be asked twice.
+func (r *filesystemReader) relist(mountinfo []byte) {
+	old := r.list
+	r.list = make([]*filesystem, 0, len(old))
+	for _, m := range storing(mountinfo) {
+		f := &filesystem{
+			path: m.point, name: kfile.MakeName(r.root + m.point), device: m.device,
+			remote: mayHang(m.kind), reply: make(chan statfsInfo, 1),
+		}
+		if i := slices.IndexFunc(old, func(o *filesystem) bool { return o.path == f.path && o.device == f.device }); i >= 0 {
+			f = old[i]
+		} else if !f.remote && !isDirectory(f.name) {
+			continue // a file bound over another, as a container's /etc/hosts
+		}
+		r.list = append(r.list, f)
+	}
+}
+
+// isDirectory is true where it can't be told.
+func isDirectory(name kfile.Name) bool {
+	var st unix.Stat_t
+	return kfile.Stat(unix.AT_FDCWD, name, &st) != 0 || st.Mode&unix.S_IFMT == unix.S_IFDIR
+}
+
+// ask sends a goroutine to each filesystem that may hang and that none is at,
+// and gives them all together a moment. One that takes longer is unknown now,
+// and the next reading finds its reply.
+func (r *filesystemReader) ask() {
+	r.pending = r.pending[:0]
+	for _, f := range r.list {
+		if f.remote && !f.asked {
+			f.ask()
+			r.pending = append(r.pending, f)
+		}
+	}
+	if len(r.pending) == 0 {
+		return
+	}
+	late := time.NewTimer(patience)
+	defer late.Stop()
+	for _, f := range r.pending {
+		select {
+		case info := <-f.reply:
+			f.reply <- info // describe takes it
+		case <-late.C:
+			return
+		}
+	}
+}
+
+func (f *filesystem) ask() {
+	f.asked = true
+	go func() {
+		began := time.Now()
+		info := statfs(f.name)
+		info.took = time.Since(began)
+		f.reply <- info
+	}()
+}
+
+func (f *filesystem) describe() record.Filesystem {
+	info := statfsInfo{}
+	if !f.remote {
+		info = statfs(f.name)
+	} else {
+		select {
+		case info = <-f.reply:
+			f.asked = false
+			if info.took > patience {
+				f.ask()
+			}
+		default: // it hangs
+		}
+	}
+	return describe(f.path, info)
+}
+
+func statfs(name kfile.Name) (i statfsInfo) {
+	i.ok = kfile.Statfs(name, &i.st) == 0
+	return i
+}
+
+func describe(path string, i statfsInfo) record.Filesystem {
+	fs := record.Filesystem{Path: path}
+	if !i.ok {
+		return fs
+	}
+	size := uint64(i.st.Frsize)
+	if size == 0 {
+		size = uint64(i.st.Bsize)
+	}
+	if i.st.Blocks > 0 {
+		fs.TotalBytes, fs.AvailableBytes = some(i.st.Blocks*size), some(i.st.Bavail*size)
+	}
+	if i.st.Files > 0 { // btrfs and vfat have no number of inodes
+		fs.InodesTotal, fs.InodesAvailable = some(i.st.Files), some(i.st.Ffree)
+	}
+	return fs
+}
+
+// storing returns the mounts to report, by path: those of filesystems that store
+// bytes, each filesystem once. A mount of the whole goes before a bind of a
+// part, then the shortest path.
+func storing(mountinfo []byte) []mount {
+	var all []mount
+	eachMount(mountinfo, func(m mount) {
+		m.options = nil
+		all = slices.DeleteFunc(all, func(o mount) bool { return o.point == m.point })
+		all = append(all, m)
+	})
+	all = slices.DeleteFunc(all, func(m mount) bool { return !stores(m) })
+	slices.SortFunc(all, func(a, b mount) int {
+		if a.device != b.device {
+			return slices.Compare(a.device[:], b.device[:])
+		}
+		if (a.root == "/") != (b.root == "/") {
+			if a.root == "/" {
+				return -1
+			}
+			return 1
+		}
+		if len(a.point) != len(b.point) {
+			return len(a.point) - len(b.point)
+		}
+		return strings.Compare(a.point, b.point)
+	})
+	all = slices.CompactFunc(all, func(a, b mount) bool { return a.device == b.device })
+	slices.SortFunc(all, func(a, b mount) int { return strings.Compare(a.point, b.point) })
+	return all
+}
+
+// stores reports whether a mount is of a filesystem that stores bytes and can
+// fill up. Anonymous devices have major number 0: most are the kernel's own
+// views; those that store are named here.
+func stores(m mount) bool {
+	switch m.kind {
+	case "squashfs", "iso9660", "erofs", "cramfs", "romfs", "udf": // images: always full
+		return false
+	case "btrfs", "bcachefs", "ubifs":
+		return true
+	case "overlay":
+		return m.point == "/"
+	case "tmpfs", "ramfs":
+		// The many others hold secrets, sockets and a few bytes of state.
+		return slices.Contains([]string{"/", "/tmp", "/run", "/dev/shm"}, m.point) && m.kind == "tmpfs"
+	}
+	return m.device[0] != 0 || mayHang(m.kind)
+}
+
+// mayHang tells the kinds whose statfs asks someone else: a server, a process,
+// or a pool that has suspended I/O.
+func mayHang(kind string) bool {
+	switch kind {
+	case "nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "virtiofs", "afs", "lustre", "gpfs", "beegfs", "glusterfs",
+		"orangefs", "vboxsf", "zfs", "fuse", "fuseblk":
+		return true
+	case "fuse.lxcfs", "fuse.gvfsd-fuse", "fuse.portal", "fuse.snapfuse", "fuse.jetbrains-toolbox":
+		return false // views, images
+	}
+	return strings.HasPrefix(kind, "fuse.")
+}
