@@ -144,12 +144,18 @@ func (c *CgroupReader) read(g *cgroup, dst *sample.Cgroup) (alive bool) {
 	} else {
 		c.readV1(&g.dirs, dst)
 	}
+	if g.id == rootID {
+		dst.Pressure.PressureCPUFullRatio = sample.Opt[float64]{} // as for the host
+	}
 	alive = c.exists(g.dirs.main)
 	if c.open > c.most {
 		c.release(g)
 	}
 	return alive
 }
+
+// rootID is the id of a hierarchy's root, the first that kernfs gives out.
+const rootID = 1
 
 var procsName = kfile.MakeName("cgroup.procs")
 
