@@ -3,6 +3,7 @@ package fallback
 import (
 	"bytes"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -23,10 +24,11 @@ type kernel struct {
 type access uint8
 
 const (
-	everything access = iota // io and fd too
-	publicOnly               // what anybody may read
-	namesOnly                // hidepid=1: that they are there
-	invisible                // hidepid=2, 4: not even that
+	everything  access = iota // io and fd too
+	someRefused               // PID 1's io is refused in spite of CAP_SYS_PTRACE
+	publicOnly                // what anybody may read
+	namesOnly                 // hidepid=1: that they are there
+	invisible                 // hidepid=2, 4: not even that
 )
 
 func (r *Reader) probe() (k kernel) {
@@ -55,13 +57,12 @@ func (r *Reader) probe() (k kernel) {
 		order, errno := kcmpFiles(pid, pid)
 		k.kcmp = errno == 0 && order == 0
 	}
-	k.others = r.probeOthers()
+	k.others = r.probeOthers(self)
 	return k
 }
 
-// probeOthers tries what is allowed of PID 1, which is another user's unless we
-// are as mighty.
-func (r *Reader) probeOthers() access {
+// probeOthers tries what is allowed of PID 1.
+func (r *Reader) probeOthers(self int) access {
 	r.name = kfile.AppendPID(r.name[:0], 1)
 	init, errno := kfile.OpenDir(r.root, r.name)
 	switch errno {
@@ -72,10 +73,25 @@ func (r *Reader) probeOthers() access {
 		return namesOnly
 	}
 	defer kfile.Close(init)
-	if _, errno := kfile.Read(init, ioName, kfile.Whole, &r.text); errno == unix.EACCES || errno == unix.EPERM {
+	if !r.mayTrace(self) {
 		return publicOnly
 	}
+	if _, errno := kfile.Read(init, ioName, kfile.Whole, &r.text); errno != 0 {
+		return someRefused
+	}
 	return everything
+}
+
+// mayTrace reports whether CAP_SYS_PTRACE is effective.
+func (r *Reader) mayTrace(self int) bool {
+	b, errno := kfile.Read(self, statusName, kfile.Whole, &r.text)
+	if errno != 0 {
+		return false
+	}
+	_, after, _ := bytes.Cut(b, []byte("\nCapEff:"))
+	word, _ := kfile.Word(after)
+	caps, err := strconv.ParseUint(string(word), 16, 64)
+	return err == nil && caps>>unix.CAP_SYS_PTRACE&1 != 0
 }
 
 func (r *Reader) openSelf() int {
@@ -159,7 +175,8 @@ func (k *kernel) capabilities() (c sample.Capabilities) {
 func (k *kernel) limitByAccess(approximate func(string, ...sample.Field)) {
 	private := []sample.Field{sample.DiskRead, sample.DiskWritten, sample.IORead, sample.IOWritten}
 	switch k.others {
-	case everything:
+	case someRefused:
+		approximate("not of processes that refuse it, as PID 1 here", private...)
 	case publicOnly:
 		if !k.fdSize {
 			private = append(private, sample.FDOpen)

@@ -1,0 +1,122 @@
+package hostfs
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/sample"
+)
+
+// TestHungFilesystem mounts a FUSE filesystem that nobody serves: its statfs
+// waits forever, as one of a dead NFS server.
+func TestHungFilesystem(t *testing.T) {
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skip("the kernel lacks FUSE")
+	}
+	if !inMountNamespace(t) {
+		return
+	}
+	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	point := t.TempDir()
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse)
+	if err := unix.Mount("hung", point, "fuse", 0, options); err != nil {
+		t.Fatal(err)
+	}
+	r := OpenHost(Options{})
+	defer r.Close()
+	var h sample.Host
+	for range 3 { // the first asks, the others find that it still hangs
+		r.Read(&h)
+		if len(h.Filesystems) < 2 {
+			t.Fatalf("filesystems: %q", paths(&h))
+		}
+		for _, f := range h.Filesystems {
+			if hangs := f.Path == point; f.TotalBytes.Known() == hangs {
+				t.Errorf("%s: known %v", f.Path, !hangs)
+			}
+		}
+	}
+	if i := slices.IndexFunc(r.filesystems.list, func(f *filesystem) bool { return f.path == point }); i < 0 || !r.filesystems.list[i].asked {
+		t.Error("nobody is asking it")
+	}
+	unix.Close(fuse) // whoever waits gets ENOTCONN
+	if err := unix.Unmount(point, unix.MNT_DETACH); err != nil {
+		t.Error(err)
+	}
+	r.Read(&h)
+	if slices.Contains(paths(&h), point) {
+		t.Error("still listed after its unmount")
+	}
+}
+
+// TestMountsComeAndGo proves that the kernel's word of a change is heard.
+func TestMountsComeAndGo(t *testing.T) {
+	if !inMountNamespace(t) {
+		return
+	}
+	r := OpenHost(Options{})
+	defer r.Close()
+	var h sample.Host
+	r.Read(&h)
+	before := paths(&h)
+	if slices.Contains(before, "/tmp") {
+		t.Skip("/tmp is a mount here already")
+	}
+	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", 0, "size=8m,nr_inodes=100"); err != nil {
+		t.Fatal(err)
+	}
+	r.Read(&h)
+	i := slices.Index(paths(&h), "/tmp")
+	if i < 0 {
+		t.Fatalf("not among %q", paths(&h))
+	}
+	if f := h.Filesystems[i]; f.TotalBytes != some[uint64](8<<20) || f.InodesTotal != some[uint64](100) {
+		t.Errorf("%+v", f)
+	}
+	if err := os.WriteFile("/tmp/x", make([]byte, 3<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.Read(&h)
+	if f := h.Filesystems[i]; f.AvailableBytes != some[uint64](5<<20) || f.InodesAvailable != some[uint64](98) {
+		t.Errorf("after 3 MiB: %+v", f)
+	}
+	if err := unix.Unmount("/tmp", unix.MNT_DETACH); err != nil {
+		t.Fatal(err)
+	}
+	r.Read(&h)
+	if d := cmp.Diff(before, paths(&h)); d != "" {
+		t.Error(d)
+	}
+}
+
+// TestBoundFile sees that a file bound over another is no filesystem.
+func TestBoundFile(t *testing.T) {
+	if !inMountNamespace(t) {
+		return
+	}
+	dir := t.TempDir()
+	a, b := filepath.Join(dir, "a"), filepath.Join(dir, "b")
+	for _, f := range []string{a, b} {
+		if err := os.WriteFile(f, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mount(a, b, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(b, unix.MNT_DETACH)
+	for _, p := range paths(readHost(t, "")) {
+		if p == b {
+			t.Error("a file is listed")
+		}
+	}
+}

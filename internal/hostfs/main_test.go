@@ -1,0 +1,98 @@
+package hostfs
+
+import (
+	"bufio"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// helperVariable makes this test binary a process to be looked at.
+const helperVariable = "HOSTFS_TEST_HELPER"
+
+func TestMain(m *testing.M) {
+	switch os.Getenv(helperVariable) {
+	case "":
+		os.Exit(m.Run())
+	case "touch":
+		touch()
+	}
+}
+
+const touchedBytes = 24 << 20
+
+// touch takes memory once its input has a byte, and holds it until that ends.
+func touch() {
+	os.Stdin.Read(make([]byte, 1))
+	b, err := unix.Mmap(-1, 0, touchedBytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		os.Exit(1)
+	}
+	for i := 0; i < len(b); i += 4096 {
+		b[i] = 1
+	}
+	os.Stdout.WriteString("ready\n")
+	io.Copy(io.Discard, os.Stdin)
+	runtime.KeepAlive(b)
+}
+
+// startTouch starts the helper; the function it returns lets it go on and waits
+// until it is done.
+func startTouch(t *testing.T) (pid int, goOn func()) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), helperVariable+"=touch")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		cmd.Wait()
+	})
+	return cmd.Process.Pid, func() {
+		t.Helper()
+		in.Write([]byte{'\n'})
+		if !bufio.NewScanner(out).Scan() {
+			t.Fatal("the helper ended")
+		}
+	}
+}
+
+// inMountNamespace runs the test of that name again in a process with a mount
+// namespace of its own, where it may mount, and reports whether this is that
+// process.
+func inMountNamespace(t *testing.T) bool {
+	t.Helper()
+	const inside = "HOSTFS_TEST_NAMESPACE"
+	if os.Getenv(inside) != "" {
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			t.Fatal(err)
+		}
+		return true
+	}
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to mount")
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.run=^"+t.Name()+"$", "-test.v")
+	cmd.Env = append(os.Environ(), inside+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	t.Logf("%s", out)
+	if err != nil {
+		t.Error(err)
+	}
+	return false
+}
