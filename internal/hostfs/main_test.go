@@ -6,10 +6,14 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"rmagent/internal/sample"
 )
 
 // helperVariable makes this test binary a process to be looked at.
@@ -96,3 +100,18 @@ func inMountNamespace(t *testing.T) bool {
 	}
 	return false
 }
+
+func processOf(t testing.TB, pid int) *sample.Process {
+	t.Helper()
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	start, ok := parseStart(b)
+	if !ok {
+		t.Fatalf("stat: %q", b)
+	}
+	return &sample.Process{ID: sample.ID{PID: int32(pid), StartTicks: start}}
+}
+
+func sameString(a, b string) bool { return a == b && unsafe.StringData(a) == unsafe.StringData(b) }
