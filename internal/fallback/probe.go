@@ -33,18 +33,14 @@ const (
 
 func (r *Reader) probe() (k kernel) {
 	self := r.openSelf()
-	if self < 0 {
-		k.schedstat = true // a copy says by its files what it has
-		return k
+	if self < 0 || !r.isProcfs() {
+		return kernel{schedstat: true} // a copy says by its files what it has
 	}
 	defer kfile.Close(self)
 	if b, errno := kfile.Read(self, schedstatName, kfile.Whole, &r.text); errno == 0 {
 		// Without accounting it prints 0 0 0, but who reads this has run.
 		ran, _, ok := parseSchedstat(b)
 		k.schedstat = ok && ran > 0
-	}
-	if !r.isProcfs() {
-		return k
 	}
 	k.release = release()
 	k.sameNamespace = r.isOwn(self)
