@@ -1,0 +1,156 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+)
+
+// print writes the result for a person.
+func (r *result) print(w io.Writer) {
+	m := r.Machine
+	fmt.Fprintf(w, "%d CPUs, Linux %s; agent: %s\n", m.CPUs, m.Kernel, m.Agent)
+	fmt.Fprintf(w, "memory cgroup: %s; windows of %.0f s (the agent's: %.0f s), rounds: %d, medians\n",
+		m.MemoryCgroup, m.WindowSeconds, m.AgentSeconds, m.Rounds)
+	for rows := r.Steady; len(rows) > 0; {
+		n := samePopulation(rows)
+		printPopulation(w, rows[:n])
+		rows = rows[n:]
+	}
+	printLoops(w, r.Loops)
+	printBurst(w, r.Burst)
+	for _, f := range r.Failed {
+		fmt.Fprintf(w, "\n%s: not measured: %s\n", f.Suite, f.Why)
+	}
+}
+
+// samePopulation counts the rows that share the first one's population.
+func samePopulation(rows []*steadyRow) int {
+	n := 1
+	for n < len(rows) && rows[n].N == rows[0].N && rows[n].Kind == rows[0].Kind {
+		n++
+	}
+	return n
+}
+
+func printPopulation(w io.Writer, rows []*steadyRow) {
+	fmt.Fprintf(w, "\n%s\n", populationTitle(rows))
+	agent := agentRow(rows)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "watcher\tCPU s/min\tx rmagent\tRSS MiB\tPSS MiB\tcharged MiB\treadings/s\tshown\twritten KiB/s\t")
+	for _, row := range rows {
+		if len(row.Samples) > 0 {
+			printRow(t, row, agent)
+		}
+	}
+	t.Flush()
+	for _, row := range rows {
+		if row.Missing != "" {
+			fmt.Fprintf(w, "  %s missing: %s\n", row.Watcher, row.Missing)
+		}
+	}
+	printSteadyGoals(w, agent)
+}
+
+func populationTitle(rows []*steadyRow) string {
+	title := fmt.Sprintf("%d %s processes of %d FDs, watched once a second", rows[0].N, rows[0].Kind, fdsEach)
+	if rows[0].Kind == "busy" {
+		var cores []float64
+		for _, row := range rows {
+			if len(row.Samples) > 0 {
+				cores = append(cores, row.Median.PopulationCores)
+			}
+		}
+		title += fmt.Sprintf(" (they use %.0f %% of one CPU)", median(cores)*100)
+	}
+	return title
+}
+
+func agentRow(rows []*steadyRow) *steadyRow {
+	for _, row := range rows {
+		if row.Watcher == agentName && len(row.Samples) > 0 {
+			return row
+		}
+	}
+	return nil
+}
+
+func printRow(w io.Writer, row, agent *steadyRow) {
+	m := row.Median
+	ratio, charged, shown := "-", "unknown", fmt.Sprintf("%.0f %%", m.SeenRatio*100)
+	if agent != nil {
+		ratio = fmt.Sprintf("%.1f", m.CPUSecondsPerMinute/agent.Median.CPUSecondsPerMinute)
+	}
+	if m.ChargedBytes != nil {
+		charged = mebibytes(*m.ChargedBytes)
+	}
+	if row.changesOnly && row.Kind == "idle" {
+		shown = "changes"
+	}
+	fmt.Fprintf(w, "%s\t%.3f\t%s\t%s\t%s\t%s\t%.2f\t%s\t%.0f\t\n", row.Watcher, m.CPUSecondsPerMinute, ratio,
+		mebibytes(m.RSSBytes), mebibytes(m.PSSBytes), charged, m.ReadingsPerSecond, shown, m.WrittenPerSecond/1024)
+}
+
+func mebibytes(bytes int64) string { return fmt.Sprintf("%.1f", float64(bytes)/(1<<20)) }
+
+func printSteadyGoals(w io.Writer, agent *steadyRow) {
+	if agent == nil || agent.Kind != "idle" {
+		return
+	}
+	if goal, ok := goalCPUSecondsPerMinute[agent.N]; ok {
+		got := agent.Median.CPUSecondsPerMinute
+		fmt.Fprintf(w, "  goal: at most %.2f CPU s/min: %s (%.3f)\n", goal, verdict(got <= goal), got)
+	}
+	if charged := agent.Median.ChargedBytes; agent.N == goalChargedN && charged != nil {
+		fmt.Fprintf(w, "  goal: at most %d MiB charged: %s (%s)\n",
+			goalChargedBytes>>20, verdict(*charged <= goalChargedBytes), mebibytes(*charged))
+	}
+}
+
+func verdict(met bool) string {
+	if met {
+		return "met"
+	}
+	return "NOT MET"
+}
+
+func printLoops(w io.Writer, rows []*loopRow) {
+	if len(rows) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\nOthers' operations beside the agent (CPU time, rounds: %d)\n", len(rows[0].With))
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "operation\twithout ns\twith ns\tratio\tnoise\tgoal\t\t")
+	for _, r := range rows {
+		goal := "1.00 within noise"
+		if r.Goal > 0 {
+			goal = fmt.Sprintf("at most %.2f", r.Goal)
+		}
+		fmt.Fprintf(t, "%s\t%.0f\t%.0f\t%.3f\t%.3f\t%s\t%s\t\n", r.Operation,
+			medianCPU(r.Without), medianCPU(r.With), r.Ratio, r.Noise, goal, verdict(r.met()))
+	}
+	t.Flush()
+}
+
+func medianCPU(costs []loopCost) float64 {
+	var values []float64
+	for _, c := range costs {
+		values = append(values, c.CPUNanoseconds)
+	}
+	return median(values)
+}
+
+func printBurst(w io.Writer, r *burstResult) {
+	if r == nil {
+		return
+	}
+	lines := []string{
+		fmt.Sprintf("\n%d processes of %.2f ms CPU in %.0f s beside the agent", r.Processes, r.CPUSecondsEach*1000, r.Seconds),
+		fmt.Sprintf("  the agent's CPU: %.3f s; quiet, as long: %.3f s", r.AgentCPUSeconds, r.QuietCPUSeconds),
+		fmt.Sprintf("  exit records: %d of %d", r.ExitRecords, r.Processes),
+		fmt.Sprintf("  goal: at most %.3f s for 2000: %s", goalBurstCPUSeconds,
+			verdict(r.AgentCPUSeconds <= goalBurstCPUSeconds*float64(r.Processes)/2000)),
+	}
+	fmt.Fprintln(w, strings.Join(lines, "\n"))
+}

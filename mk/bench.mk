@@ -1,0 +1,15 @@
+# The agent beside its peers: docs/benchmarks.md says what is measured and how.
+
+.PHONY: bench-peers bench-peers-full
+
+## bench-peers: the agent beside its peers, in about two minutes; BENCH_ARGS adds
+## flags (bin/bench -h)
+bench-peers:
+	@scripts/setup test bench
+	@$(MAKE) --no-print-directory build
+	$(GO) build -o bin/bench ./internal/bench
+	bin/bench $(BENCH_ARGS)
+
+## bench-peers-full: the same with long windows and more rounds
+bench-peers-full: BENCH_ARGS += -full
+bench-peers-full: bench-peers
