@@ -1,6 +1,7 @@
 package hostfs
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -80,17 +81,29 @@ func (r *filesystemReader) relist(mountinfo []byte) {
 		}
 		if i := slices.IndexFunc(old, func(o *filesystem) bool { return o.path == f.path && o.device == f.device }); i >= 0 {
 			f = old[i]
-		} else if !f.remote && !isDirectory(f.name) {
-			continue // a file bound over another, as a container's /etc/hosts
+		} else if !f.remote && !r.shows(m, f.name) {
+			continue
 		}
 		r.list = append(r.list, f)
 	}
 }
 
-// isDirectory is true where it can't be told.
-func isDirectory(name kfile.Name) bool {
+// shows reports whether a mount point leads to its filesystem: not if another
+// mount hides it, and not if it is a file bound over another, as a container's
+// /etc/hosts. It is true where that can't be told.
+func (r *filesystemReader) shows(m mount, name kfile.Name) bool {
 	var st unix.Stat_t
-	return kfile.Stat(unix.AT_FDCWD, name, &st) != 0 || st.Mode&unix.S_IFMT == unix.S_IFDIR
+	if errno := kfile.Stat(unix.AT_FDCWD, name, &st); errno != 0 {
+		return r.root != "" || errno != unix.ENOENT
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return false
+	}
+	switch m.kind {
+	case "btrfs", "bcachefs", "overlay": // files have device numbers of their own there
+		return true
+	}
+	return r.root != "" || m.device == [2]uint64{uint64(unix.Major(st.Dev)), uint64(unix.Minor(st.Dev))}
 }
 
 // ask sends a goroutine to each filesystem that may hang and that none is at,
@@ -173,12 +186,12 @@ func describe(path string, i statfsInfo) record.Filesystem {
 // bytes, each filesystem once. A mount of the whole goes before a bind of a
 // part, then the shortest path.
 func storing(mountinfo []byte) []mount {
-	var all []mount
+	visible := map[string]mount{} // by point
 	eachMount(mountinfo, func(m mount) {
 		m.options = nil
-		all = slices.DeleteFunc(all, func(o mount) bool { return o.point == m.point })
-		all = append(all, m)
+		visible[m.point] = m
 	})
+	all := slices.Collect(maps.Values(visible))
 	all = slices.DeleteFunc(all, func(m mount) bool { return !stores(m) })
 	slices.SortFunc(all, func(a, b mount) int {
 		if a.device != b.device {

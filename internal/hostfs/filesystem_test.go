@@ -120,3 +120,28 @@ func TestBoundFile(t *testing.T) {
 		}
 	}
 }
+
+// TestHiddenMount sees that a mount below another one's point is not taken for
+// what now has its path.
+func TestHiddenMount(t *testing.T) {
+	if !inMountNamespace(t) {
+		return
+	}
+	if err := unix.Mount("tmpfs", "/dev/shm", "tmpfs", 0, "size=8m"); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(paths(readHost(t, "")), "/dev/shm") {
+		t.Fatal("not listed")
+	}
+	if err := unix.Mount("tmpfs", "/dev", "tmpfs", 0, "size=4m"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // without a directory of that name, and with one
+		if slices.Contains(paths(readHost(t, "")), "/dev/shm") {
+			t.Error("listed although it is hidden")
+		}
+		if err := os.MkdirAll("/dev/shm", 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
