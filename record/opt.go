@@ -1,6 +1,9 @@
 package record
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"math"
+)
 
 // Opt is a value that may be unknown. Its zero value is unknown, and unknown is
 // null in JSON.
@@ -34,9 +37,11 @@ func (o Opt[T]) Or(fallback T) T {
 	return fallback
 }
 
-// MarshalJSON writes null for an unknown value.
+// MarshalJSON writes null for an unknown value, and for a float that is not
+// finite.
 func (o Opt[T]) MarshalJSON() ([]byte, error) {
-	if !o.known {
+	f, float := any(o.value).(float64)
+	if !o.known || float && (math.IsNaN(f) || math.IsInf(f, 0)) {
 		return []byte("null"), nil
 	}
 	return json.Marshal(o.value)

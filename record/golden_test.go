@@ -1,0 +1,113 @@
+package record
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files; read the difference before committing it")
+
+func head(seq uint64) Header {
+	return Header{
+		Time: time.Date(2026, 11, 23, 14, 0, 0, 500000000, time.FixedZone("CET", 3600)),
+		Host: "web-1", BootID: "0b5f4d3c-6d0e-4b6e-9a53-3f1d2c1b0a99", Seq: seq, Schema: Schema,
+	}
+}
+
+// golden has one record of each kind, hostile names included.
+func golden() []Record {
+	started := time.Date(2026, 11, 23, 12, 59, 0, 1, time.UTC)
+	process := *typical()
+	process.Header = head(2)
+	process.Comm, process.Cmdline = "foo) Z\n", &[]string{"foo) Z\n", Text([]byte("--name=\xff<&>")), "\x1b[2J\u009b1m\u2028"}
+	return []Record{
+		&Config{Header: head(1), Hash: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", Values: map[string]any{"interval": "1s", "hooks": []string{"exit"}, "jsonl": "/tmp/<a&b>\u009b"}},
+		&process,
+		&Exit{Header: head(3), ProcessFacts: ProcessFacts{
+			PID: 4711, StartTicks: 99, PPID: Some[int32](1), StartTime: Some(started), Comm: "true", Source: SourceEBPF,
+			CPUSecondsTotal: Some(0.000412345), RSSPeakBytes: Some[uint64](1 << 20),
+		}, ExitTime: Some(started.Add(time.Second)), ExitSignal: Some[int32](9), CoreDumped: Some(false), CPUFinal: true},
+		&Host{Header: head(4), CPURatio: Some(0.25), CPUCount: Some[uint64](2), Load1: Some(1.5),
+			MemoryTotalBytes: Some[uint64](8 << 30), MemoryAvailableBytes: Some[uint64](6 << 30), MemoryUsedBytes: Some[uint64](2 << 30),
+			Pressure: Pressure{PressureCPUSomeRatio: Some(0.0), PressureIOFullRatio: Some(0.0312)},
+			Filesystems: []Filesystem{
+				{Path: "/", TotalBytes: Some[uint64](1 << 40), AvailableBytes: Some[uint64](1 << 39), InodesTotal: Some[uint64](1 << 26), InodesAvailable: Some[uint64](1 << 25)},
+				{Path: "/mnt/hung nfs"},
+			}},
+		&Cgroup{Header: head(5), Path: "/system.slice/ssh.service", Unit: Some("ssh.service"), MemoryBytes: Some[uint64](4096), PIDs: Some[uint64](3),
+			CPUSecondsTotal: Some(12.5), CPULimitCores: Some(0.5), OOMKillsTotal: Some[uint64](0), FDOpen: Some[uint64](42)},
+		&StateChange{Header: head(6), Resource: "fd", Target: "pid:4711@99", State: StateWarning, Previous: StateNormal,
+			Value: Some(900.0), Limit: Some(1024.0), Ratio: Some(0.87890625), Unit: "files",
+			Message: `process 4711 ("true") has 900 of 1024 files open`, Advice: "raise RLIMIT_NOFILE or close files"},
+		&OOM{Header: head(7), PID: 4711, StartTicks: 99, Comm: "java", UID: Some[uint32](1000), Cgroup: Some("/user.slice"),
+			RSSBytes: Some[uint64](3 << 30), RSSAnonBytes: Some[uint64](3 << 30), OOMScoreAdj: Some[int32](-500)},
+		&Agent{Header: head(8), Version: "v0.1.0", Source: SourceEBPF, CPUSecondsTotal: Some(0.75), CPUCores: Some(0.0125), RSSBytes: Some[uint64](25 << 20),
+			IntervalSeconds: 1, EventsSeen: Some[uint64](10), EventsDelivered: Some[uint64](7), EventsLost: map[string]uint64{"ring_full": 2}, EventsPending: Some[uint64](1),
+			RecordsWritten: 7, RecordsLost: map[string]uint64{"queue_full": 3, "disk_full": 1}, ScanSeconds: Some(1.25e-7)},
+	}
+}
+
+func TestGolden(t *testing.T) {
+	for _, r := range golden() {
+		kind, err := KindOf(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Run(string(kind), func(t *testing.T) {
+			got, err := Append(nil, r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkLine(t, got)
+			path := filepath.Join("testdata", string(kind)+".json")
+			if *update {
+				writeGolden(t, path, got)
+			}
+			want, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), string(got)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func writeGolden(t *testing.T, path string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(path, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestGoldenDecodes reads the golden files back, as a reader of the records does.
+func TestGoldenDecodes(t *testing.T) {
+	for _, want := range golden() {
+		kind, _ := KindOf(want)
+		line, err := os.ReadFile(filepath.Join("testdata", string(kind)+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := Decode(bytes.TrimSuffix(line, []byte("\n")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		want.Head().Kind = kind
+		// Through encoding/json, because a time's zone and the Go type of a
+		// configuration value do not survive, and need not.
+		want.Head().Time = want.Head().Time.UTC()
+		w, _ := json.Marshal(want)
+		g, _ := json.Marshal(got)
+		if diff := cmp.Diff(string(w), string(g)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", kind, diff)
+		}
+	}
+}
