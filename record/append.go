@@ -276,8 +276,7 @@ func (e *encoder) config(r *Config) {
 		e.err = err
 		return
 	}
-	e.escapeControls(bytes.TrimSuffix(values.Bytes(), []byte("
-")))
+	e.escapeControls(bytes.TrimSuffix(values.Bytes(), []byte("\n")))
 }
 
 func (e *encoder) agent(r *Agent) {
