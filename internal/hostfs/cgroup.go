@@ -13,13 +13,13 @@ import (
 )
 
 // CgroupReader reads cgroups of version 1, 2, or both (hybrid). Its cgroups are
-// those of one hierarchy, the one that Process.CgroupID belongs to: the memory
-// controller's. Of version 1's other hierarchies it reads the cgroup of the same
+// those of one hierarchy, the one that Process.CgroupID belongs to: version 1's of
+// the memory controller, or else of the pids controller, or version 2. Of version 1's other hierarchies it reads the cgroup of the same
 // path, as systemd and the container runtimes lay them out; where they have none
 // the values stay unknown.
 type CgroupReader struct {
 	cgroupMounts
-	controller string // "memory" for version 1, "" for version 2
+	controller string // "memory" or "pids" for version 1, "" for version 2
 	self       string // own cgroup's path
 
 	byID   map[uint64]*cgroup
@@ -44,9 +44,9 @@ type cgroup struct {
 }
 
 // cgroupDirs are a cgroup's directories, -1 where it has none: main is that of
-// the hierarchy it was found in.
+// the hierarchy it was found in, and one of the others is the same.
 type cgroupDirs struct {
-	main, cpu, cpuacct, pids, unified int
+	main, memory, cpu, cpuacct, pids, unified int
 }
 
 // OpenCgroups finds the hierarchies and lists their cgroups. A host without
@@ -61,8 +61,10 @@ func OpenCgroups(o Options) (*CgroupReader, error) {
 	if errno != 0 && errno != unix.ENOENT {
 		return nil, fmt.Errorf("read own cgroup: %w", errno)
 	}
-	if _, ok := parseCgroup(own, "memory"); ok {
-		c.controller = "memory"
+	for _, controller := range []string{"pids", "memory"} {
+		if _, ok := parseCgroup(own, controller); ok {
+			c.controller = controller
+		}
 	}
 	path, _ := parseCgroup(own, c.controller)
 	c.self = string(path)
@@ -103,15 +105,18 @@ func (c *CgroupReader) Mode() string {
 		return "v2"
 	case c.controller != "" && c.unified.dir >= 0:
 		return "hybrid"
-	case c.controller != "" && c.memory.dir >= 0:
+	case c.controller != "" && c.main().dir >= 0:
 		return "v1"
 	}
 	return "none"
 }
 
 func (c *CgroupReader) main() *hierarchy {
-	if c.controller == "" {
+	switch c.controller {
+	case "":
 		return &c.unified
+	case "pids":
+		return &c.pids
 	}
 	return &c.memory
 }
@@ -172,10 +177,16 @@ func (c *CgroupReader) hold(g *cgroup) {
 		return
 	}
 	g.opened = true
-	g.dirs = cgroupDirs{c.main().open(g.path), -1, -1, -1, -1}
+	main := c.main().open(g.path)
+	g.dirs = cgroupDirs{main, -1, -1, -1, -1, main}
 	if c.controller != "" {
-		g.dirs.cpu, g.dirs.cpuacct = c.cpu.open(g.path), c.cpuacct.open(g.path)
-		g.dirs.pids, g.dirs.unified = c.pids.open(g.path), c.unified.open(g.path)
+		open := func(h *hierarchy) int {
+			if h == c.main() {
+				return main
+			}
+			return h.open(g.path)
+		}
+		g.dirs = cgroupDirs{main, open(&c.memory), open(&c.cpu), open(&c.cpuacct), open(&c.pids), open(&c.unified)}
 	}
 	g.dirs.each(func(int) { c.open++ })
 }
@@ -191,9 +202,13 @@ func (c *CgroupReader) release(g *cgroup) {
 	})
 }
 
+// each calls f for every directory, once.
 func (d *cgroupDirs) each(f func(fd int)) {
-	for _, fd := range [...]int{d.main, d.cpu, d.cpuacct, d.pids, d.unified} {
-		if fd >= 0 {
+	if d.main >= 0 {
+		f(d.main)
+	}
+	for _, fd := range [...]int{d.memory, d.cpu, d.cpuacct, d.pids, d.unified} {
+		if fd >= 0 && fd != d.main {
 			f(fd)
 		}
 	}
@@ -341,10 +356,10 @@ var (
 // and page cache, and kernel memory where that is accounted; without swap.
 // OOM kills are the cgroup's own only.
 func (c *CgroupReader) readV1(d *cgroupDirs, dst *sample.Cgroup) {
-	dst.MemoryBytes = parseNumber(c.file(d.main, memoryUsage))
-	dst.MemoryLimit = parseLimit(c.file(d.main, memoryLimit))
-	dst.SwapBytes = parseKeyed(c.file(d.main, memoryStat), "total_swap")
-	dst.OOMKills = parseKeyed(c.file(d.main, oomControl), "oom_kill")
+	dst.MemoryBytes = parseNumber(c.file(d.memory, memoryUsage))
+	dst.MemoryLimit = parseLimit(c.file(d.memory, memoryLimit))
+	dst.SwapBytes = parseKeyed(c.file(d.memory, memoryStat), "total_swap")
+	dst.OOMKills = parseKeyed(c.file(d.memory, oomControl), "oom_kill")
 	if dst.PIDs = parseNumber(c.file(d.pids, pidsCurrent)); dst.PIDs.Known() {
 		dst.PIDsLimit = parseLimit(c.file(d.pids, pidsMax))
 	}

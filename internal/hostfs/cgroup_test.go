@@ -363,3 +363,21 @@ func BenchmarkIdentify(b *testing.B) {
 		i.Identify(p)
 	}
 }
+
+// TestCgroupsByPIDs reads a host whose memory controller is switched off.
+func TestCgroupsByPIDs(t *testing.T) {
+	root := t.TempDir()
+	if err := os.CopyFS(root, os.DirFS(trees+"written-v1-docker")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(root+"/proc/self/cgroup", []byte("10:pids:/\n4:cpu,cpuacct:/\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(root + "/sys/fs/cgroup/memory"); err != nil {
+		t.Fatal(err)
+	}
+	g := readCgroups(t, openCgroups(t, root))["/docker/"+strings.Repeat("a", 64)]
+	if g.PIDs != some[uint64](33) || g.CPUNanos != some[uint64](7777777) || g.MemoryBytes.Known() {
+		t.Errorf("%+v", g)
+	}
+}

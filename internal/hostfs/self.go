@@ -65,11 +65,10 @@ func (c *CgroupReader) ownMemory() sample.Opt[uint64] {
 		return sample.Opt[uint64]{}
 	}
 	c.hold(g)
-	name := memoryCurrent
-	if c.controller != "" {
-		name = memoryUsage
+	if c.controller == "" {
+		return parseNumber(c.file(g.dirs.main, memoryCurrent))
 	}
-	return parseNumber(c.file(g.dirs.main, name))
+	return parseNumber(c.file(g.dirs.memory, memoryUsage))
 }
 
 // Facts are what stays the same while the machine is up.
