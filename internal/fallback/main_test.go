@@ -32,15 +32,15 @@ func TestMain(m *testing.M) {
 }
 
 var helpers = map[string]func(){
-	"still":         func() { ready(); wait() },
-	"burn":          func() { burn(); ready(); wait() },
-	"hostile":       func() { rename(hostileName); ready(); wait() },
-	"dead leader":   deadLeader,
-	"unshared":      unshared,
-	"touch":         touch,
-	"write":         func() { writeFile(); ready(); wait() },
-	"threads":       func() { threads(); ready(); wait() },
-	"read as other": readAsOther,
+	"still":          func() { ready(); wait() },
+	"burn":           func() { burn(); ready(); wait() },
+	"hostile":        func() { rename(hostileName); ready(); wait() },
+	"dead leader":    deadLeader,
+	"unshared":       unshared,
+	"touch":          touch,
+	"write":          func() { writeFile(); ready(); wait() },
+	"threads":        func() { threads(); ready(); wait() },
+	"read as nobody": becomeNobody,
 }
 
 // The helper's state where the test needs to know it.

@@ -1,7 +1,6 @@
 package fallback
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -375,42 +374,10 @@ func TestReadAllocatesNothing(t *testing.T) {
 	}
 }
 
-// TestOtherUser runs the reader as nobody: what is not allowed is unknown.
+// TestOtherUser reads as nobody: what is not allowed is unknown, and the
+// capabilities say so.
 func TestOtherUser(t *testing.T) {
-	if os.Getuid() != 0 {
-		t.Skip("needs root, to become another user")
-	}
-	dir, err := os.MkdirTemp("/tmp", "fallback")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	binary := filepath.Join(dir, "test")
-	b, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(binary, b, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(binary)
-	cmd.Env = []string{helperVariable + "=read as other"}
-	cmd.Dir = "/"
-	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	var got otherUser
-	if err := json.Unmarshal(bytes.TrimSpace(out), &got); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	if got.Processes == 0 || got.Missed != 0 {
-		t.Fatalf("%+v", got)
-	}
+	got := readAsNobody(t, "")
 	if got.Init&ioFields != 0 {
 		t.Errorf("knows another user's I/O")
 	}
@@ -420,25 +387,81 @@ func TestOtherUser(t *testing.T) {
 	if !got.Self.HasAll(ioFields | 1<<sample.FDOpen) {
 		t.Errorf("knows too little of itself: %b", got.Self)
 	}
-	if got.IOLevel != sample.Approximate || got.IOWhy == "" {
-		t.Errorf("capability %v %q", got.IOLevel, got.IOWhy)
+	if got.Missed != 0 {
+		t.Errorf("missed %d", got.Missed)
+	}
+	io := got.Capabilities[sample.IORead]
+	if io.Level != sample.Approximate || !strings.Contains(io.Why, "CAP_SYS_PTRACE") {
+		t.Errorf("capability %v", io)
+	}
+	if threads := got.Capabilities[sample.Threads]; threads.Level != sample.Exact {
+		t.Errorf("capability %v", threads)
 	}
 }
 
-type otherUser struct {
-	Processes  int
-	Missed     uint64
-	Init, Self sample.FieldSet
-	IOLevel    sample.Level
-	IOWhy      string
+// TestHidePID reads as nobody where other users' processes can't be entered (1),
+// or seen (2).
+func TestHidePID(t *testing.T) {
+	for _, hidepid := range []string{"1", "2"} {
+		got := readAsNobody(t, hidepid)
+		if got.Init != 0 || got.Self == 0 {
+			t.Errorf("hidepid=%s: of PID 1 %b, of itself %b", hidepid, got.Init, got.Self)
+		}
+		if missed := got.Missed > 0; missed != (hidepid == "1") {
+			t.Errorf("hidepid=%s: missed %d", hidepid, got.Missed)
+		}
+		if c := got.Capabilities[sample.Threads]; c.Level != sample.Approximate || !strings.Contains(c.Why, "hidepid") {
+			t.Errorf("hidepid=%s: capability %v", hidepid, c)
+		}
+	}
 }
 
-func readAsOther() {
-	r, err := Open(Options{})
+const hidePIDVariable = "FALLBACK_TEST_HIDEPID"
+
+// asNobody is what the reader found as another user.
+type asNobody struct {
+	Missed       uint64
+	Init, Self   sample.FieldSet
+	Capabilities sample.Capabilities
+}
+
+// readAsNobody runs a reader as user nobody, over a procfs mounted with that
+// hidepid if any.
+func readAsNobody(t *testing.T, hidepid string) (got asNobody) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root, to become another user")
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{helperVariable + "=read as nobody", hidePIDVariable + "=" + hidepid}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS}
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := json.Unmarshal(out, &got); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return got
+}
+
+func becomeNobody() {
+	root := "/proc"
+	if hidepid := os.Getenv(hidePIDVariable); hidepid != "" {
+		root = "/mnt"
+		must(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+		must(unix.Mount("proc", root, "proc", 0, "hidepid="+hidepid))
+	}
+	const nobody = 65534
+	must(syscall.Setgroups(nil))
+	must(syscall.Setresgid(nobody, nobody, nobody))
+	must(syscall.Setresuid(nobody, nobody, nobody))
+	must(unix.Prctl(unix.PR_SET_DUMPABLE, 1, 0, 0, 0)) // else its own files are root's
+	r, err := Open(Options{Root: root})
 	must(err)
 	var s sample.Snapshot
 	must(r.Read(context.Background(), sample.Scope{}, &s))
-	o := otherUser{Processes: len(s.Processes), Missed: s.Missed}
+	o := asNobody{Missed: s.Missed, Capabilities: r.Capabilities()}
 	for _, p := range s.Processes {
 		switch int(p.ID.PID) {
 		case 1:
@@ -447,8 +470,6 @@ func readAsOther() {
 			o.Self = p.Known
 		}
 	}
-	c := r.Capabilities()
-	o.IOLevel, o.IOWhy = c[sample.IORead].Level, c[sample.IORead].Why
 	must(json.NewEncoder(os.Stdout).Encode(o))
 }
 
