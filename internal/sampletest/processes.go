@@ -1,0 +1,520 @@
+package sampletest
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/sample"
+)
+
+// testComplete looks for every process that was there before and after.
+func testComplete(t *testing.T, s *suite) {
+	before := procPIDs(t)
+	s.read()
+	after := procPIDs(t)
+	seen := map[int32]int{}
+	for i := range s.s.Processes {
+		seen[s.s.Processes[i].ID.PID]++
+	}
+	for _, pid := range before {
+		if slices.Contains(after, pid) && seen[pid] != 1 {
+			t.Errorf("PID %d is there %d times", pid, seen[pid])
+		}
+	}
+	if s.s.Missed != 0 {
+		t.Errorf("missed %d", s.s.Missed)
+	}
+	if age := time.Since(s.s.Time); age < 0 || age > time.Hour || s.s.Took <= 0 || s.s.Took > age {
+		t.Errorf("began %v ago, took %v", age, s.s.Took)
+	}
+	if s.s.Monotonic <= 0 || s.s.Boottime < s.s.Monotonic {
+		t.Errorf("monotonic %v, boottime %v", s.s.Monotonic, s.s.Boottime)
+	}
+}
+
+// testIdentity compares what always holds of every process.
+func testIdentity(t *testing.T, s *suite) {
+	s.read()
+	compared := 0
+	for i := range s.s.Processes {
+		p := &s.s.Processes[i]
+		want, ok := readTruth(p.ID.PID)
+		if !ok {
+			continue // it ended
+		}
+		compared++
+		if p.ID.StartTicks != want.start {
+			t.Errorf("%v began at %d", p.ID, want.start)
+		}
+		if p.KernelThread != want.kernel {
+			t.Errorf("%v: kernel thread %v", p.ID, p.KernelThread)
+		}
+		if comm := string(p.Comm.Bytes()); comm != want.comm && !want.kernel { // a kworker's tells its work there
+			t.Errorf("%v: comm %q, want %q", p.ID, comm, want.comm)
+		}
+	}
+	if compared == 0 {
+		t.Error("there was no process to compare")
+	}
+}
+
+// labels and gauges that /proc knows as exactly as the kernel itself.
+var plain = []sample.Field{
+	sample.PPID, sample.UID, sample.NSPID, sample.Threads, sample.FDOpen, sample.FDLimit, sample.Virtual,
+}
+
+// counters that /proc knows as exactly as the kernel itself.
+var counters = []sample.Field{
+	sample.MinorFaults, sample.MajorFaults, sample.IORead, sample.IOWritten, sample.DiskRead, sample.DiskWritten,
+}
+
+// testStill compares every number of a process that does nothing.
+func testStill(t *testing.T, s *suite) {
+	helper := start(t, "still")
+	helper.ready()
+	awaitState(t, helper.pid, 'S')
+	want, ok := readTruth(helper.pid)
+	if !ok {
+		t.Fatal("the helper is gone")
+	}
+	fields := slices.Concat(plain, counters)
+	if kernelHas(6, 17) || s.caps[sample.ExecID].Level == sample.Absent { // or it reads the same text
+		// Between 6.2 and f7e6c7e3a5b0 ("mm: fix the inaccurate memory statistics
+		// issue for users") /proc itself is approximate, and before 6.2 too.
+		fields = append(fields, sample.RSSAnon, sample.RSSFile, sample.RSSShmem, sample.Swap)
+	}
+	s.both(helper.pid, func(p *sample.Process) {
+		s.known(p, fields...)
+		for _, f := range fields {
+			if got := fieldOf(p, f); p.Known.Has(f) && got != want.value[f] {
+				t.Errorf("%v: %d, want %d", f, got, want.value[f])
+			}
+		}
+		if ticks := p.CPUNanos / 1e7; p.Known.Has(sample.CPU) && (ticks < want.cpuTicks || ticks > want.cpuTicks+2) {
+			t.Errorf("cpu: %d ns, want %d ticks", p.CPUNanos, want.cpuTicks)
+		}
+	})
+}
+
+// testBracketed reads every process's counters between two readings of /proc.
+func testBracketed(t *testing.T, s *suite) {
+	before := map[int32]truth{}
+	for _, pid := range procPIDs(t) {
+		if b, ok := readTruth(pid); ok {
+			before[pid] = b
+		}
+	}
+	s.read()
+	compared := 0
+	for i := range s.s.Processes {
+		p := &s.s.Processes[i]
+		b, old := before[p.ID.PID]
+		a, ok := readTruth(p.ID.PID)
+		if !old || !ok || b.start != a.start || a.start != p.ID.StartTicks || a.state == 'Z' {
+			continue
+		}
+		compared++
+		s.bracket(p, b, a)
+	}
+	if compared < 2 {
+		t.Errorf("compared %d processes", compared)
+	}
+}
+
+func (s *suite) bracket(p *sample.Process, b, a truth) {
+	s.t.Helper()
+	still := b.cpuTicks == a.cpuTicks
+	for _, f := range counters {
+		low, readable := b.value[f]
+		got, high := fieldOf(p, f), a.value[f]
+		if p.Known.Has(f) && readable && (got < low || got > high) {
+			s.t.Errorf("%v (%s): %v is %d, /proc says %d before and %d after", p.ID, b.comm, f, got, low, high)
+		}
+		still = still && low == high
+	}
+	if p.Known.Has(sample.CPU) && (p.CPUNanos < b.cpuTicks*1e7 || p.CPUNanos > (a.cpuTicks+2)*1e7) {
+		s.t.Errorf("%v (%s): cpu is %d ns, /proc says %d ticks before and %d after", p.ID, b.comm, p.CPUNanos, b.cpuTicks, a.cpuTicks)
+	}
+	if !still {
+		return
+	}
+	for _, f := range plain {
+		low, readable := b.value[f]
+		if got := fieldOf(p, f); p.Known.Has(f) && readable && low == a.value[f] && got != low {
+			s.t.Errorf("%v (%s): %v is %d, want %d", p.ID, b.comm, f, got, low)
+		}
+	}
+}
+
+func testLimits(t *testing.T, s *suite) {
+	s.want(sample.FDLimit, sample.FDHardLimit)
+	helper := start(t, "still")
+	helper.ready()
+	if err := unix.Prlimit(int(helper.pid), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 333, Max: 444}, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.both(helper.pid, func(p *sample.Process) {
+		if p.FDLimit != 333 || p.FDHardLimit != 444 {
+			t.Errorf("limits %d and %d, want 333 and 444", p.FDLimit, p.FDHardLimit)
+		}
+	})
+}
+
+// testExec lets the leader call exec, then another thread, which takes its PID.
+func testExec(t *testing.T, s *suite) {
+	helper := start(t, "exec")
+	helper.ready()
+	before := s.one(helper.pid)
+	for _, who := range []string{"the leader", "a thread"} {
+		helper.proceed()
+		helper.ready()
+		awaitState(t, helper.pid, 'S')
+		want, _ := readTruth(helper.pid)
+		s.both(helper.pid, func(p *sample.Process) {
+			if p.ID != before.ID {
+				t.Errorf("exec by %s made %v of %v", who, p.ID, before.ID)
+			}
+			if p.Known.Has(sample.ExecID) && p.ExecID == before.ExecID {
+				t.Errorf("exec by %s left the exec id", who)
+			}
+			if p.CPUNanos <= before.CPUNanos || p.MinorFaults <= before.MinorFaults {
+				t.Errorf("exec by %s: CPU from %d to %d, faults from %d to %d", who,
+					before.CPUNanos, p.CPUNanos, before.MinorFaults, p.MinorFaults)
+			}
+			if p.FDOpen != want.value[sample.FDOpen] {
+				t.Errorf("exec by %s: %d descriptors, want %d", who, p.FDOpen, want.value[sample.FDOpen])
+			}
+		})
+		before = s.one(helper.pid)
+	}
+}
+
+func testZombie(t *testing.T, s *suite) {
+	helper := start(t, "burn")
+	helper.ready()
+	before := s.one(helper.pid)
+	helper.zombie()
+	s.both(helper.pid, func(p *sample.Process) {
+		if p.ID != before.ID || p.State != 'Z' || p.CPUNanos < before.CPUNanos {
+			t.Errorf("zombie: %+v", p)
+		}
+		if p.Known.Has(sample.FDOpen) && p.FDOpen != 0 || p.Known.HasAll(sample.RSS) && p.RSSBytes() != 0 {
+			t.Errorf("zombie has %d descriptors, %d bytes", p.FDOpen, p.RSSBytes())
+		}
+	})
+	helper.kill()
+	s.read(helper.pid)
+	if len(s.s.Processes) != 0 {
+		t.Errorf("reaped: %+v", s.s.Processes)
+	}
+}
+
+func testStates(t *testing.T, s *suite) {
+	s.want(sample.State)
+	check := func(helper *process, want byte) {
+		t.Helper()
+		awaitState(t, helper.pid, want)
+		s.both(helper.pid, func(p *sample.Process) {
+			if p.State != want {
+				t.Errorf("state %c, want %c", p.State, want)
+			}
+		})
+	}
+	still := start(t, "still")
+	still.ready()
+	check(still, 'S')
+	if err := unix.Kill(int(still.pid), unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	check(still, 'T')
+	vfork := start(t, "vfork")
+	vfork.ready()
+	check(vfork, 'D')
+
+	// And whatever the kernel's own threads are in: idle ones are I.
+	idle := 0
+	s.read()
+	for i := range s.s.Processes {
+		p := &s.s.Processes[i]
+		if want, ok := readTruth(p.ID.PID); ok && p.KernelThread && want.state == 'I' && p.State == 'I' {
+			idle++
+		}
+	}
+	if _, kthreadd := readTruth(2); kthreadd && s.find(2) != nil && s.find(2).KernelThread && idle == 0 {
+		t.Error("no idle kernel thread was seen as such")
+	}
+}
+
+func testUID(t *testing.T, s *suite) {
+	s.want(sample.UID)
+	needRoot(t)
+	helper := start(t, "uid")
+	helper.ready()
+	s.both(helper.pid, func(p *sample.Process) {
+		if p.UID != realUID {
+			t.Errorf("uid %d, want %d", p.UID, realUID)
+		}
+	})
+}
+
+func testHostileName(t *testing.T, s *suite) {
+	helper := start(t, "hostile")
+	helper.ready()
+	s.both(helper.pid, func(p *sample.Process) {
+		if got := string(p.Comm.Bytes()); got != hostileName || p.PPID != int32(os.Getpid()) {
+			t.Errorf("comm %q, parent %d", got, p.PPID)
+		}
+	})
+}
+
+func testScope(t *testing.T, s *suite) {
+	a, b := start(t, "still"), start(t, "still")
+	a.ready()
+	b.ready()
+	gone := start(t, "still")
+	gone.ready()
+	gone.kill()
+	s.read(b.pid, gone.pid, a.pid)
+	var got []int32
+	for i := range s.s.Processes {
+		got = append(got, s.s.Processes[i].ID.PID)
+	}
+	want := []int32{a.pid, b.pid}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) || s.s.Missed != 0 {
+		t.Errorf("got %v, missed %d, want %v", got, s.s.Missed, want)
+	}
+	s.read([]int32{}...) // nil: all
+	all := len(s.s.Processes)
+	if err := s.r.Read(t.Context(), sample.Scope{PIDs: []int32{}}, s.s); err != nil || len(s.s.Processes) != 0 {
+		t.Errorf("no PIDs: %d processes of %d, %v", len(s.s.Processes), all, err)
+	}
+	many := make([]int32, 3000)
+	for i := range many {
+		many[i] = a.pid + int32(i)
+	}
+	s.read(many...)
+	if s.find(a.pid) == nil {
+		t.Errorf("of %d PIDs the first is missing", len(many))
+	}
+}
+
+// testNSPID looks at a process that is the first of its own PID namespace.
+func testNSPID(t *testing.T, s *suite) {
+	s.want(sample.NSPID)
+	needRoot(t)
+	helper := start(t, "still", func(c *exec.Cmd) { c.SysProcAttr.Cloneflags = unix.CLONE_NEWPID })
+	helper.ready()
+	s.both(helper.pid, func(p *sample.Process) {
+		if p.NSPID != 1 {
+			t.Errorf("ns pid %d, want 1", p.NSPID)
+		}
+	})
+}
+
+// namespaceVariable says that the test binary runs in a PID namespace of its own.
+const namespaceVariable = "SAMPLETEST_NAMESPACE"
+
+// testOwnNamespace runs itself in a PID namespace with its own /proc, where the
+// reader must see that namespace and nothing else.
+func testOwnNamespace(t *testing.T, s *suite) {
+	if os.Getenv(namespaceVariable) != "" {
+		insideNamespace(t, s)
+		return
+	}
+	needRoot(t)
+	words := strings.Split(t.Name(), "/")
+	for i := range words {
+		words[i] = "^" + words[i] + "$"
+	}
+	cmd := exec.Command("/proc/self/exe", "-test.v", "-test.run="+strings.Join(words, "/"))
+	cmd.Env = append(os.Environ(), namespaceVariable+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS,
+		Pdeathsig:  syscall.SIGKILL,
+	}
+	if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
+		t.Errorf("in a namespace: %v\n%s", err, out)
+	}
+}
+
+// enterNamespace gives the namespace its own /proc.
+func enterNamespace() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	return unix.Mount("proc", "/proc", "proc", 0, "")
+}
+
+func insideNamespace(t *testing.T, s *suite) {
+	outer := start(t, "crowd 3")
+	outer.ready()
+	inner := start(t, "still", func(c *exec.Cmd) { c.SysProcAttr.Cloneflags = unix.CLONE_NEWPID })
+	inner.ready()
+	want := procPIDs(t)
+	s.read()
+	var got []int32
+	for i := range s.s.Processes {
+		p := &s.s.Processes[i]
+		got = append(got, p.ID.PID)
+		truth, ok := readTruth(p.ID.PID)
+		if !ok {
+			continue
+		}
+		for _, f := range []sample.Field{sample.PPID, sample.NSPID, sample.FDLimit} {
+			if v := fieldOf(p, f); p.Known.Has(f) && v != truth.value[f] {
+				t.Errorf("%v: %v is %d, want %d", p.ID, f, v, truth.value[f])
+			}
+		}
+		if p.ID.StartTicks != truth.start {
+			t.Errorf("%v began at %d", p.ID, truth.start)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) || len(got) < 6 {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	if p := s.one(inner.pid); p.NSPID != 1 {
+		t.Errorf("ns pid %d, want 1", p.NSPID)
+	}
+	s.read(int32(os.Getpid()), outer.pid)
+	if len(s.s.Processes) != 2 {
+		t.Errorf("of two PIDs of the namespace, read %d", len(s.s.Processes))
+	}
+}
+
+// testStorm reads while thousands of processes come and go. Those that live
+// through it are there once, each time, and their counters only grow.
+func testStorm(t *testing.T, s *suite) {
+	old, storm := start(t, "crowd 40"), start(t, "storm 200")
+	oldPIDs := old.numbers(40)
+	storm.ready()
+	young := start(t, "crowd 40")
+	pids := append(oldPIDs, young.numbers(40)...)
+	last := map[int32]sample.Process{}
+	brief := map[sample.ID]bool{}
+	for range 200 {
+		s.read()
+		seen := map[int32]int{}
+		for i := range s.s.Processes {
+			p := &s.s.Processes[i]
+			seen[p.ID.PID]++
+			if p.PPID == storm.pid {
+				brief[p.ID] = true
+			}
+			s.grown(last, p)
+		}
+		for _, pid := range pids {
+			if n := seen[int32(pid)]; n != 1 {
+				t.Fatalf("PID %d is there %d times", pid, n)
+			}
+		}
+		for pid, n := range seen {
+			if n > 1 {
+				t.Errorf("PID %d is there %d times", pid, n)
+			}
+		}
+		if s.s.Missed != 0 {
+			t.Errorf("missed %d", s.s.Missed)
+		}
+	}
+	if len(brief) < 200 {
+		t.Errorf("saw %d of the storm", len(brief))
+	}
+}
+
+// grown checks that a process's counters did not go back, and remembers them.
+func (s *suite) grown(last map[int32]sample.Process, p *sample.Process) {
+	s.t.Helper()
+	was, ok := last[p.ID.PID]
+	if ok && was.ID == p.ID {
+		for f := range sample.NumFields {
+			info := f.Info()
+			// The time that a thread waited goes with it: run delay may fall.
+			if info.Kind != sample.Counter || f == sample.RunDelay || !p.Known.Has(f) || !was.Known.Has(f) {
+				continue
+			}
+			if a, b := *info.At(&was), *info.At(p); b < a {
+				s.t.Errorf("%v: %v went back from %d to %d", p.ID, f, a, b)
+			}
+		}
+	}
+	last[p.ID.PID] = *p
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root")
+	}
+}
+
+// testCgroup moves a process into a cgroup of its own.
+func testCgroup(t *testing.T, s *suite) {
+	s.want(sample.CgroupID)
+	needRoot(t)
+	helper := start(t, "still")
+	helper.ready()
+	before := s.one(helper.pid)
+	dir := cgroupRoot(t) + "/sampletest-" + strconv.Itoa(os.Getpid())
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(dir)
+	defer helper.kill()
+	if err := os.WriteFile(dir+"/cgroup.procs", []byte(strconv.Itoa(int(helper.pid))), 0); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	s.both(helper.pid, func(p *sample.Process) {
+		if p.CgroupID != st.Ino || before.CgroupID == st.Ino {
+			t.Errorf("cgroup id %d, before %d, want %d", p.CgroupID, before.CgroupID, st.Ino)
+		}
+	})
+}
+
+// cgroupRoot returns where the hierarchy is mounted that has the memory
+// controller, or mounts it.
+func cgroupRoot(t *testing.T) string {
+	t.Helper()
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	fstype, option := "cgroup2", ""
+	for line := range strings.Lines(string(own)) {
+		if parts := strings.SplitN(line, ":", 3); slices.Contains(strings.Split(parts[1], ","), "memory") {
+			fstype, option = "cgroup", "memory"
+		}
+	}
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		head, tail, _ := strings.Cut(line, " - ")
+		at, kind := strings.Fields(head), strings.Fields(tail)
+		if kind[0] == fstype && (option == "" || slices.Contains(strings.Split(kind[2], ","), option)) {
+			return at[4]
+		}
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, fstype, 0, option); err != nil {
+		t.Fatalf("mount %s: %v", fstype, err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	return dir
+}
