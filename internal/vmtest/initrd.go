@@ -1,0 +1,103 @@
+package vmtest
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
+
+// What the guest needs to know lies in a file: the kernel's command line has room
+// for 2 KiB and no way to quote.
+const orderFile = "/vmtest.json"
+
+// An order tells [Init] what to run.
+type order struct {
+	Dir    string
+	Args   []string
+	Env    []string
+	Marker string // to be written before the exit status
+}
+
+// mounts are the file systems of the guest; they hide what the initramfs has there.
+var mounts = []struct{ path, fs, options string }{
+	{"/dev", "devtmpfs", ""},
+	{"/dev/pts", "devpts", ""},
+	{"/dev/shm", "tmpfs", "mode=1777"},
+	{"/proc", "proc", ""},
+	{"/run", "tmpfs", "mode=755"},
+	{"/sys", "sysfs", ""},
+	{"/sys/fs/bpf", "bpf", ""},
+	{"/sys/fs/cgroup", "cgroup2", ""},
+	{"/sys/kernel/debug", "debugfs", ""},
+	{"/sys/kernel/tracing", "tracefs", ""},
+	{"/tmp", "tmpfs", "mode=1777"},
+}
+
+func (g *Guest) writeInitrd(name, marker string) (err error) {
+	f, err := os.Create(name)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closeErr := f.Close(); err == nil {
+			err = closeErr
+		}
+	}()
+	a := newArchive(f)
+	if err := g.addSystem(a, marker); err != nil {
+		return err
+	}
+	for _, file := range g.Files {
+		if hidden(file.Guest) {
+			return fmt.Errorf("%s: hidden by a file system that the guest mounts", file.Guest)
+		}
+		if err := a.add(file.Guest, file.Host); err != nil {
+			return err
+		}
+	}
+	return a.close()
+}
+
+// addSystem writes what every guest has.
+func (g *Guest) addSystem(a *archive, marker string) error {
+	command, err := json.Marshal(order{
+		Dir:    g.Dir,
+		Args:   g.Args,
+		Env:    slices.Concat([]string{"HOME=/tmp", "PATH=/bin", KernelVariable + "=" + g.Kernel}, g.Env),
+		Marker: marker,
+	})
+	if err != nil {
+		return err
+	}
+	executable, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	for _, err := range []error{
+		// The kernel opens it for init before there is a devtmpfs.
+		a.charDevice("/dev/console", 0o600, 5, 1),
+		a.file("/init", 0o755, executable),
+		a.file(orderFile, 0o644, command),
+		a.file("/etc/hosts", 0o644, []byte("127.0.0.1 localhost\n::1 localhost\n")),
+		a.file("/etc/passwd", 0o644, []byte("root:x:0:0::/:/\nnobody:x:65534:65534::/:/\n")),
+		a.file("/etc/group", 0o644, []byte("root:x:0:\nnogroup:x:65534:\n")),
+		a.dir("/bin"),
+		a.dir(g.Dir),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func hidden(name string) bool {
+	for _, m := range mounts {
+		if name == m.path || strings.HasPrefix(name, m.path+"/") {
+			return true
+		}
+	}
+	return false
+}
