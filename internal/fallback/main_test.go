@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"rmagent/internal/sampletest"
 )
 
 // helperVariable makes this test binary a process to be measured: it becomes
@@ -28,7 +30,7 @@ func TestMain(m *testing.M) {
 		helpers[kind]()
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	sampletest.Main(m)
 }
 
 var helpers = map[string]func(){

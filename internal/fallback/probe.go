@@ -151,7 +151,7 @@ func (k *kernel) capabilities() (c sample.Capabilities) {
 	absent("read with a process's identity, not with its numbers", sample.CgroupID)
 	approximate("up to 20 ms behind, in ticks of 10 ms, once a process has had a second thread", sample.CPU)
 	approximate("the split is sampled by the tick", sample.CPUUser, sample.CPUSystem)
-	approximate("without the threads that have ended", sample.RunDelay)
+	approximate("without what threads waited that ended before, or between two readings", sample.RunDelay)
 	if !k.schedstat {
 		approximate("up to 20 ms behind, in ticks of 10 ms", sample.CPU)
 		absent("the kernel has no /proc/PID/schedstat (CONFIG_SCHED_INFO)", sample.RunDelay)

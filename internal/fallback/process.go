@@ -26,6 +26,7 @@ const (
 	schedstatFields = sample.FieldSet(1<<sample.CPU | 1<<sample.RunDelay)
 	ioFields        = sample.FieldSet(1<<sample.DiskRead | 1<<sample.DiskWritten | 1<<sample.IORead | 1<<sample.IOWritten)
 	limitFields     = sample.FieldSet(1<<sample.FDLimit | 1<<sample.FDHardLimit)
+	taskFields      = memoryFields | 1<<sample.Virtual | 1<<sample.FDOpen    // a dead leader has none
 	threadFields    = sample.FieldSet(1<<sample.RunDelay | 1<<sample.FDOpen) // summed over threads
 )
 
@@ -42,11 +43,11 @@ func (r *Reader) readProcess(pid int32, want sample.FieldSet, p *sample.Process)
 
 	p.ID.PID = pid
 	r.readLimits(dir, want, p)
-	if errno := r.readStat(dir, want, p); errno != 0 {
+	if errno := r.readStat(dir, p); errno != 0 {
 		return errno
 	}
 	if want&schedstatFields != 0 {
-		r.readSchedstat(dir, want, p)
+		r.readSchedstat(dir, p)
 	}
 	if want&ioFields != 0 {
 		if b, errno := kfile.Read(dir, ioName, kfile.Whole, &r.text); errno == 0 {
@@ -56,7 +57,7 @@ func (r *Reader) readProcess(pid int32, want sample.FieldSet, p *sample.Process)
 	return r.readOwned(dir, want, p)
 }
 
-func (r *Reader) readStat(dir int, want sample.FieldSet, p *sample.Process) unix.Errno {
+func (r *Reader) readStat(dir int, p *sample.Process) unix.Errno {
 	b, errno := kfile.Read(dir, statName, kfile.Whole, &r.text)
 	if errno != 0 {
 		return errno
@@ -67,10 +68,11 @@ func (r *Reader) readStat(dir int, want sample.FieldSet, p *sample.Process) unix
 	return 0
 }
 
-// readSchedstat raises the CPU time to the leader's exact one. Ticks cut off up
-// to 20 ms; the leader's own time never exceeds the process's. So the larger is
-// nearer, exact while the process never had another thread, and only grows.
-func (r *Reader) readSchedstat(dir int, want sample.FieldSet, p *sample.Process) {
+// readSchedstat raises the CPU time to what the leader is known to have run.
+// Ticks cut off up to 20 ms; a leader's own time never exceeds the process's. So
+// the larger is nearer, exact while the process never had another thread, and
+// only grows.
+func (r *Reader) readSchedstat(dir int, p *sample.Process) {
 	if !r.schedstat {
 		return
 	}
@@ -82,7 +84,7 @@ func (r *Reader) readSchedstat(dir int, want sample.FieldSet, p *sample.Process)
 	if !ok {
 		return
 	}
-	p.CPUNanos = max(p.CPUNanos, ran)
+	p.CPUNanos = max(p.CPUNanos, r.leaderRan(p.ID, ran))
 	p.RunDelayNanos = waited
 	if p.Threads == 1 {
 		p.Known |= 1 << sample.RunDelay
@@ -120,7 +122,7 @@ func (r *Reader) readOwned(dir int, want sample.FieldSet, p *sample.Process) uni
 		parseStatus(b, p)
 	}
 	owner, task := dir, p.ID.PID
-	if p.State == 'Z' && p.Threads > 1 && want&(memoryFields|1<<sample.FDOpen) != 0 {
+	if p.State == 'Z' && p.Threads > 1 && want&taskFields != 0 {
 		if d, tid := r.livingThread(dir, p.ID.PID); d >= 0 {
 			defer kfile.Close(d)
 			owner, task = d, tid
@@ -136,6 +138,9 @@ func (r *Reader) readOwned(dir int, want sample.FieldSet, p *sample.Process) uni
 	if p.Threads > 1 && want&threadFields != 0 && (r.schedstat || r.kcmp) {
 		r.readThreads(dir, task, want, p)
 	}
+	if p.Known.Has(sample.RunDelay) {
+		p.RunDelayNanos = r.threadsWaited(p.ID, p.RunDelayNanos)
+	}
 	return 0
 }
 
@@ -148,6 +153,9 @@ func (r *Reader) readThreadMemory(thread int, p *sample.Process) {
 	var t sample.Process
 	parseStatus(b, &t)
 	p.Take(&t, memoryFields)
+	if b, errno := kfile.Read(thread, statName, kfile.Whole, &r.text); errno == 0 && parseStat(b, &t) {
+		p.Take(&t, 1<<sample.Virtual)
+	}
 }
 
 // countFDs counts the descriptors of the task whose directory dir is.

@@ -27,6 +27,8 @@ type Reader struct {
 	text        []byte
 	name        kfile.Name
 	tables      []int32 // of the process being read: one thread per further descriptor table
+	pasts       map[int32]past
+	round       uint64 // of reading
 }
 
 var _ sample.Reader = (*Reader)(nil)
@@ -46,6 +48,7 @@ func Open(o Options) (*Reader, error) {
 		tasks: kfile.Dir{Buf: make([]byte, 32<<10)},
 		text:  make([]byte, 8<<10),
 		name:  make(kfile.Name, 0, 32),
+		pasts: map[int32]past{},
 	}
 	r.kernel = r.probe()
 	r.capabilities = r.kernel.capabilities()
@@ -65,6 +68,7 @@ func (r *Reader) Close() error {
 // Read fills dst with the processes of s. One that ends meanwhile is left out;
 // one whose directory may not be entered (hidepid=1) is counted as missed.
 func (r *Reader) Read(ctx context.Context, s sample.Scope, dst *sample.Snapshot) error {
+	r.round++
 	dst.Reset()
 	dst.Time = time.Now()
 	dst.Monotonic = clock(unix.CLOCK_MONOTONIC)
@@ -78,6 +82,9 @@ func (r *Reader) Read(ctx context.Context, s sample.Scope, dst *sample.Snapshot)
 		err = r.readPIDs(ctx, s.PIDs, want, dst)
 	} else {
 		err = r.readAll(ctx, want, dst)
+	}
+	if err == nil {
+		r.forget(s.PIDs == nil, len(dst.Processes))
 	}
 	dst.Took = clock(unix.CLOCK_MONOTONIC) - dst.Monotonic
 	return err
