@@ -1,0 +1,222 @@
+package config
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+const envPrefix = "RMAGENT_"
+
+// Inputs is everything that a configuration is made of.
+type Inputs struct {
+	Path    string            // of the YAML file, for messages; empty: there is none
+	File    []byte            // its content
+	DotEnv  []byte            // of the .env file; not read together with a YAML file
+	Environ []string          // as os.Environ returns it
+	Flags   map[string]string // those that were given, by name without dashes
+	// Hooks are the names of hooks that exist; nil: any name will do.
+	Hooks []string
+}
+
+// Load makes the configuration. Its error is an [*Error] that lists all mistakes.
+func Load(in Inputs) (*Loaded, error) {
+	ld := loader{hooks: in.Hooks}
+	ld.defaults()
+	if in.Path != "" {
+		ld.file(in.Path, in.File)
+	} else {
+		ld.dotEnv(in.DotEnv)
+	}
+	ld.environ(in.Environ)
+	ld.flags(in.Flags)
+
+	l, err := merge(ld.layers)
+	if err != nil {
+		return nil, err
+	}
+	l.origins, l.Notes = ld.origins, ld.notes()
+	if len(ld.problems) == 0 {
+		ld.problems = l.checkThresholds()
+	}
+	if len(ld.problems) > 0 {
+		return nil, &Error{ld.problems}
+	}
+	return l, nil
+}
+
+// loader collects layers and problems.
+type loader struct {
+	hooks    []string
+	layers   []typedLayer
+	origins  map[string]Origin
+	problems []Problem
+}
+
+func (ld *loader) newLayer() { ld.layers = append(ld.layers, typedLayer{}) }
+
+func (ld *loader) defaults() {
+	ld.newLayer()
+	ld.origins = map[string]Origin{}
+	for i := range keys {
+		ld.layers[0][keys[i].name] = keys[i].def
+		ld.origins[keys[i].name] = Origin{Layer: LayerDefault}
+	}
+}
+
+func (ld *loader) problem(o Origin, key, format string, args ...any) {
+	ld.problems = append(ld.problems, Problem{o, key, fmt.Sprintf(format, args...)})
+}
+
+// set puts a text, or the texts of a list, on the top layer.
+func (ld *loader) set(k *key, o Origin, texts ...string) {
+	value, err := k.value(texts)
+	if err == nil && k.name == "hooks" {
+		err = ld.checkHooks(value.([]string))
+	}
+	if err != nil {
+		ld.problem(o, k.name, "%v; allowed: %s", err, k.allowed)
+		return
+	}
+	ld.layers[len(ld.layers)-1][k.name] = value
+	ld.origins[k.name] = o
+}
+
+// value parses one text, or the elements of a list.
+func (k *key) value(texts []string) (any, error) {
+	if k.form != formList {
+		return k.parse(texts[0])
+	}
+	list := []string{}
+	for _, text := range texts {
+		v, err := k.parse(text)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, v.(string))
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("it is empty")
+	}
+	return list, nil
+}
+
+// splitList splits what a variable or a flag gives for a list.
+func splitList(k *key, text string) []string {
+	if k.form != formList {
+		return []string{text}
+	}
+	parts := strings.Split(text, ",")
+	for i := range parts {
+		parts[i] = strings.TrimSpace(parts[i])
+	}
+	return parts
+}
+
+func (ld *loader) checkHooks(names []string) error {
+	for _, name := range names {
+		if name == HooksDefault || name == HooksNone {
+			if len(names) > 1 {
+				return fmt.Errorf("%q stands alone", name)
+			}
+			return nil
+		}
+		if ld.hooks != nil && !slices.Contains(ld.hooks, name) {
+			return fmt.Errorf("%q is no hook%s; there are %s", name, didYouMean(name, ld.hooks), strings.Join(ld.hooks, ", "))
+		}
+	}
+	return nil
+}
+
+// environ takes the plain names first, so that a prefixed one wins over its plain
+// twin whatever their order.
+func (ld *loader) environ(environ []string) {
+	ld.newLayer()
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		if k := plainKey(name); k != nil {
+			ld.set(k, Origin{Layer: LayerPlainEnv, Name: name}, value)
+		}
+	}
+	ld.newLayer()
+	for _, entry := range environ {
+		name, value, _ := strings.Cut(entry, "=")
+		if !strings.HasPrefix(name, envPrefix) || ofKubernetes(name, value) {
+			continue
+		}
+		o := Origin{Layer: LayerEnv, Name: name}
+		if k := envKey(name); k != nil {
+			ld.set(k, o, splitList(k, value)...)
+			continue
+		}
+		ld.problem(o, "", "there is no such setting%s", didYouMean(name, envNames()))
+	}
+}
+
+// ofKubernetes reports whether a variable is one of those that the kubelet sets
+// in every container for each service in its namespace: a service named rmagent
+// must not stop the agent.
+func ofKubernetes(name, value string) bool {
+	rest := strings.TrimPrefix(name, envPrefix)
+	return strings.HasPrefix(rest, "SERVICE_HOST") || strings.HasPrefix(rest, "SERVICE_PORT") ||
+		rest == "PORT" && strings.Contains(value, "://") || strings.HasPrefix(rest, "PORT_")
+}
+
+func plainKey(name string) *key {
+	lower := strings.ToLower(name)
+	if name != strings.ToUpper(name) || !slices.Contains(plainNames, lower) {
+		return nil
+	}
+	return keyNamed(lower)
+}
+
+func envKey(name string) *key {
+	i := slices.IndexFunc(keys, func(k key) bool { return k.env() == name })
+	if i < 0 {
+		return nil
+	}
+	return &keys[i]
+}
+
+func envNames() []string {
+	names := make([]string, len(keys))
+	for i := range keys {
+		names[i] = keys[i].env()
+	}
+	return names
+}
+
+func (ld *loader) flags(flags map[string]string) {
+	ld.newLayer()
+	for i := range keys {
+		k := &keys[i]
+		if text, given := flags[k.flag()]; given {
+			ld.set(k, Origin{Layer: LayerFlag, Name: k.flag()}, splitList(k, text)...)
+		}
+	}
+}
+
+// notes says which settings do nothing yet.
+func (ld *loader) notes() []string {
+	var notes []string
+	for _, name := range plainNames {
+		if o := ld.origins[name]; o.Layer != LayerDefault {
+			notes = append(notes, fmt.Sprintf("%s (%s) is valid but has no effect yet: this version does not decide on pruning", name, o))
+		}
+	}
+	return notes
+}
+
+// didYouMean returns a hint, or nothing.
+func didYouMean(name string, names []string) string {
+	upper := make(map[string]string, len(names))
+	lower := make([]string, len(names))
+	for i, n := range names {
+		lower[i] = strings.ToLower(n)
+		upper[lower[i]] = n
+	}
+	if near := nearest(name, lower); near != "" {
+		return "; did you mean " + upper[near] + "?"
+	}
+	return ""
+}
