@@ -27,7 +27,8 @@ type Guest struct {
 	MemoryMiB int      // of the guest
 	CPUs      int      // of the guest
 	Dir       string   // working directory in the guest, created if missing
-	Args      []string // the program and its arguments, in the guest
+	Program   string   // static executable that the guest runs, here
+	Args      []string // its arguments
 	Env       []string // NAME=VALUE, added to the guest's few own variables
 	Files     []File
 }

@@ -1,9 +1,12 @@
 package vmtest
 
 import (
+	"debug/elf"
 	"encoding/json"
 	"fmt"
 	"os"
+	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 )
@@ -62,23 +65,21 @@ func (g *Guest) writeInitrd(name, marker string) (err error) {
 
 // addSystem writes what every guest has.
 func (g *Guest) addSystem(a *archive, marker string) error {
+	program := path.Join("/test", filepath.Base(g.Program))
 	command, err := json.Marshal(order{
 		Dir:    g.Dir,
-		Args:   g.Args,
+		Args:   append([]string{program}, g.Args...),
 		Env:    slices.Concat([]string{"HOME=/tmp", "PATH=/bin", KernelVariable + "=" + g.Kernel}, g.Env),
 		Marker: marker,
 	})
 	if err != nil {
 		return err
 	}
-	executable, err := os.ReadFile("/proc/self/exe")
-	if err != nil {
-		return err
-	}
 	for _, err := range []error{
 		// The kernel opens it for init before there is a devtmpfs.
 		a.charDevice("/dev/console", 0o600, 5, 1),
-		a.file("/init", 0o755, executable),
+		addStatic(a, "/init", "/proc/self/exe"),
+		addStatic(a, program, g.Program),
 		a.file(orderFile, 0o644, command),
 		a.file("/etc/hosts", 0o644, []byte("127.0.0.1 localhost\n::1 localhost\n")),
 		a.file("/etc/passwd", 0o644, []byte("root:x:0:0::/:/\nnobody:x:65534:65534::/:/\n")),
@@ -91,6 +92,26 @@ func (g *Guest) addSystem(a *archive, marker string) error {
 		}
 	}
 	return nil
+}
+
+// addStatic writes an executable that needs nothing else, for the guest has no
+// libraries.
+func addStatic(a *archive, dst, src string) error {
+	f, err := elf.Open(src)
+	if err != nil {
+		return fmt.Errorf("read %s: %w", src, err)
+	}
+	defer f.Close()
+	for _, segment := range f.Progs {
+		if segment.Type == elf.PT_INTERP {
+			return fmt.Errorf("%s is not static: build with CGO_ENABLED=0", src)
+		}
+	}
+	content, err := os.ReadFile(src)
+	if err != nil {
+		return err
+	}
+	return a.file(dst, 0o755, content)
 }
 
 func hidden(name string) bool {

@@ -10,12 +10,11 @@ import (
 // event is what go test -json prints, one a line ("go doc test2json"), in so far
 // as it is looked at here.
 type event struct {
-	Action      string
-	Package     string
-	ImportPath  string // instead of Package where a build is concerned
-	Test        string
-	Output      string
-	FailedBuild string
+	Action     string
+	Package    string
+	ImportPath string // instead of Package where a build is concerned
+	Test       string
+	Output     string
 }
 
 // check judges events one by one and passes on what a person wants to read.

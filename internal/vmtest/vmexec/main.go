@@ -117,9 +117,7 @@ func complete(g *vmtest.Guest, command []string) error {
 		return fmt.Errorf("%w (make guest-kernels fetches the usual ones)", err)
 	}
 	g.Dir = path.Join(moduleInside, below)
-	inside := path.Join("/test", filepath.Base(command[0]))
-	g.Args = append([]string{inside}, command[1:]...)
-	g.Files = append(g.Files, vmtest.File{Guest: inside, Host: command[0]})
+	g.Program, g.Args = command[0], command[1:]
 	if _, err := os.Stat("testdata"); err == nil {
 		g.Files = append(g.Files, vmtest.File{Guest: path.Join(g.Dir, "testdata"), Host: "testdata"})
 	}
