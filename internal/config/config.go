@@ -9,6 +9,8 @@ import (
 
 	"github.com/go-viper/mapstructure/v2"
 	"github.com/knadh/koanf/v2"
+
+	"rmagent/internal/policy"
 )
 
 // Config is the effective configuration.
@@ -30,18 +32,9 @@ type Config struct {
 	CPUBudget float64       `koanf:"cpu_budget"` // share of one core; 0: none
 	Socket    string        `koanf:"socket"`
 
-	Thresholds map[string]Threshold `koanf:"thresholds"` // by resource
+	Thresholds map[policy.Resource]policy.Threshold `koanf:"thresholds"`
 
 	Prune `koanf:",squash"`
-}
-
-// Threshold says at which share of its limit a resource changes its state.
-type Threshold struct {
-	Info       float64       `koanf:"info"`
-	Warning    float64       `koanf:"warning"`
-	Critical   float64       `koanf:"critical"`
-	Hysteresis float64       `koanf:"hysteresis"` // how far below a threshold the ratio must fall to leave its state
-	Hold       time.Duration `koanf:"hold"`       // how long it must stay there
 }
 
 // Prune holds the settings that also have plain names in the environment. They

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"rmagent/internal/policy"
 )
 
 func TestDefaultsAreValid(t *testing.T) {
@@ -99,7 +101,7 @@ func TestFile(t *testing.T) {
 		WithCmdline: true, Hooks: []string{"exit", "net"}, Duration: 90 * time.Second, CPUBudget: 0.05, Socket: "/tmp/s",
 		Thresholds: def.Thresholds, Prune: def.Prune,
 	}
-	want.Thresholds["fd"] = Threshold{0.5, 0.6, 0.7, 0.01, time.Second}
+	want.Thresholds["fd"] = policy.Threshold{Info: 0.5, Warning: 0.6, Critical: 0.7, Hysteresis: 0.01, Hold: time.Second}
 	memory := want.Thresholds["memory"]
 	memory.Critical = 1
 	want.Thresholds["memory"] = memory
@@ -123,6 +125,32 @@ func TestEnvironmentAndFlags(t *testing.T) {
 	}
 	if !slices.Equal(l.Hooks, []string{"exit", "net"}) || !l.WithCmdline || l.Thresholds["fd"].Info != 0.1 || l.LogLevel != "warn" {
 		t.Errorf("got %+v", l.Config)
+	}
+}
+
+func TestPolicyIsValid(t *testing.T) {
+	for _, in := range []Inputs{{}, yamlOf(full)} {
+		l, err := Load(in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := l.Policy()
+		if err := p.Validate(); err != nil {
+			t.Error(err)
+		}
+	}
+	l, _ := Load(Inputs{})
+	if diff := cmp.Diff(policy.Default(), l.Policy()); diff != "" {
+		t.Errorf("not the policy's defaults (-want +got):\n%s", diff)
+	}
+}
+
+// TestManyProblems: a file that is wrong throughout is refused in short.
+func TestManyProblems(t *testing.T) {
+	_, err := Load(yamlOf(strings.Repeat("? [x]\n: y\n", 10000)))
+	lines := strings.Split(err.Error(), "\n")
+	if len(lines) != maxProblems+1 || lines[maxProblems] != "and 9980 more" {
+		t.Errorf("%d lines, the last is %q", len(lines), lines[len(lines)-1])
 	}
 }
 
@@ -170,7 +198,8 @@ func TestProblems(t *testing.T) {
 		{"socket", Inputs{Flags: map[string]string{"socket": ""}}, `--socket: socket: it is empty; allowed: a path`},
 		{"twice", yamlOf("interval: 1\nsource: auto\ninterval: 2"), "f:3: interval: it was set in line 1 already"},
 		{"group twice", yamlOf("thresholds: {}\nthresholds: {}"), "f:2: thresholds: it was set in line 1 already"},
-		{"order", yamlOf("thresholds:\n  fd:\n    warning: 0.95"), "f:3: thresholds.fd.warning: thresholds.fd.warning (0.95) is above thresholds.fd.critical (0.9); allowed: info <= warning <= critical"},
+		{"order", yamlOf("thresholds:\n  fd:\n    warning: 0.95"), "f:3: thresholds.fd.warning: warning (0.95) is above critical (0.9); allowed: info <= warning <= critical, hysteresis < info"},
+		{"hysteresis", Inputs{Path: "f", File: []byte("thresholds: {fd: {info: 0.05}}"), Flags: map[string]string{"source": "auto"}}, "f:1: thresholds.fd.info: hysteresis (0.05) is not below info (0.05); allowed: info <= warning <= critical, hysteresis < info"},
 		{"anchor", yamlOf("interval: &a 1s"), "f:1: interval: anchors and aliases are not allowed"},
 		{"alias", yamlOf("source: &s auto\nlog_level: *s"), "f:1: source: anchors and aliases are not allowed\nf:2: log_level: anchors and aliases are not allowed"},
 		{"merge", yamlOf("<<: {interval: 1}"), "f:1: a key is a merge; allowed: a name"},

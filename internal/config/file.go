@@ -113,7 +113,7 @@ func (w *walker) entry(name string, line int, v *yaml.Node) {
 	case isGroup(name):
 		w.mapping(v, name+".")
 	default:
-		w.ld.problem(w.at(line), name, "there is no such key%s", didYouMean(name, keyNames()))
+		w.ld.unknown(w.at(line), name, "key", name, keyNames())
 	}
 }
 
@@ -182,9 +182,9 @@ func keyNames() []string {
 	for i := range keys {
 		names = append(names, keys[i].name)
 	}
-	names = append(names, "thresholds")
+	names = append(names, thresholdGroup)
 	for _, r := range resources {
-		names = append(names, "thresholds."+r.name)
+		names = append(names, strings.TrimSuffix(thresholdPrefix(r), "."))
 	}
 	return names
 }

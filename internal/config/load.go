@@ -40,7 +40,7 @@ func Load(in Inputs) (*Loaded, error) {
 		ld.problems = l.checkThresholds()
 	}
 	if len(ld.problems) > 0 {
-		return nil, &Error{ld.problems}
+		return nil, &Error{ld.problems, ld.more}
 	}
 	return l, nil
 }
@@ -51,6 +51,7 @@ type loader struct {
 	layers   []typedLayer
 	origins  map[string]Origin
 	problems []Problem
+	more     int // problems beyond maxProblems
 }
 
 func (ld *loader) newLayer() { ld.layers = append(ld.layers, typedLayer{}) }
@@ -65,7 +66,21 @@ func (ld *loader) defaults() {
 }
 
 func (ld *loader) problem(o Origin, key, format string, args ...any) {
+	if len(ld.problems) == maxProblems {
+		ld.more++
+		return
+	}
 	ld.problems = append(ld.problems, Problem{o, key, fmt.Sprintf(format, args...)})
+}
+
+// unknown reports a name that does not exist. Looking for what was meant takes
+// time, so it is done only for what will be shown.
+func (ld *loader) unknown(o Origin, key, what, name string, names []string) {
+	hint := ""
+	if len(ld.problems) < maxProblems {
+		hint = didYouMean(name, names)
+	}
+	ld.problem(o, key, "there is no such %s%s", what, hint)
 }
 
 // set puts a text, or the texts of a list, on the top layer.
@@ -149,7 +164,7 @@ func (ld *loader) environ(environ []string) {
 			ld.set(k, o, splitList(k, value)...)
 			continue
 		}
-		ld.problem(o, "", "there is no such setting%s", didYouMean(name, envNames()))
+		ld.unknown(o, "", "setting", name, envNames())
 	}
 }
 

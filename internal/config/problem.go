@@ -57,14 +57,23 @@ func (p Problem) String() string {
 	return oneLine(line + p.What)
 }
 
+// maxProblems is how many mistakes are reported one by one.
+const maxProblems = 20
+
 // Error is all that is wrong with a configuration.
-type Error struct{ Problems []Problem }
+type Error struct {
+	Problems []Problem
+	More     int // mistakes beyond those
+}
 
 // Error has a line for each problem.
 func (e *Error) Error() string {
 	lines := make([]string, len(e.Problems))
 	for i, p := range e.Problems {
 		lines[i] = p.String()
+	}
+	if e.More > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", e.More))
 	}
 	return strings.Join(lines, "\n")
 }

@@ -29,7 +29,7 @@ func Read(s Sources) (*Loaded, error) {
 	if s.Path != "" {
 		content, err := readBounded(s.Path, maxFile+1)
 		if err != nil {
-			return nil, &Error{[]Problem{{Origin: Origin{Layer: LayerFile, Name: s.Path}, What: err.Error()}}}
+			return nil, &Error{Problems: []Problem{{Origin: Origin{Layer: LayerFile, Name: s.Path}, What: err.Error()}}}
 		}
 		in.File = content
 	} else {

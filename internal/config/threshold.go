@@ -4,52 +4,61 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"rmagent/internal/policy"
 )
 
-// resources are those that have thresholds, with their defaults.
-var resources = []struct {
-	name string
-	def  Threshold
-}{
-	{"fd", Threshold{Info: 0.7, Warning: 0.8, Critical: 0.9, Hysteresis: 0.05, Hold: 10 * time.Second}},
-	{"memory", Threshold{Info: 0.7, Warning: 0.8, Critical: 0.9, Hysteresis: 0.05, Hold: 10 * time.Second}},
-}
+// resources are those that have thresholds, in the order in which they are shown.
+var resources = []policy.Resource{policy.FD, policy.Memory}
+
+const thresholdGroup = "thresholds"
+
+// thresholdPrefix begins the keys of a resource.
+func thresholdPrefix(r policy.Resource) string { return thresholdGroup + "." + string(r) + "." }
 
 func thresholdKeys() []key {
+	defaults := policy.Default().Thresholds
 	var list []key
 	for _, r := range resources {
-		prefix := "thresholds." + r.name + "."
+		prefix, def := thresholdPrefix(r), defaults[r]
 		list = append(list,
-			number(prefix+"info", r.def.Info, 0, 1),
-			number(prefix+"warning", r.def.Warning, 0, 1),
-			number(prefix+"critical", r.def.Critical, 0, 1),
-			number(prefix+"hysteresis", r.def.Hysteresis, 0, 0.5),
-			duration(prefix+"hold", r.def.Hold, 0, time.Hour),
+			number(prefix+"info", def.Info, 0.01, 1),
+			number(prefix+"warning", def.Warning, 0.01, 1),
+			number(prefix+"critical", def.Critical, 0.01, 1),
+			number(prefix+"hysteresis", def.Hysteresis, 0, 0.99),
+			duration(prefix+"hold", def.Hold, 0, 24*time.Hour),
 		)
 	}
 	return list
 }
 
-// checkThresholds reports thresholds that are not in order. The blame falls on
-// the value that was set last in the chain of layers, or on the higher one.
+// Policy returns what the policy judges by.
+func (c *Config) Policy() policy.Config { return policy.Config{Thresholds: c.Thresholds} }
+
+// checkThresholds reports thresholds that are not in order. The key to blame is
+// the one that the stronger layer set, or the first of both.
 func (l *Loaded) checkThresholds() []Problem {
 	var problems []Problem
 	for _, r := range resources {
-		prefix := "thresholds." + r.name + "."
-		names := []string{"info", "warning", "critical"}
-		for i := range names[1:] {
-			low, high := prefix+names[i], prefix+names[i+1]
-			lower, upper := l.values[low].(float64), l.values[high].(float64)
-			if lower <= upper {
+		t, prefix := l.Thresholds[r], thresholdPrefix(r)
+		for _, c := range []struct {
+			ok      bool
+			a, b    string
+			va, vb  float64
+			isAbove string
+		}{
+			{t.Info <= t.Warning, "info", "warning", t.Info, t.Warning, "is above"},
+			{t.Warning <= t.Critical, "warning", "critical", t.Warning, t.Critical, "is above"},
+			{t.Hysteresis < t.Info, "hysteresis", "info", t.Hysteresis, t.Info, "is not below"},
+		} {
+			if c.ok {
 				continue
 			}
-			blamed := slices.MaxFunc([]string{low, high}, func(a, b string) int {
+			blamed := slices.MaxFunc([]string{prefix + c.a, prefix + c.b}, func(a, b string) int {
 				return int(l.origins[a].Layer) - int(l.origins[b].Layer)
 			})
-			problems = append(problems, Problem{
-				Origin: l.origins[blamed], Key: blamed,
-				What: fmt.Sprintf("%s (%v) is above %s (%v); allowed: info <= warning <= critical", low, lower, high, upper),
-			})
+			problems = append(problems, Problem{l.origins[blamed], blamed, fmt.Sprintf(
+				"%s (%v) %s %s (%v); allowed: info <= warning <= critical, hysteresis < info", c.a, c.va, c.isAbove, c.b, c.vb)})
 		}
 	}
 	return problems
