@@ -1,0 +1,308 @@
+package sink
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"os/signal"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// The causes of a loss.
+const (
+	LostQueueFull   = "queue_full"   // the target is slower than what is said
+	LostDiskFull    = "disk_full"    // ENOSPC, EDQUOT
+	LostWriteError  = "write_error"  // any other error, EFBIG among them
+	LostClosed      = "closed"       // the reader has gone, or the sink was closed
+	LostEncodeError = "encode_error" // a record that is no JSON
+)
+
+// ErrReaderGone means that whoever read the output has closed it (EPIPE):
+// nothing that is written can arrive any more.
+var ErrReaderGone = errors.New("the reader of the output has closed it")
+
+// wakeAt is how many bytes gather before they are written without waiting for a
+// flush.
+const wakeAt = 256 << 10
+
+// keepAt is the largest buffer that is kept for the next time.
+const keepAt = 1 << 20
+
+// writer takes lines without ever waiting for the target.
+//
+// Memory: what waits and what is being written are never more than limit bytes
+// together, in two buffers whose capacity is at most twice that.
+type writer struct {
+	target *target // the goroutine's alone
+	limit  int
+	wake   chan struct{}
+	done   chan struct{} // the goroutine has ended
+	cancel context.CancelFunc
+	xfsz   chan os.Signal
+
+	mu       sync.Mutex
+	idle     *sync.Cond // inFlight and buf are empty
+	buf      []byte     // whole lines that wait
+	inFlight int        // bytes that are being written
+	reopenAt int        // lines before here go to the old file; -1: no reopening
+	flush    bool       // buf is to be written now
+	closing  bool
+	gone     bool // ErrReaderGone
+	failed   error
+	written  uint64 // lines
+	lost     map[string]uint64
+}
+
+func newWriter(t *target, limit int) *writer {
+	ctx, cancel := context.WithCancel(context.Background())
+	w := &writer{
+		target: t, limit: limit, cancel: cancel, reopenAt: -1,
+		wake: make(chan struct{}, 1), done: make(chan struct{}), xfsz: make(chan os.Signal, 1),
+		lost: map[string]uint64{},
+	}
+	w.idle = sync.NewCond(&w.mu)
+	// A write beyond RLIMIT_FSIZE sends SIGXFSZ beside its EFBIG, and the signal
+	// would end the agent (setrlimit(2)).
+	signal.Notify(w.xfsz, unix.SIGXFSZ)
+	go w.run(ctx)
+	return w
+}
+
+// add lets encode append one line. A line for which there is no room is counted
+// as lost; the error is encode's. full says that the goroutine was woken because
+// much has gathered.
+func (w *writer) add(encode func(dst []byte) ([]byte, error)) (full bool, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closing || w.gone {
+		w.lost[LostClosed]++
+		return false, nil
+	}
+	before := len(w.buf)
+	next, err := encode(w.buf)
+	if err != nil {
+		w.lost[LostEncodeError]++
+		return false, err
+	}
+	if w.inFlight+len(next) > w.limit {
+		w.buf = next[:before]
+		w.lost[LostQueueFull]++
+		return false, nil
+	}
+	w.buf = next
+	full = len(next) >= wakeAt && w.inFlight == 0
+	if full {
+		w.signal()
+	}
+	return full, nil
+}
+
+// signal wakes the goroutine; mu is held.
+func (w *writer) signal() {
+	w.flush = true
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// flushNow has all lines so far written, and returns what went wrong since the
+// last time. It does not wait.
+func (w *writer) flushNow() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.buf) > 0 {
+		w.signal()
+	}
+	if w.gone {
+		return ErrReaderGone
+	}
+	err := w.failed
+	w.failed = nil
+	return err
+}
+
+// reopen has the lines so far written to the old file and later ones to a new
+// one. It does not wait.
+func (w *writer) reopen() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.reopenAt = len(w.buf)
+	w.signal()
+}
+
+// sync waits until all lines so far are written or lost.
+func (w *writer) sync(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.idle.Broadcast()
+	})
+	defer stop()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closing {
+		return nil // close has waited
+	}
+	w.signal()
+	for w.flush || w.inFlight > 0 {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("wait for the output: %w", err)
+		}
+		w.idle.Wait()
+	}
+	return nil
+}
+
+// close writes what it can until ctx ends, and counts the rest as lost.
+func (w *writer) close(ctx context.Context) error {
+	w.mu.Lock()
+	again := w.closing
+	w.closing = true
+	w.signal()
+	w.mu.Unlock()
+	if again {
+		return nil
+	}
+	defer signal.Stop(w.xfsz)
+	defer w.cancel()
+	select {
+	case <-w.done:
+		return w.flushNow()
+	case <-ctx.Done():
+	}
+	// The goroutine may be in a write that never returns. It is left behind: a
+	// write of a blocking descriptor can't be called off.
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.lost[LostClosed] += lines(w.buf)
+	w.buf = w.buf[:0]
+	return fmt.Errorf("write the rest of the output: %w", ctx.Err())
+}
+
+func (w *writer) counters() (written uint64, lost map[string]uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.written, maps.Clone(w.lost)
+}
+
+// run is the goroutine: it swaps the full buffer for an empty one and writes it.
+func (w *writer) run(ctx context.Context) {
+	defer close(w.done)
+	var spare []byte
+	for range w.wake {
+		for {
+			batch, split, more := w.takeBatch(spare)
+			if !more {
+				break
+			}
+			w.deliver(ctx, batch, split)
+			spare = batch[:0]
+			if cap(spare) > keepAt {
+				spare = nil
+			}
+		}
+		if w.ended() {
+			w.settle(0, 0, "", w.target.close())
+			return
+		}
+	}
+}
+
+// takeBatch swaps buffers. split is where in the batch the file changes, or -1.
+func (w *writer) takeBatch(spare []byte) (batch []byte, split int, more bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.flush || len(w.buf) == 0 && w.reopenAt < 0 {
+		w.flush = false
+		w.idle.Broadcast()
+		return nil, 0, false
+	}
+	batch, split = w.buf, w.reopenAt
+	w.buf, w.inFlight = spare, len(w.buf)
+	w.flush, w.reopenAt = false, -1
+	return batch, split, true
+}
+
+func (w *writer) ended() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.closing && len(w.buf) == 0
+}
+
+func (w *writer) deliver(ctx context.Context, batch []byte, split int) {
+	if split >= 0 {
+		w.put(ctx, batch[:split])
+		w.settle(0, 0, "", w.target.reopen())
+		batch = batch[split:]
+	}
+	w.put(ctx, batch)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.inFlight = 0
+	w.idle.Broadcast()
+}
+
+// put writes lines and counts what became of them.
+func (w *writer) put(ctx context.Context, batch []byte) {
+	if len(batch) == 0 {
+		return
+	}
+	err := w.target.ready(ctx)
+	whole := 0
+	if err == nil {
+		whole, err = w.target.write(batch)
+	}
+	w.settle(lines(batch[:whole]), lines(batch[whole:]), causeOf(err), err)
+}
+
+func (w *writer) settle(written, lost uint64, cause string, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.written += written
+	if lost > 0 {
+		w.lost[cause] += lost
+	}
+	if err == nil {
+		return
+	}
+	if errors.Is(err, unix.EPIPE) {
+		w.gone = true
+	}
+	if w.failed == nil {
+		w.failed = &WriteError{Cause: cause, Lost: lost, Err: err}
+	}
+}
+
+// WriteError is a write that failed, or a file that could not be reopened.
+type WriteError struct {
+	Cause string // one of the causes of a loss; empty: nothing was lost
+	Lost  uint64 // lines
+	Err   error
+}
+
+func (e *WriteError) Error() string {
+	if e.Lost == 0 {
+		return fmt.Sprintf("write the output: %v", e.Err)
+	}
+	return fmt.Sprintf("write the output: %d lines lost: %v", e.Lost, e.Err)
+}
+
+func (e *WriteError) Unwrap() error { return e.Err }
+
+func causeOf(err error) string {
+	switch {
+	case errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT):
+		return LostDiskFull
+	case errors.Is(err, unix.EPIPE) || errors.Is(err, context.Canceled):
+		return LostClosed
+	}
+	return LostWriteError
+}
+
+func lines(b []byte) uint64 { return uint64(bytes.Count(b, []byte("\n"))) }
