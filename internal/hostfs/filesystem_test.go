@@ -68,9 +68,6 @@ func TestMountsComeAndGo(t *testing.T) {
 	var h sample.Host
 	r.Read(&h)
 	before := paths(&h)
-	if slices.Contains(before, "/tmp") {
-		t.Skip("/tmp is a mount here already")
-	}
 	if err := unix.Mount("tmpfs", "/tmp", "tmpfs", 0, "size=8m,nr_inodes=100"); err != nil {
 		t.Fatal(err)
 	}

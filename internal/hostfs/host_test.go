@@ -75,8 +75,8 @@ func TestCPUTime(t *testing.T) {
 	cpus := float64(value(t, "CPUs", h.CPUCount))
 	all := float64(value(t, "all", h.CPUAllNanos)) / 1e9
 	busy := float64(value(t, "busy", h.CPUBusyNanos)) / 1e9
-	// Ticks lose a little; CPUs came up a little later than the first.
-	if want := up * cpus; all < want*0.9 || all > want*1.02 {
+	// Ticks lose a little; time counts from a little after the boot.
+	if want := up * cpus; all < want*0.9-5 || all > want*1.02 {
 		t.Errorf("%v CPU seconds, %v CPUs are up for %v s", all, cpus, up)
 	}
 	if notIdle := all - idle; busy > notIdle+1 || busy <= 0 {
@@ -195,6 +195,9 @@ func filesOpened(t *testing.T, r *HostReader, n int) int64 {
 
 // TestFilesystemsAgainstDf compares the sizes with df's.
 func TestFilesystemsAgainstDf(t *testing.T) {
+	if _, err := exec.LookPath("df"); err != nil {
+		t.Skip("there is no df here")
+	}
 	h := readHost(t, "")
 	if !slices.Contains(paths(h), "/") {
 		t.Fatalf("no / in %q", paths(h))
