@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/config"
+	"rmagent/internal/engine"
+	"rmagent/internal/loader"
+	"rmagent/internal/policy"
+	"rmagent/internal/report"
+	"rmagent/internal/sink"
+	"rmagent/record"
+)
+
+// stopTime is how long the outputs may take to write what is left: an agent that
+// is asked to end has ended within a second.
+const stopTime = 700 * time.Millisecond
+
+func runFlags() []cli.Flag {
+	return commonFlags(append(filterFlags(),
+		&cli.StringFlag{Name: "jsonl", Usage: "write records to `PATH`, or - for stdout"},
+		&cli.StringFlag{Name: "log-file", Usage: "log to `PATH` instead of stderr"},
+		&cli.StringFlag{Name: "warnings-file", Usage: "warnings to `PATH`, and no longer to stderr"},
+		&cli.StringFlag{Name: "hooks", Usage: "comma-separated `LIST` of kernel hooks, default or none"},
+		&cli.StringFlag{Name: "processes", Usage: "active (whose counters moved, and each once a minute), all or none"},
+		&cli.StringFlag{Name: "duration", Usage: "stop after `TIME`"},
+		&cli.StringFlag{Name: "cpu-budget", Usage: "`RATIO` of one core that the agent may use; it slows itself down to stay inside"},
+		&cli.BoolFlag{Name: "with-cmdline", Usage: "with command lines, which may hold secrets"})...)
+}
+
+func runCommand() *cli.Command {
+	return command(&cli.Command{
+		Name:   "run",
+		Usage:  "the host agent, until SIGINT or SIGTERM",
+		Flags:  runFlags(),
+		Action: run,
+	})
+}
+
+func run(c *cli.Context) error {
+	l, err := loadConfig(c)
+	if err != nil {
+		return err
+	}
+	f, err := filter(c)
+	if err != nil {
+		return err
+	}
+	lock, err := lockInstance(l.Socket)
+	if err != nil {
+		return err
+	}
+	defer lock.release()
+	log, err := openLog(l)
+	if err != nil {
+		return err
+	}
+	a := &agent{loaded: l, log: log}
+	err = a.run(c.Context, f)
+	return errors.Join(err, a.close())
+}
+
+// agent is a run of the agent: what it reads, and what it writes to.
+type agent struct {
+	loaded *config.Loaded
+	log    *sink.Log
+	parts  *parts
+	events *loader.Events
+	jsonl  *sink.JSONL
+}
+
+func (a *agent) run(ctx context.Context, f engine.Filter) error {
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	if a.loaded.Duration > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, a.loaded.Duration)
+		defer cancel()
+	}
+	// A reader that closes the pipe is seen by the write that fails.
+	signal.Ignore(unix.SIGPIPE)
+
+	o, err := a.open(f)
+	if err != nil {
+		return err
+	}
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, unix.SIGHUP)
+	defer signal.Stop(hup)
+	go a.reopen(ctx, hup)
+
+	a.started()
+	err = engine.New(*o).Run(ctx)
+	if errors.Is(err, sink.ErrReaderGone) {
+		a.log.Logger().Info("reader_gone", zap.String("jsonl", a.loaded.JSONL))
+		return nil
+	}
+	return err
+}
+
+// open opens what the agent reads and writes, and says what the engine is to do.
+func (a *agent) open(f engine.Filter) (*engine.Options, error) {
+	l, log := a.loaded, a.log.Logger()
+	for _, note := range l.Notes {
+		log.Warn("config_note", zap.String("note", note))
+	}
+	var err error
+	if a.parts, err = open(l, log); err != nil {
+		return nil, err
+	}
+	if err := a.openJSONL(); err != nil {
+		return nil, err
+	}
+	o := &engine.Options{
+		Reader:    a.parts.source,
+		Source:    a.parts.source.Name,
+		Host:      a.parts.host,
+		Cgroups:   a.parts.cgroups,
+		Who:       a.parts.who,
+		Policy:    policy.New(l.Policy()),
+		Log:       log,
+		Version:   version,
+		Interval:  l.Interval,
+		CPUBudget: l.CPUBudget,
+		Select:    report.Selection(l.Processes),
+		Filter:    f,
+	}
+	if a.jsonl != nil {
+		o.Sink = a.jsonl
+		if err := a.writeConfig(); err != nil {
+			return nil, err
+		}
+	}
+	if err := a.openEvents(); err != nil {
+		return nil, err
+	}
+	if a.events != nil {
+		o.Events = a.events
+	}
+	return o, nil
+}
+
+func (a *agent) openJSONL() error {
+	if a.loaded.JSONL == "" {
+		return nil
+	}
+	var err error
+	a.jsonl, err = sink.OpenJSONL(sink.JSONLOptions{
+		Path:   a.loaded.JSONL,
+		Stdout: os.Stdout,
+		Host:   a.parts.facts.Host,
+		BootID: a.parts.facts.BootID,
+	})
+	return err
+}
+
+// openEvents attaches the hooks where the source is eBPF. Without them ends are
+// inferred, which is said once.
+func (a *agent) openEvents() error {
+	if a.parts.source.Name != record.SourceEBPF {
+		return nil
+	}
+	names, custom := a.loaded.HookNames()
+	if custom && len(names) == 0 {
+		return nil
+	}
+	events, err := loader.OpenEvents(loader.EventOptions{Hooks: names})
+	if err != nil {
+		if a.loaded.Source == "ebpf" || custom {
+			return err
+		}
+		a.log.Logger().Warn("events_unavailable", zap.Error(err))
+		return nil
+	}
+	a.events = events
+	for hook, why := range events.Refused() {
+		if custom {
+			return fmt.Errorf("hook %s: %w", hook, why)
+		}
+		a.log.Logger().Warn("hook_unavailable", zap.String("hook", hook), zap.Error(why))
+	}
+	return nil
+}
+
+func (a *agent) writeConfig() error {
+	r := &record.Config{Hash: a.loaded.Hash(), Values: a.loaded.Values()}
+	r.Time = now()
+	return a.jsonl.Write(r)
+}
+
+func (a *agent) started() {
+	l := a.loaded
+	a.log.Logger().Info("started",
+		zap.String("version", version),
+		zap.String("source", string(a.parts.source.Name)),
+		zap.String("detail", a.parts.source.Detail),
+		zap.String("kernel", kernelRelease()),
+		zap.Duration("interval", l.Interval),
+		zap.String("processes", l.Processes),
+		sink.Foreign("jsonl", l.JSONL))
+}
+
+// reopen opens the outputs anew at each SIGHUP, until ctx ends.
+func (a *agent) reopen(ctx context.Context, hup <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hup:
+			a.log.Reopen()
+			if a.jsonl != nil {
+				a.jsonl.Reopen()
+			}
+			a.log.Logger().Info("reopened")
+		}
+	}
+}
+
+// close writes what is left and closes everything, the log last.
+func (a *agent) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	var errs []error
+	if a.events != nil {
+		errs = append(errs, a.events.Close())
+	}
+	if a.parts != nil {
+		errs = append(errs, a.parts.close())
+	}
+	if a.jsonl != nil {
+		if err := a.jsonl.Close(ctx); err != nil && !errors.Is(err, sink.ErrReaderGone) {
+			errs = append(errs, err)
+		}
+		lost := zap.Any("records_lost", a.jsonl.Counters().Lost)
+		a.log.Logger().Info("stopped", zap.Uint64("records_written", a.jsonl.Counters().Written), lost)
+	} else {
+		a.log.Logger().Info("stopped")
+	}
+	return errors.Join(append(errs, a.log.Close(ctx))...)
+}
+
+func openLog(l *config.Loaded) (*sink.Log, error) {
+	return sink.OpenLog(sink.LogOptions{
+		Level:        l.LogLevel,
+		Format:       l.LogFormat,
+		File:         l.LogFile,
+		WarningsFile: l.WarningsFile,
+		Stderr:       os.Stderr,
+	})
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/aggregate"
+	"rmagent/internal/engine"
+	"rmagent/internal/hostfs"
+	"rmagent/internal/report"
+	"rmagent/internal/sample"
+	"rmagent/record"
+)
+
+func snapshotCommand() *cli.Command {
+	return command(&cli.Command{
+		Name:  "snapshot",
+		Usage: "print one reading of the host and every process as JSON lines",
+		Flags: commonFlags(append(filterFlags(),
+			&cli.BoolFlag{Name: "with-cmdline", Usage: "with command lines, which may hold secrets"},
+			&cli.BoolFlag{Name: "local", Usage: "read here, never ask a running agent"})...),
+		Action: snapshot,
+	})
+}
+
+func snapshot(c *cli.Context) error {
+	l, err := loadConfig(c)
+	if err != nil {
+		return err
+	}
+	f, err := filter(c)
+	if err != nil {
+		return err
+	}
+	log, err := openLog(l)
+	if err != nil {
+		return err
+	}
+	defer log.Close(c.Context)
+	p, err := open(l, log.Logger())
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
+	if err := writeSnapshot(c, p, f, &lineWriter{out: out, facts: p.facts}); err != nil {
+		return quiet(err)
+	}
+	return quiet(out.Flush())
+}
+
+// quiet takes a reader that has gone away as a reader that has seen enough.
+func quiet(err error) error {
+	if errors.Is(err, unix.EPIPE) {
+		return nil
+	}
+	return err
+}
+
+func writeSnapshot(c *cli.Context, p *parts, f engine.Filter, w *lineWriter) error {
+	var s sample.Snapshot
+	scope := sample.Scope{PIDs: f.PIDs}
+	if err := p.source.Read(c.Context, scope, &s); err != nil {
+		return err
+	}
+	if err := missingPIDs(f.PIDs, &s); err != nil {
+		return err
+	}
+	table := aggregate.NewTable()
+	table.Update(&s)
+	b := report.NewBuilder(p.source.Name)
+	b.Now = s.Monotonic
+	b.BootWall = report.BootWall(s.Time, s.Boottime)
+	if f.PIDs == nil {
+		if err := writeMachine(p, table, b, w); err != nil {
+			return err
+		}
+	}
+	var r record.Process
+	for i := range table.Len() {
+		q := table.At(i)
+		q.Identity = p.who.Identify(&q.Process)
+		if !f.Match(&q.Process, q.Identity) {
+			continue
+		}
+		b.Process(&r, q)
+		if err := w.write(&r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeMachine(p *parts, table *aggregate.Table, b *report.Builder, w *lineWriter) error {
+	var host sample.Host
+	p.host.Read(&host)
+	host.Processes = record.Some(uint64(table.Len()))
+	var machine aggregate.Host
+	machine.Update(&host)
+	var r record.Host
+	report.Host(&r, &machine)
+	if err := w.write(&r); err != nil {
+		return err
+	}
+	fds := aggregate.NewFDSums()
+	for i := range table.Len() {
+		table.At(i).Identity = p.who.Identify(&table.At(i).Process)
+	}
+	fds.Update(table)
+	for _, g := range p.cgroups.Read(nil, nil) {
+		var r record.Cgroup
+		sum, known := fds.Of(g.Path)
+		b.Cgroup(&r, &g, record.SomeIf(sum, known))
+		if err := w.write(&r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// missingPIDs names the processes that were asked for and are not there.
+func missingPIDs(pids []int32, s *sample.Snapshot) error {
+	var missing []string
+	for _, pid := range pids {
+		found := false
+		for i := range s.Processes {
+			found = found || s.Processes[i].ID.PID == pid
+		}
+		if !found {
+			missing = append(missing, strconv.Itoa(int(pid)))
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	return fmt.Errorf("no process has PID %s", strings.Join(missing, ", "))
+}
+
+// lineWriter writes records one after another.
+type lineWriter struct {
+	out   *bufio.Writer
+	facts hostfs.Facts
+	seq   uint64
+	line  []byte
+}
+
+func (w *lineWriter) write(r record.Record) error {
+	h := r.Head()
+	kind, err := record.KindOf(r)
+	if err != nil {
+		return err
+	}
+	*h = record.Header{Time: now(), Kind: kind, Host: w.facts.Host, BootID: w.facts.BootID, Seq: w.seq, Schema: record.Schema}
+	w.seq++
+	if w.line, err = record.Append(w.line[:0], r); err != nil {
+		return err
+	}
+	_, err = w.out.Write(w.line)
+	return err
+}

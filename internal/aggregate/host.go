@@ -1,0 +1,55 @@
+package aggregate
+
+import (
+	"rmagent/internal/sample"
+	"rmagent/record"
+)
+
+// Host is the machine over time.
+type Host struct {
+	sample.Host
+
+	CPURatio    sample.Opt[float64] // busy share of all CPUs
+	DiskRead    sample.Opt[float64] // bytes a second, as below
+	DiskWritten sample.Opt[float64]
+	NetReceived sample.Opt[float64]
+	NetSent     sample.Opt[float64]
+
+	before sample.Host
+}
+
+// Update takes the next reading, which the caller may reuse.
+func (h *Host) Update(now *sample.Host) {
+	before := &h.before
+	elapsed := now.Monotonic - before.Monotonic
+	if before.Monotonic == 0 {
+		elapsed = 0
+	}
+	h.Host = *now
+	h.DiskRead = rateOf(now.DiskReadBytes, before.DiskReadBytes, elapsed)
+	h.DiskWritten = rateOf(now.DiskWrittenBytes, before.DiskWrittenBytes, elapsed)
+	h.NetReceived = rateOf(now.NetReceivedBytes, before.NetReceivedBytes, elapsed)
+	h.NetSent = rateOf(now.NetSentBytes, before.NetSentBytes, elapsed)
+	h.CPURatio = cpuRatio(now, before)
+	h.before = *now
+	h.before.Filesystems = nil
+}
+
+// cpuRatio divides by the CPUs' own time, which counts only CPUs that are online.
+func cpuRatio(now, before *sample.Host) sample.Opt[float64] {
+	busy, ok1 := now.CPUBusyNanos.Get()
+	all, ok2 := now.CPUAllNanos.Get()
+	busyBefore, ok3 := before.CPUBusyNanos.Get()
+	allBefore, ok4 := before.CPUAllNanos.Get()
+	if !ok1 || !ok2 || !ok3 || !ok4 || busy < busyBefore || all <= allBefore {
+		return sample.Opt[float64]{}
+	}
+	return record.Some(Round(min(float64(busy-busyBefore)/float64(all-allBefore), 1)))
+}
+
+// Used is what is not available of total.
+func Used(total, available sample.Opt[uint64]) sample.Opt[uint64] {
+	t, ok1 := total.Get()
+	a, ok2 := available.Get()
+	return record.SomeIf(t-min(a, t), ok1 && ok2)
+}

@@ -1,0 +1,149 @@
+package engine
+
+import (
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"rmagent/internal/sample"
+	"rmagent/record"
+)
+
+// account is what the agent knows of itself.
+type account struct {
+	missed  uint64
+	skipped uint64
+	scans   [64]time.Duration // the last ones
+	count   int
+
+	cpu      uint64        // CPU time of the agent at the last tick
+	cpuAt    time.Duration // when that was
+	reported struct {      // at the last agent record
+		cpu uint64
+		at  time.Duration
+	}
+	hooks time.Duration
+}
+
+func (a *account) scanned(s *sample.Snapshot) {
+	a.missed += s.Missed
+	a.scans[a.count%len(a.scans)] = s.Took
+	a.count++
+}
+
+func (a *account) medianScan() (time.Duration, bool) {
+	n := min(a.count, len(a.scans))
+	if n == 0 {
+		return 0, false
+	}
+	sorted := a.scans
+	slices.Sort(sorted[:n])
+	return sorted[n/2], true
+}
+
+// spend looks at what the tick cost and returns the interval that fits the budget.
+func (e *Engine) spend() time.Duration {
+	if e.CPUBudget == 0 {
+		return e.Interval
+	}
+	self := e.Cgroups.Self()
+	cpu, ok := self.CPUNanos.Get()
+	if !ok {
+		return e.budget.current
+	}
+	a := &e.account
+	cost := time.Duration(cpu - a.cpu)
+	first := a.cpu == 0
+	a.cpu = cpu
+	if first {
+		return e.budget.current // what came before is the start
+	}
+	next, changed := e.budget.spent(cost, e.hookShare())
+	if changed {
+		e.Log.Warn("interval_changed",
+			zap.Duration("interval", next),
+			zap.Duration("asked_for", e.Interval),
+			zap.Float64("cpu_budget", e.CPUBudget),
+			zap.Duration("tick_cpu", cost))
+	}
+	return next
+}
+
+// hookShare is the share of a core that the hooks took since the last tick.
+func (e *Engine) hookShare() float64 {
+	if e.Events == nil {
+		return 0
+	}
+	a := &e.account
+	total, now := e.Events.Cost(), e.snapshot.Monotonic
+	spent, elapsed := total-a.hooks, now-a.cpuAt
+	a.hooks, a.cpuAt = total, now
+	if elapsed <= 0 || elapsed == now {
+		return 0
+	}
+	return float64(spent) / float64(elapsed)
+}
+
+// writeAgent writes the agent's account of itself.
+func (e *Engine) writeAgent() {
+	a := &e.account
+	self := e.Cgroups.Self()
+	r := &e.agent
+	*r = record.Agent{
+		Version:         e.Version,
+		Source:          e.Source,
+		RSSBytes:        self.RSSBytes,
+		MemoryBytes:     self.MemoryBytes,
+		FDOpen:          self.FDOpen,
+		IntervalSeconds: e.budget.current.Seconds(),
+		EventsLost:      map[string]uint64{},
+		TasksMissed:     a.missed,
+		TicksSkipped:    a.skipped,
+	}
+	now := e.snapshot.Monotonic
+	if cpu, ok := self.CPUNanos.Get(); ok {
+		r.CPUSecondsTotal = record.Some(float64(cpu) / 1e9)
+		if elapsed := now - a.reported.at; a.reported.at != 0 && elapsed > 0 {
+			r.CPUCores = record.Some(float64(cpu-a.reported.cpu) / float64(elapsed))
+		}
+		a.reported.cpu, a.reported.at = cpu, now
+	}
+	if scan, ok := a.medianScan(); ok {
+		r.ScanSeconds = record.Some(scan.Seconds())
+	}
+	e.fillBalance(r)
+	if e.Sink != nil {
+		c := e.Sink.Counters()
+		r.RecordsWritten, r.RecordsLost = c.Written, c.Lost
+	}
+	e.emit(r)
+}
+
+// fillBalance fills in what became of the events.
+func (e *Engine) fillBalance(r *record.Agent) {
+	if e.Events == nil {
+		return
+	}
+	b, err := e.Events.Balance()
+	if err != nil {
+		e.Log.Error("balance_failed", zap.Error(err))
+		return
+	}
+	sum := b.Sum()
+	r.EventsSeen = record.Some(sum.Seen)
+	r.EventsDelivered = record.Some(sum.Delivered)
+	r.EventsPending = record.Some(sum.Pending)
+	for cause, n := range map[string]uint64{
+		"exit_ring_full": b.Exits.Lost,
+		"exec_ring_full": b.Execs.Lost,
+		"oom_ring_full":  b.OOMs.Lost,
+	} {
+		if n > 0 {
+			r.EventsLost[cause] = n
+		}
+	}
+	r.MapEntries = record.Some(b.SpillEntries)
+	r.MapCapacity = record.Some(b.SpillCapacity)
+	r.ProgramSecondsEstimated = record.Some(e.Events.Cost().Seconds())
+}

@@ -1,0 +1,382 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"rmagent/internal/aggregate"
+	"rmagent/internal/hostfs"
+	"rmagent/internal/policy"
+	"rmagent/internal/report"
+	"rmagent/internal/sample"
+	"rmagent/internal/sink"
+	"rmagent/record"
+)
+
+// Sink takes records. It fills in their headers but for the time, keeps nothing of
+// them, and never waits. A record that it has to leave out it counts.
+type Sink interface {
+	Write(record.Record) error
+	// Flush has written what waits. Its errors tell what went wrong since the last
+	// time; sink.ErrReaderGone ends the agent.
+	Flush() error
+	Counters() sink.Counters
+}
+
+// EventSource tells of what happened between readings.
+type EventSource interface {
+	Drain(dst *sample.Events) error
+	// Ready says that much is waiting and a drain should not wait for the tick.
+	Ready() <-chan struct{}
+	Balance() (sample.Balance, error)
+	// Cost estimates the CPU time that the hooks took from everybody since the
+	// start.
+	Cost() time.Duration
+}
+
+// Options are what an engine works with. It closes none of it.
+type Options struct {
+	Reader  sample.Reader
+	Source  record.Source
+	Events  EventSource // nil: ends are inferred from readings
+	Host    *hostfs.HostReader
+	Cgroups *hostfs.CgroupReader
+	Who     *hostfs.Identifier
+	Policy  *policy.Engine
+	Sink    Sink // nil: no records
+	Log     *zap.Logger
+
+	Version  string
+	Interval time.Duration
+	// CPUBudget is the share of one core that the agent may use; 0: no limit.
+	CPUBudget float64
+	Select    report.Selection
+	Filter    Filter
+}
+
+// Engine is one running agent.
+type Engine struct {
+	Options
+	snapshot sample.Snapshot
+	host     sample.Host
+	events   sample.Events
+	cgroups  []sample.Cgroup
+
+	table   *aggregate.Table
+	machine aggregate.Host
+	fds     *aggregate.FDSums
+	builder *report.Builder
+	budget  *budget
+	account account
+
+	active   map[uint64]bool // cgroups in which something moved
+	now      time.Time       // of what is being written: a reading's beginning, or a drain
+	before   time.Duration   // monotonic time of the last tick
+	minute   time.Duration   // of the last that began a minute
+	failures int             // readings that failed in a row
+
+	// Reused for every record of their kind.
+	process record.Process
+	exit    record.Exit
+	hostRec record.Host
+	cgroup  record.Cgroup
+	oom     record.OOM
+	agent   record.Agent
+}
+
+// New returns an engine that has read nothing yet.
+func New(o Options) *Engine {
+	return &Engine{
+		Options: o,
+		table:   aggregate.NewTable(),
+		fds:     aggregate.NewFDSums(),
+		builder: report.NewBuilder(o.Source),
+		budget:  newBudget(o.CPUBudget, o.Interval),
+		active:  map[uint64]bool{},
+	}
+}
+
+// Run ticks until ctx ends, which is no error, then writes what is left.
+func (e *Engine) Run(ctx context.Context) error {
+	interval := e.Interval
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		if err := e.tick(ctx); err != nil {
+			return e.stop(err)
+		}
+		if next := e.spend(); next != interval {
+			interval = next
+			ticker.Reset(interval)
+		}
+		if err := e.wait(ctx, ticker.C); err != nil {
+			return e.stop(err)
+		}
+	}
+}
+
+// wait waits for the next tick and drains events that can't wait as long.
+func (e *Engine) wait(ctx context.Context, tick <-chan time.Time) error {
+	var ready <-chan struct{}
+	if e.Events != nil {
+		ready = e.Events.Ready()
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick:
+			return nil
+		case <-ready:
+			e.drain()
+			if err := e.flush(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// stop writes what is left. The end of ctx is how an agent is meant to end.
+func (e *Engine) stop(cause error) error {
+	if errors.Is(cause, context.Canceled) || errors.Is(cause, context.DeadlineExceeded) {
+		cause = nil
+	}
+	if cause == nil {
+		e.drain()
+		e.writeAgent()
+	}
+	return errors.Join(cause, e.flush())
+}
+
+// emit writes one record of the time of the last reading.
+func (e *Engine) emit(r record.Record) {
+	if e.Sink == nil {
+		return
+	}
+	h := r.Head()
+	h.Time = e.now
+	if err := e.Sink.Write(r); err != nil {
+		e.Log.Error("record_failed", zap.Error(err))
+	}
+}
+
+// flush has the records written. A full disk or a lost file is told and lived
+// with; a reader that has gone away is the end.
+func (e *Engine) flush() error {
+	if e.Sink == nil {
+		return nil
+	}
+	err := e.Sink.Flush()
+	if err == nil || errors.Is(err, sink.ErrReaderGone) {
+		return err
+	}
+	e.Log.Error("output_failed", zap.Error(err))
+	return nil
+}
+
+// tick is one turn: read, compare, judge, write.
+func (e *Engine) tick(ctx context.Context) error {
+	if err := e.Reader.Read(ctx, sample.Scope{}, &e.snapshot); err != nil {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return e.readFailed(err)
+	}
+	e.failures = 0
+	s := &e.snapshot
+	e.builder.Now = s.Monotonic
+	e.builder.BootWall = report.BootWall(s.Time, s.Boottime)
+	e.account.scanned(s)
+	minute := s.Monotonic-e.minute >= time.Minute || e.before == 0
+	if minute {
+		e.minute = s.Monotonic
+	}
+
+	e.drain() // ends first: the table still knows who they were
+	e.now = s.Time
+	e.table.Update(s)
+	e.identify()
+	e.readHost()
+	e.readCgroups(minute)
+
+	changes := e.Policy.Judge(&policy.Facts{
+		Monotonic: s.Monotonic,
+		Processes: e.table,
+		Host:      &e.machine,
+		Cgroups:   e.cgroups,
+	})
+	err := e.write(changes, minute)
+	e.before = s.Monotonic
+	return err
+}
+
+// maxFailures is how many readings in a row may fail before the agent gives up.
+const maxFailures = 10
+
+func (e *Engine) readFailed(err error) error {
+	e.failures++
+	e.account.skipped++
+	if e.failures >= maxFailures {
+		return fmt.Errorf("read the processes %d times in a row: %w", e.failures, err)
+	}
+	e.Log.Error("read_failed", zap.Error(err), zap.Int("in_a_row", e.failures))
+	return nil
+}
+
+func (e *Engine) identify() {
+	for i := range e.table.Len() {
+		if p := e.table.At(i); p.Renew {
+			p.Identity = e.Who.Identify(&p.Process)
+		}
+	}
+}
+
+func (e *Engine) readHost() {
+	e.Host.Read(&e.host)
+	if e.snapshot.Missed == 0 {
+		e.host.Processes = record.Some(uint64(e.table.Len()))
+	}
+	e.machine.Update(&e.host)
+}
+
+// readCgroups reads those in which a process did something, and once a minute all.
+// Where the source doesn't know whose process is whose, it reads all each time.
+func (e *Engine) readCgroups(all bool) {
+	e.cgroups = e.cgroups[:0]
+	clear(e.active)
+	e.table.Active(func(id uint64) { e.active[id] = true })
+	if all || !e.knowsCgroups() {
+		e.cgroups = e.Cgroups.Read(e.cgroups, nil)
+		return
+	}
+	e.cgroups = e.Cgroups.Read(e.cgroups, func(id uint64, _ string) bool { return e.active[id] })
+}
+
+func (e *Engine) knowsCgroups() bool {
+	caps := e.Reader.Capabilities()
+	return caps[sample.CgroupID].Level != sample.Absent
+}
+
+// drain writes the ends that the kernel told of.
+func (e *Engine) drain() {
+	if e.Events == nil {
+		return
+	}
+	if err := e.Events.Drain(&e.events); err != nil {
+		e.Log.Error("drain_failed", zap.Error(err))
+		return
+	}
+	e.now = time.Now()
+	for i := range e.events.Exits {
+		x := &e.events.Exits[i]
+		last := e.table.Find(x.P.ID)
+		if !e.Filter.Match(&x.P, identityOf(last)) {
+			continue
+		}
+		e.builder.Exit(&e.exit, x, last)
+		e.emit(&e.exit)
+	}
+	for i := range e.events.OOMs {
+		e.writeOOM(&e.events.OOMs[i])
+	}
+}
+
+func identityOf(p *aggregate.Process) *sample.Identity {
+	if p == nil {
+		return nil
+	}
+	return p.Identity
+}
+
+func (e *Engine) writeOOM(o *sample.OOM) {
+	path := ""
+	if id := identityOf(e.table.Find(o.P.ID)); id != nil {
+		path = id.Cgroup
+	}
+	e.builder.OOM(&e.oom, o, path)
+	e.Log.Warn("oom_kill",
+		zap.Int32("pid", o.P.ID.PID),
+		zap.String("comm", e.oom.Comm),
+		zap.String("cgroup", e.oom.Cgroup.Or("")),
+		zap.Uint64("rss_bytes", e.oom.RSSBytes.Or(0)))
+	e.emit(&e.oom)
+}
+
+func (e *Engine) write(changes []record.StateChange, minute bool) error {
+	for i := range changes {
+		e.logChange(&changes[i])
+		e.emit(&changes[i])
+	}
+	report.Host(&e.hostRec, &e.machine)
+	e.emit(&e.hostRec)
+	e.writeCgroups()
+	e.writeProcesses()
+	if minute && e.before != 0 {
+		e.writeAgent()
+	}
+	return e.flush()
+}
+
+func (e *Engine) writeCgroups() {
+	if len(e.cgroups) == 0 {
+		return
+	}
+	e.fds.Update(e.table)
+	for i := range e.cgroups {
+		c := &e.cgroups[i]
+		sum, known := e.fds.Of(c.Path)
+		e.builder.Cgroup(&e.cgroup, c, record.SomeIf(sum, known))
+		e.emit(&e.cgroup)
+	}
+}
+
+func (e *Engine) writeProcesses() {
+	now := e.snapshot.Monotonic
+	for i := range e.table.Len() {
+		p := e.table.At(i)
+		if !e.Select.Due(p, e.before, now) || !e.Filter.Match(&p.Process, p.Identity) {
+			continue
+		}
+		e.builder.Process(&e.process, p)
+		e.emit(&e.process)
+	}
+	if e.Events != nil {
+		return
+	}
+	for i := range e.table.Gone() {
+		p := &e.table.Gone()[i]
+		if !e.Filter.Match(&p.Process, p.Identity) {
+			continue
+		}
+		e.builder.InferredExit(&e.exit, p)
+		e.emit(&e.exit)
+	}
+}
+
+func (e *Engine) logChange(c *record.StateChange) {
+	fields := []zap.Field{
+		zap.String("resource", c.Resource),
+		zap.String("target", c.Target),
+		zap.String("state", string(c.State)),
+		zap.String("previous", string(c.Previous)),
+		zap.Float64("value", c.Value.Or(0)),
+		zap.Float64("limit", c.Limit.Or(0)),
+		zap.Float64("ratio", c.Ratio.Or(0)),
+		zap.String("message", c.Message),
+	}
+	if c.Advice != "" {
+		fields = append(fields, zap.String("advice", c.Advice))
+	}
+	switch c.State {
+	case record.StateCritical:
+		e.Log.Error("state", fields...)
+	case record.StateWarning:
+		e.Log.Warn("state", fields...)
+	default:
+		e.Log.Info("state", fields...)
+	}
+}

@@ -1,0 +1,122 @@
+package policy
+
+import (
+	"fmt"
+	"time"
+
+	"rmagent/internal/aggregate"
+	"rmagent/record"
+)
+
+// processFDs is the change of a process's descriptors.
+func processFDs(p *aggregate.Process, ratio float64, previous, now level, at time.Duration) record.StateChange {
+	c := record.StateChange{
+		Resource: string(FD),
+		Target:   p.ID.String(),
+		State:    now.state(),
+		Previous: previous.state(),
+		Value:    record.Some(float64(p.FDOpen)),
+		Limit:    record.Some(float64(p.FDLimit)),
+		Ratio:    record.Some(ratio),
+		Unit:     "files",
+	}
+	who := fmt.Sprintf("%s (pid %d)", record.Text(p.Comm.Bytes()), p.ID.PID)
+	usage := fmt.Sprintf("%d/%d (%.0f%%)", p.FDOpen, p.FDLimit, ratio*100)
+	if now < previous {
+		c.Message = fmt.Sprintf("FD usage of %s fell: %s", who, usage)
+		return c
+	}
+	c.Message = fmt.Sprintf("High FD usage: %s in %s", usage, who)
+	if _, left := p.FDGrowth(at); left.Known() {
+		seconds, _ := left.Get()
+		c.Message += ", full in " + duration(seconds)
+	}
+	c.Advice = fmt.Sprintf("At %d opens fail with EMFILE. See what it holds: ls -l /proc/%d/fd. ", p.FDLimit, p.ID.PID)
+	if p.FDHardLimit > p.FDLimit {
+		c.Advice += fmt.Sprintf("To raise the limit now: prlimit --pid %d --nofile=%d; to keep it: LimitNOFILE= in its unit.", p.ID.PID, p.FDHardLimit)
+	} else {
+		c.Advice += "Its hard limit is as low: raise LimitNOFILE= in its unit (or ulimit -Hn) and restart it."
+	}
+	return c
+}
+
+func hostFiles(c *record.StateChange) {
+	c.Unit = "files"
+	say(c, "Open files of the host", count(c))
+	c.Advice = raised(c, "At the limit every open fails with ENFILE, for everybody but root. Find who holds most: rmagent snapshot, by fd_open. To raise it: sysctl fs.file-max.")
+}
+
+func hostMemory(c *record.StateChange) {
+	c.Unit = "bytes"
+	say(c, "Memory of the host", bytes(c))
+	c.Advice = raised(c, "Near 100% the kernel reclaims all it can, then its OOM killer ends a process. See who takes most: rmagent snapshot, by rss_anon_bytes.")
+}
+
+func cgroupMemory(c *record.StateChange) {
+	c.Unit = "bytes"
+	say(c, "Memory of "+c.Target, bytes(c))
+	c.Advice = raised(c, "At the limit the kernel reclaims page cache, then kills a process in this cgroup. To raise it: MemoryMax= of its unit, or the container's memory limit.")
+}
+
+func say(c *record.StateChange, what, usage string) {
+	if rank(c.State) < rank(c.Previous) {
+		c.Message = fmt.Sprintf("%s: use fell to %s", what, usage)
+		return
+	}
+	c.Message = fmt.Sprintf("%s: high use, %s", what, usage)
+}
+
+// raised is the advice of a state that got worse: one that got better needs none.
+func raised(c *record.StateChange, advice string) string {
+	if rank(c.State) < rank(c.Previous) {
+		return ""
+	}
+	return advice
+}
+
+func rank(s record.State) level {
+	for l := normal; l < critical; l++ {
+		if l.state() == s {
+			return l
+		}
+	}
+	return critical
+}
+
+func count(c *record.StateChange) string {
+	return fmt.Sprintf("%.0f/%.0f (%.0f%%)", c.Value.Or(0), c.Limit.Or(0), c.Ratio.Or(0)*100)
+}
+
+func bytes(c *record.StateChange) string {
+	return fmt.Sprintf("%s of %s (%.0f%%)", size(c.Value.Or(0)), size(c.Limit.Or(0)), c.Ratio.Or(0)*100)
+}
+
+// size is a number of bytes for people.
+func size(n float64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
+	i := 0
+	for n >= 1024 && i < len(units)-1 {
+		n /= 1024
+		i++
+	}
+	if i == 0 || n >= 100 {
+		return fmt.Sprintf("%.0f %s", n, units[i])
+	}
+	return fmt.Sprintf("%.1f %s", n, units[i])
+}
+
+// duration is a number of seconds for people.
+func duration(seconds float64) string {
+	d := time.Duration(seconds * float64(time.Second))
+	switch {
+	case seconds > 365*24*3600:
+		return "over a year"
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%.0f days", d.Hours()/24)
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%.0f h", d.Hours())
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%.0f min", d.Minutes())
+	}
+	return fmt.Sprintf("%.0f s", d.Seconds())
+}
