@@ -53,8 +53,14 @@ func openTarget(path string) (*target, error) {
 // works on a duplicate: on descriptors 1 and 2, Go answers a reader that has
 // closed the pipe by ending the program with SIGPIPE (os/signal).
 func inheritTarget(f *os.File) (*target, error) {
-	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
+	conn, err := f.SyscallConn() // f.Fd would make it blocking for everybody who shares it
 	if err != nil {
+		return nil, fmt.Errorf("duplicate %s: %w", f.Name(), err)
+	}
+	var fd int
+	var dupErr error
+	err = conn.Control(func(old uintptr) { fd, dupErr = unix.FcntlInt(old, unix.F_DUPFD_CLOEXEC, 3) })
+	if err := errors.Join(err, dupErr); err != nil {
 		return nil, fmt.Errorf("duplicate %s: %w", f.Name(), err)
 	}
 	t := &target{}
