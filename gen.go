@@ -5,6 +5,6 @@
 // into internal/loader. The result is committed: building rmagent needs no clang.
 package rmagent
 
-//go:generate go tool bpf2go -go-package loader -output-dir internal/loader -target amd64,arm64 -cc clang -strip llvm-strip -type process_record -type scan_args scan bpf/scan.bpf.c -- -O2 -Wall -Werror -mcpu=v3
-//go:generate go tool bpf2go -go-package loader -output-dir internal/loader -target amd64,arm64 -cc clang -strip llvm-strip scanIter bpf/scan_iter.bpf.c -- -O2 -Wall -Werror -mcpu=v3
+//go:generate go tool bpf2go -go-package loader -output-dir internal/loader -target amd64,arm64 -cc clang -strip llvm-strip -no-global-types -type process_record -type scan_args scan bpf/scan.bpf.c -- -O2 -Wall -Werror -mcpu=v3
+//go:generate go tool bpf2go -go-package loader -output-dir internal/loader -target amd64,arm64 -cc clang -strip llvm-strip -no-global-types scanIter bpf/scan_iter.bpf.c -- -O2 -Wall -Werror -mcpu=v3
 //go:generate go tool bpf2go -go-package loader -output-dir internal/loader -target amd64,arm64 -cc clang -strip llvm-strip -type exit_record -type oom_record -type event_head events bpf/events.bpf.c -- -O2 -Wall -Werror -mcpu=v3

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: (MIT OR GPL-2.0-only)
 /*
- * The scan for kernels with bpf_rdonly_cast and bpf_task_from_pid (6.2): a syscall
+ * The scan for kernels with bpf_rdonly_cast and bpf_task_from_pid (6.10 for syscall programs): a syscall
  * program that walks the kernel's list of processes and writes records into an
  * array that user space maps. A run is at most SCAN_CHUNK processes, because it
  * holds RCU and cannot be preempted by a grace period; the next run goes on
@@ -30,15 +30,16 @@ extern void bpf_rcu_read_unlock(void) __ksym;
 #define as_upid(addr) CAST(struct upid, addr)
 #define as_css(addr) CAST(struct cgroup_subsys_state, addr)
 #define READ(p, field) ((p)->field)
-#define COMM(t) ((t)->comm)
+/* struct rlimit is two words: this reads memory that has no type of its own. */
+#define as_words(addr) CAST(struct rlimit, addr)
 
-static __always_inline u64 subsys_at(void *set, u64 i)
+#define NUMBER(k, pointer) as_number(k, pointer)
+
+static __always_inline struct cgroup_subsys_state *subsys_at(struct css_set *set, u64 i)
 {
-	u64 css = 0;
+	u64 at = (u64)set + bpf_core_field_offset(struct css_set, subsys) + i * 8;
 
-	bpf_probe_read_kernel(&css, sizeof(css),
-			      (void *)((u64)set + bpf_core_field_offset(struct css_set, subsys) + i * 8));
-	return css;
+	return as_css(READ(as_words(at), rlim_cur));
 }
 
 #include "scan_body.h"
@@ -50,13 +51,6 @@ struct {
 	__type(key, u32);
 	__type(value, struct process_record);
 } records SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, u64);
-} cpu_probe SEC(".maps");
 
 /* fill writes the record of the leader at addr into a slot; 1 if there is one. It
  * is global so that the verifier looks at it once, not once per way to reach it. */
@@ -71,9 +65,13 @@ __attribute__((noinline)) int fill(u64 addr, u32 slot, u32 exact)
 	r = bpf_map_lookup_elem(&records, &slot);
 	if (!r)
 		return 0;
-	fill_process(r, t, pid, exact);
+	fill_process(r, t, addr, pid, exact);
 	return 1;
 }
+
+/* How much one run reads: about a millisecond's worth of processes, threads and
+ * pieces of descriptor tables. */
+#define MAX_WEIGHT (4 * SCAN_CHUNK)
 
 /* The one process that is always there and never calls exec. */
 #define KTHREADD 2
@@ -87,33 +85,31 @@ struct list_walk {
 	u32 count;
 	u32 max;
 	u32 done;
-	u32 weight; /* processes and threads of this run */
 };
 
-/* Global functions take numbers, not pointers, and a number is what a read by call
- * gives. */
-static __always_inline u64 next_leader(struct task_struct *t)
+static __always_inline u64 next_leader(struct work *k, struct task_struct *t)
 {
-	return (u64)BPF_CORE_READ(t, tasks.next) - bpf_core_field_offset(struct task_struct, tasks);
+	return NUMBER(k, t->tasks.next) - bpf_core_field_offset(struct task_struct, tasks);
 }
 
 static long visit(u32 i, struct list_walk *w)
 {
-	struct task_struct *t = as_task(w->at);
-	struct signal_struct *sig = t->signal;
+	struct work *k = get_work();
+	struct task_struct *t;
 
+	if (!k || w->count >= w->max || k->weight > MAX_WEIGHT)
+		return 1;
+	t = as_task(w->at);
 	if (t->pid == 0) { /* the list's head is the idle task */
 		w->done = 1;
 		return 1;
 	}
-	if (w->count >= w->max || w->weight > 4 * SCAN_CHUNK)
-		return 1;
-	w->weight += sig->nr_threads;
 	w->last = t->pid;
 	w->last_task = w->at;
 	w->last_start = t->start_boottime;
 	w->count += fill(w->at, w->count, w->exact);
-	w->at = next_leader(t);
+	k->weight++;
+	w->at = next_leader(k, t);
 	return 0;
 }
 
@@ -121,32 +117,40 @@ static long visit(u32 i, struct list_walk *w)
  * more. The task must be the one that was met: while a thread that is not the
  * leader calls exec, it has the PID before it has a place in the list
  * (fs/exec.c, de_thread), and its own ->tasks is stale. */
-static __always_inline u64 place(struct scan_args *args, struct task_struct *found)
+static __always_inline u64 place(struct work *k, struct scan_args *args, struct task_struct *found)
 {
+	u64 task = NUMBER(k, found);
+
 	if (!args->after) /* kthreadd's parent is the idle task, the head of the list */
-		return next_leader(found->real_parent);
-	if ((u64)BPF_CORE_READ(found, group_leader) != args->after_task || found->start_boottime != args->after_start)
+		task = NUMBER(k, found->real_parent);
+	else if (task != args->after_task || found->start_boottime != args->after_start)
 		return 0;
-	return next_leader(found);
+	return next_leader(k, as_task(task));
 }
 
 SEC("syscall")
 int scan(struct scan_args *args)
 {
 	struct list_walk w = { .exact = args->exact, .max = args->max };
-	struct task_struct *from = bpf_task_from_pid(args->only ?: args->after ?: KTHREADD);
+	struct work *k = get_work();
+	struct task_struct *from;
 
 	args->count = 0;
 	args->done = 0;
 	args->lost_place = 1;
+	if (!k)
+		return 0;
+	from = bpf_task_from_pid(args->only ?: args->after ?: KTHREADD);
 	if (!from)
 		return 0;
+	k->weight = 0;
 	bpf_rcu_read_lock();
 	if (args->only) {
+		args->lost_place = 0;
 		if (from->pid == from->tgid)
-			args->count = fill((u64)BPF_CORE_READ(from, group_leader), 0, args->exact);
+			args->count = fill(NUMBER(k, from), 0, args->exact);
 	} else {
-		w.at = place(args, from);
+		w.at = place(k, args, from);
 		if (w.at) {
 			bpf_loop(2 * SCAN_CHUNK, visit, &w, 0);
 			args->count = w.count;
@@ -160,40 +164,4 @@ int scan(struct scan_args *args)
 	bpf_rcu_read_unlock();
 	bpf_task_release(from);
 	return 0;
-}
-
-struct offset_walk {
-	u64 base;
-	u64 failed;
-};
-
-static long learn_cpu(u32 i, struct offset_walk *w)
-{
-	u32 zero = 0;
-	u64 *offsets = bpf_map_lookup_elem(&cpu_offset, &zero);
-	void *value = bpf_map_lookup_percpu_elem(&cpu_probe, &zero, i);
-
-	if (!offsets || !value || i >= MAX_CPUS) {
-		w->failed = 1;
-		return 1;
-	}
-	/* A pointer that was stored is a number when it is loaded again. */
-	*(volatile u64 *)&offsets[i] = (u64)value;
-	*(volatile u64 *)&offsets[i] = *(volatile u64 *)&offsets[i] - w->base;
-	return 0;
-}
-
-/* learn_offsets finds what the kernel adds to a per-CPU address for each CPU: an
- * element of a per-CPU map is told both as it is stored and as each CPU sees it. */
-SEC("syscall")
-int learn_offsets(void *ctx)
-{
-	struct bpf_array *array = CAST(struct bpf_array, &cpu_probe);
-	struct offset_walk w = {};
-
-	if (bpf_probe_read_kernel(&w.base, sizeof(w.base),
-				  (void *)array + bpf_core_field_offset(struct bpf_array, pptrs)))
-		return 1;
-	bpf_loop(nr_cpus, learn_cpu, &w, 0);
-	return w.failed;
 }

@@ -14,13 +14,12 @@ enum {
 	REC_KTHREAD = 1 << 0,	/* a kernel thread */
 	REC_MM = 1 << 1,	/* has an address space: the memory fields mean something */
 	REC_FILES = 1 << 2,	/* has a descriptor table: fd_open means something */
-	REC_RSS_EXACT = 1 << 3, /* every CPU's share of the RSS was added */
-	REC_CPU_TORN = 1 << 4,	/* threads ended during every attempt to sum them */
-	REC_FD_TORN = 1 << 5,	/* the descriptor table went away during every attempt */
-	REC_TABLES_MORE = 1 << 6, /* more than SCAN_TABLES tables: fd_open lacks some */
-	REC_THREADS_MORE = 1 << 7, /* more threads than one run may walk */
-	REC_CGROUP = 1 << 8,	/* cgroup_id means something */
-	REC_NSPID = 1 << 9,
+	REC_CPU_TORN = 1 << 3,	/* threads ended during every attempt to sum them */
+	REC_FD_TORN = 1 << 4,	/* the descriptor table went away during every attempt */
+	REC_TABLES_MORE = 1 << 5, /* more than SCAN_TABLES tables: fd_open lacks some */
+	REC_THREADS_MORE = 1 << 6, /* more threads than one run may walk */
+	REC_CGROUP = 1 << 7,	/* cgroup_id means something */
+	REC_NSPID = 1 << 8,
 };
 
 struct process_record {
@@ -36,7 +35,7 @@ struct process_record {
 	u64 start_boottime_ns;
 	u64 exec_id;
 	u64 cgroup_id;
-	u8 comm[16];
+	u64 comm[2]; /* its 16 bytes */
 
 	u64 files[SCAN_TABLES]; /* addresses: equal ones are one table */
 	u64 fd_open;		/* summed over the tables */

@@ -19,19 +19,20 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 #define as_upid(addr) ((struct upid *)(addr))
 #define as_css(addr) ((struct cgroup_subsys_state *)(addr))
 #define READ(p, field) BPF_CORE_READ(p, field)
-#define COMM(t) ((void *)(t) + bpf_core_field_offset(struct task_struct, comm))
-#define SPLIT_RSS
+#define as_words(addr) ((struct rlimit *)(addr))
+#define NUMBER(k, pointer) ((void)(k), (u64)(pointer))
 
-static __always_inline u64 subsys_at(void *set, u64 i)
+static __always_inline struct cgroup_subsys_state *subsys_at(struct css_set *set, u64 i)
 {
-	u64 css = 0;
+	u64 at = (u64)set + bpf_core_field_offset(struct css_set, subsys) + i * 8;
 
-	bpf_probe_read_kernel(&css, sizeof(css),
-			      set + bpf_core_field_offset(struct css_set, subsys) + i * 8);
-	return css;
+	return as_css(READ(as_words(at), rlim_cur));
 }
 
 #include "scan_body.h"
+
+/* Whether to add every CPU's share of the RSS: set before each scan. */
+u32 exact;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -51,7 +52,7 @@ __attribute__((noinline)) int fill(u64 addr)
 	r = bpf_map_lookup_elem(&scratch, &zero);
 	if (!r)
 		return 0;
-	fill_process(r, t, pid, 0);
+	fill_process(r, t, addr, pid, exact);
 	return 1;
 }
 

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/sample"
@@ -18,7 +20,7 @@ type Scan string
 // The scans.
 const (
 	ScanAuto    Scan = ""        // the best that this kernel has
-	ScanSyscall Scan = "syscall" // 6.2 and later
+	ScanSyscall Scan = "syscall" // 6.10 and later
 	ScanIter    Scan = "iter"    // 5.17 and later
 )
 
@@ -36,11 +38,12 @@ type Options struct {
 // scanner is one of the scans. It calls emit with each record, which is valid only
 // until emit returns.
 type scanner interface {
-	scan(exact bool, emit func(*scanProcessRecord)) (missed uint64, err error)
+	scan(exact bool, emit func(*scanProcessRecord)) error
 	// one reads one process by its PID in the initial PID namespace. Only the
 	// syscall scan can.
 	one(pid int32, emit func(*scanProcessRecord)) error
 	name() Scan
+	mapBytes() (uint64, error)
 	close() error
 }
 
@@ -49,9 +52,11 @@ type scanner interface {
 type Reader struct {
 	scanner scanner
 	decoder recordDecoder
+	splits  splits
 	caps    sample.Capabilities
 	exact   bool // every scan adds every CPU's share of the RSS
-	nested  bool // in another than the initial PID namespace
+	alone   bool // a process can be read by its PID
+	hidden  bool // PID 1 is there, but this kernel hides it from BPF's look-ups
 
 	// Of the running Read.
 	dst  *sample.Snapshot
@@ -80,19 +85,35 @@ func Open(opts Options) (*Reader, error) {
 	}
 	r := &Reader{
 		scanner: s,
-		exact:   s.name() == ScanSyscall && env.cpus*max(opts.repeatCPUs, 1) <= maxExactCPUs,
-		nested:  env.nsLevel > 0,
+		exact:   env.cpus*max(opts.repeatCPUs, 1) <= maxExactCPUs || !env.percpuRSS(),
+		alone:   s.name() == ScanSyscall && env.nsLevel == 0,
 		want:    map[int32]bool{},
 	}
-	r.caps = env.capabilities(s.name())
+	r.caps = env.capabilities()
 	r.decoder = recordDecoder{pageBytes: uint64(os.Getpagesize()), bootOffset: env.bootOffset, known: r.caps.Set()}
 	r.emit = r.add
 	// One run before anybody drops capabilities, and proof that it works.
-	var probe sample.Snapshot
-	if err := r.Read(context.Background(), sample.Scope{}, &probe); err != nil {
+	if err := r.probe(env); err != nil {
 		return nil, errors.Join(fmt.Errorf("run the %s scan: %w", s.name(), err), s.close())
 	}
 	return r, nil
+}
+
+// probe reads for the first time. A kernel may be built to hide the first process
+// from BPF; the walk of the syscall scan still meets it.
+func (r *Reader) probe(env *environment) error {
+	var s sample.Snapshot
+	if err := r.Read(context.Background(), sample.Scope{}, &s); err != nil || env.nsLevel > 0 {
+		return err
+	}
+	if r.alone {
+		found := false
+		err := r.scanner.one(1, func(*scanProcessRecord) { found = true })
+		r.hidden = !found
+		return err
+	}
+	r.hidden = !slices.ContainsFunc(s.Processes, func(p sample.Process) bool { return p.ID.PID == 1 })
+	return nil
 }
 
 func openScanner(opts Options, env *environment) (scanner, error) {
@@ -114,7 +135,7 @@ func openScanner(opts Options, env *environment) (scanner, error) {
 		return i, nil
 	}
 	return nil, &UnsupportedError{
-		Missing: "the kernel loads neither the syscall scan (needs 6.2) nor the task iterator (needs 5.17)",
+		Missing: "the kernel loads neither the syscall scan (needs 6.10) nor the task iterator (needs 5.17)",
 		Err:     errors.Join(err, iterErr),
 	}
 }
@@ -132,34 +153,45 @@ func (r *Reader) Read(ctx context.Context, s sample.Scope, dst *sample.Snapshot)
 	clear(r.want)
 	r.some = s.PIDs != nil
 	var err error
-	if !r.some {
-		dst.Missed, err = r.scanner.scan(r.exact, r.emit)
+	if r.some {
+		err = r.readSome(s.PIDs)
 	} else {
-		dst.Missed, err = r.readSome(s.PIDs)
+		err = r.readAll()
 	}
 	r.dst = nil
 	dst.Took = clock(unix.CLOCK_MONOTONIC) - dst.Monotonic
 	return err
 }
 
-// readSome reads each PID by itself where the scan can. A PID that is not found so
-// may be gone, or be one of another namespace than the initial one, or be one that
-// this kernel hides from the look-up: a scan of all decides.
-func (r *Reader) readSome(pids []int32) (missed uint64, err error) {
+func (r *Reader) readAll() error {
+	if err := r.scanner.scan(r.exact, r.emit); err != nil {
+		return err
+	}
+	r.splits.turn()
+	if r.hidden && !r.alone {
+		r.dst.Missed++
+	}
+	return nil
+}
+
+// readSome reads each PID by itself where that can be done, else all processes for
+// the few that are wanted.
+func (r *Reader) readSome(pids []int32) error {
 	for _, pid := range pids {
 		r.want[pid] = true
 	}
-	if !r.nested && r.scanner.name() == ScanSyscall {
-		for pid := range r.want {
-			if err := r.scanner.one(pid, r.emit); err != nil {
-				return 0, err
-			}
+	if len(r.want) == 0 {
+		return nil
+	}
+	if !r.alone || r.hidden && r.want[1] {
+		return r.scanner.scan(true, r.emit)
+	}
+	for pid := range r.want {
+		if err := r.scanner.one(pid, r.emit); err != nil {
+			return err
 		}
 	}
-	if len(r.want) == 0 {
-		return 0, nil
-	}
-	return r.scanner.scan(true, r.emit)
+	return nil
 }
 
 // add decodes one record into the snapshot that is being read.
@@ -176,7 +208,17 @@ func (r *Reader) add(rec *scanProcessRecord) {
 	} else {
 		r.dst.Processes = append(r.dst.Processes, sample.Process{})
 	}
-	r.decoder.decode(rec, &r.dst.Processes[n])
+	p := &r.dst.Processes[n]
+	r.decoder.decode(rec, p)
+	if !p.Known.Has(sample.CPU) {
+		return
+	}
+	r.splits.monotonic(p)
+	if r.some {
+		r.splits.now.remember(p)
+	} else {
+		r.splits.next.remember(p)
+	}
 }
 
 // Capabilities says what this kernel's tables hold.
@@ -184,6 +226,25 @@ func (r *Reader) Capabilities() sample.Capabilities { return r.caps }
 
 // Scan names the scan in use.
 func (r *Reader) Scan() Scan { return r.scanner.name() }
+
+// MapBytes is the kernel memory of the scan's maps.
+func (r *Reader) MapBytes() (uint64, error) { return r.scanner.mapBytes() }
+
+func mapBytes(rest *ebpf.Collection, maps ...*ebpf.Map) (sum uint64, err error) {
+	for _, m := range rest.Maps {
+		maps = append(maps, m)
+	}
+	for _, m := range maps {
+		info, err := m.Info()
+		if err != nil {
+			return 0, fmt.Errorf("size the map: %w", err)
+		}
+		if n, ok := info.Memlock(); ok {
+			sum += n
+		}
+	}
+	return sum, nil
+}
 
 // Close unloads everything.
 func (r *Reader) Close() error { return r.scanner.close() }

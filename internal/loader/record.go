@@ -3,6 +3,7 @@ package loader
 import (
 	"math/bits"
 	"time"
+	"unsafe"
 
 	"rmagent/internal/sample"
 )
@@ -12,7 +13,6 @@ const (
 	recKthread = 1 << iota
 	recMM
 	recFiles
-	recRSSExact
 	recCPUTorn
 	recFDTorn
 	recTablesMore
@@ -23,9 +23,11 @@ const (
 
 // Task states (include/linux/sched.h).
 const (
-	taskIdle     = 0x402
-	taskReport   = 0x7f
-	stateLetters = "RSDTtXZP"
+	taskIdle       = 0x402 // TASK_UNINTERRUPTIBLE and TASK_NOLOAD
+	taskRTLockWait = 0x1000
+	taskFrozen     = 0x8000
+	taskReport     = 0x7f
+	stateLetters   = "RSDTtXZP"
 )
 
 // Fields that a record may carry, by what has to be true of it.
@@ -42,8 +44,8 @@ var (
 // recordDecoder turns the kernel's records into facts.
 type recordDecoder struct {
 	pageBytes  uint64
-	bootOffset time.Duration // of the reader's time namespace, which /proc/PID/stat adds, too
-	known     sample.FieldSet // what this kernel has at all
+	bootOffset time.Duration   // of the reader's time namespace, which /proc/PID/stat adds, too
+	known      sample.FieldSet // what this kernel has at all
 }
 
 func (d *recordDecoder) decode(r *scanProcessRecord, p *sample.Process) {
@@ -53,7 +55,7 @@ func (d *recordDecoder) decode(r *scanProcessRecord, p *sample.Process) {
 			// nsec_to_clock_t, as /proc/PID/stat divides
 			StartTicks: uint64(int64(r.StartBoottimeNs)+int64(d.bootOffset)) / (1e9 / sample.UserHz),
 		},
-		Comm:         sample.Comm(r.Comm),
+		Comm:         *(*sample.Comm)(unsafe.Pointer(&r.Comm)),
 		KernelThread: r.Flags&recKthread != 0,
 		State:        stateLetter(r.State),
 		PPID:         int32(r.Ppid),
@@ -101,7 +103,9 @@ func (d *recordDecoder) decodeFiles(r *scanProcessRecord, p *sample.Process) {
 	if r.Flags&(recFDTorn|recTablesMore|recThreadsMore) != 0 {
 		return
 	}
-	p.FDTable = r.Files[0]
+	if r.Files[1] == 0 { // one table, which others may share as a whole
+		p.FDTable = r.Files[0]
+	}
 	p.FDOpen = r.FdOpen
 	p.Known |= fieldsOfFiles
 }
@@ -138,14 +142,13 @@ func split(total, user, system uint64) (u, s uint64) {
 	return total - s, s
 }
 
-// stateLetter is task_state_array of fs/proc/array.c.
+// stateLetter is get_task_state of fs/proc/array.c.
 func stateLetter(state uint32) byte {
-	if state&taskIdle == taskIdle {
+	switch {
+	case state&(taskRTLockWait|taskFrozen) != 0:
+		return 'D' // so the kernel says, rather than to show new letters
+	case state&taskIdle == taskIdle:
 		return 'I'
 	}
-	i := bits.Len32(state & taskReport)
-	if i >= len(stateLetters) {
-		return '?'
-	}
-	return stateLetters[i]
+	return stateLetters[bits.Len32(state&taskReport)]
 }

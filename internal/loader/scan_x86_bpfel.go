@@ -27,7 +27,7 @@ type scanProcessRecord struct {
 	StartBoottimeNs uint64
 	ExecId          uint64
 	CgroupId        uint64
-	Comm            [16]uint8
+	Comm            [2]uint64
 	Files           [4]uint64
 	FdOpen          uint64
 	FdLimit         uint64
@@ -70,63 +70,21 @@ type scanScanArgs struct {
 	LostPlace  uint32
 }
 
-type scanWork struct {
-	_       structs.HostLayout
-	Threads struct {
-		_           structs.HostLayout
-		Signal      uint64
-		Head        uint64
-		At          uint64
-		CpuNs       uint64
-		UtimeNs     uint64
-		StimeNs     uint64
-		RunDelayNs  uint64
-		MinorFaults uint64
-		MajorFaults uint64
-		ReadChars   uint64
-		WriteChars  uint64
-		ReadBytes   uint64
-		WriteBytes  uint64
-		Files       [4]uint64
-		Owners      [4]uint64
-		MmOwner     uint64
-		CachedRss   [4]uint64
-		Walked      uint32
-		MoreTables  uint32
-		Whole       uint32
-		_           [4]byte
-	}
-	Table struct {
-		_       structs.HostLayout
-		OpenFds uint64
-		Words   uint64
-		Count   uint64
-		Failed  uint64
-	}
-	Rss struct {
-		_        structs.HostLayout
-		Counters uint64
-		Pages    [4]int64
-		Failed   uint64
-	}
-	Words [512]uint64
-}
-
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	scanMapCpuOffset     = "cpu_offset"
-	scanMapCpuProbe      = "cpu_probe"
-	scanMapRecords       = "records"
-	scanMapWork          = "work"
-	scanProgLearnOffsets = "learn_offsets"
-	scanProgScan         = "scan"
-	scanVarCgroupFrom    = "cgroup_from"
-	scanVarCpuRepeat     = "cpu_repeat"
-	scanVarNrCpus        = "nr_cpus"
-	scanVarNsInum        = "ns_inum"
-	scanVarNsLevel       = "ns_level"
+	scanMapCpuProbe   = "cpu_probe"
+	scanMapRecords    = "records"
+	scanMapWork       = "work"
+	scanProgLearn     = "learn"
+	scanProgScan      = "scan"
+	scanVarCgroupFrom = "cgroup_from"
+	scanVarCpuOffset  = "cpu_offset"
+	scanVarCpuRepeat  = "cpu_repeat"
+	scanVarNrCpus     = "nr_cpus"
+	scanVarNsLevel    = "ns_level"
+	scanVarNsSelf     = "ns_self"
 )
 
 // loadScan returns the embedded CollectionSpec for scan.
@@ -171,18 +129,17 @@ type scanSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type scanProgramSpecs struct {
-	LearnOffsets *ebpf.ProgramSpec `ebpf:"learn_offsets"`
-	Scan         *ebpf.ProgramSpec `ebpf:"scan"`
+	Learn *ebpf.ProgramSpec `ebpf:"learn"`
+	Scan  *ebpf.ProgramSpec `ebpf:"scan"`
 }
 
 // scanMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type scanMapSpecs struct {
-	CpuOffset *ebpf.MapSpec `ebpf:"cpu_offset"`
-	CpuProbe  *ebpf.MapSpec `ebpf:"cpu_probe"`
-	Records   *ebpf.MapSpec `ebpf:"records"`
-	Work      *ebpf.MapSpec `ebpf:"work"`
+	CpuProbe *ebpf.MapSpec `ebpf:"cpu_probe"`
+	Records  *ebpf.MapSpec `ebpf:"records"`
+	Work     *ebpf.MapSpec `ebpf:"work"`
 }
 
 // scanVariableSpecs contains global variables before they are loaded into the kernel.
@@ -190,10 +147,11 @@ type scanMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type scanVariableSpecs struct {
 	CgroupFrom *ebpf.VariableSpec `ebpf:"cgroup_from"`
+	CpuOffset  *ebpf.VariableSpec `ebpf:"cpu_offset"`
 	CpuRepeat  *ebpf.VariableSpec `ebpf:"cpu_repeat"`
 	NrCpus     *ebpf.VariableSpec `ebpf:"nr_cpus"`
-	NsInum     *ebpf.VariableSpec `ebpf:"ns_inum"`
 	NsLevel    *ebpf.VariableSpec `ebpf:"ns_level"`
+	NsSelf     *ebpf.VariableSpec `ebpf:"ns_self"`
 }
 
 // scanObjects contains all objects after they have been loaded into the kernel.
@@ -216,15 +174,13 @@ func (o *scanObjects) Close() error {
 //
 // It can be passed to loadScanObjects or ebpf.CollectionSpec.LoadAndAssign.
 type scanMaps struct {
-	CpuOffset *ebpf.Map `ebpf:"cpu_offset"`
-	CpuProbe  *ebpf.Map `ebpf:"cpu_probe"`
-	Records   *ebpf.Map `ebpf:"records"`
-	Work      *ebpf.Map `ebpf:"work"`
+	CpuProbe *ebpf.Map `ebpf:"cpu_probe"`
+	Records  *ebpf.Map `ebpf:"records"`
+	Work     *ebpf.Map `ebpf:"work"`
 }
 
 func (m *scanMaps) Close() error {
 	return _ScanClose(
-		m.CpuOffset,
 		m.CpuProbe,
 		m.Records,
 		m.Work,
@@ -236,23 +192,24 @@ func (m *scanMaps) Close() error {
 // It can be passed to loadScanObjects or ebpf.CollectionSpec.LoadAndAssign.
 type scanVariables struct {
 	CgroupFrom *ebpf.Variable `ebpf:"cgroup_from"`
+	CpuOffset  *ebpf.Variable `ebpf:"cpu_offset"`
 	CpuRepeat  *ebpf.Variable `ebpf:"cpu_repeat"`
 	NrCpus     *ebpf.Variable `ebpf:"nr_cpus"`
-	NsInum     *ebpf.Variable `ebpf:"ns_inum"`
 	NsLevel    *ebpf.Variable `ebpf:"ns_level"`
+	NsSelf     *ebpf.Variable `ebpf:"ns_self"`
 }
 
 // scanPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadScanObjects or ebpf.CollectionSpec.LoadAndAssign.
 type scanPrograms struct {
-	LearnOffsets *ebpf.Program `ebpf:"learn_offsets"`
-	Scan         *ebpf.Program `ebpf:"scan"`
+	Learn *ebpf.Program `ebpf:"learn"`
+	Scan  *ebpf.Program `ebpf:"scan"`
 }
 
 func (p *scanPrograms) Close() error {
 	return _ScanClose(
-		p.LearnOffsets,
+		p.Learn,
 		p.Scan,
 	)
 }

@@ -8,107 +8,26 @@ import (
 	_ "embed"
 	"fmt"
 	"io"
-	"structs"
 
 	"github.com/cilium/ebpf"
 )
-
-type scanIterProcessRecord struct {
-	_               structs.HostLayout
-	Pid             uint32
-	Tgid            uint32
-	Ppid            uint32
-	NsPid           uint32
-	Uid             uint32
-	Flags           uint32
-	State           uint32
-	Threads         uint32
-	Task            uint64
-	StartBoottimeNs uint64
-	ExecId          uint64
-	CgroupId        uint64
-	Comm            [16]uint8
-	Files           [4]uint64
-	FdOpen          uint64
-	FdLimit         uint64
-	FdHardLimit     uint64
-	RssFilePages    uint64
-	RssAnonPages    uint64
-	RssShmemPages   uint64
-	SwapPages       uint64
-	PeakPages       uint64
-	VirtualPages    uint64
-	MinorFaults     uint64
-	MajorFaults     uint64
-	CpuNs           uint64
-	UtimeNs         uint64
-	StimeNs         uint64
-	RunDelayNs      uint64
-	ReadChars       uint64
-	WriteChars      uint64
-	ReadBytes       uint64
-	WriteBytes      uint64
-	NetReceived     uint64
-	NetSent         uint64
-	FdOpened        uint64
-	FdClosed        uint64
-}
-
-type scanIterWork struct {
-	_       structs.HostLayout
-	Threads struct {
-		_           structs.HostLayout
-		Signal      uint64
-		Head        uint64
-		At          uint64
-		CpuNs       uint64
-		UtimeNs     uint64
-		StimeNs     uint64
-		RunDelayNs  uint64
-		MinorFaults uint64
-		MajorFaults uint64
-		ReadChars   uint64
-		WriteChars  uint64
-		ReadBytes   uint64
-		WriteBytes  uint64
-		Files       [4]uint64
-		Owners      [4]uint64
-		MmOwner     uint64
-		CachedRss   [4]uint64
-		Walked      uint32
-		MoreTables  uint32
-		Whole       uint32
-		_           [4]byte
-	}
-	Table struct {
-		_       structs.HostLayout
-		OpenFds uint64
-		Words   uint64
-		Count   uint64
-		Failed  uint64
-	}
-	Rss struct {
-		_        structs.HostLayout
-		Counters uint64
-		Pages    [4]int64
-		Failed   uint64
-	}
-	Words [512]uint64
-}
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	scanIterMapCpuOffset  = "cpu_offset"
+	scanIterMapCpuProbe   = "cpu_probe"
 	scanIterMapScratch    = "scratch"
 	scanIterMapWork       = "work"
+	scanIterProgLearn     = "learn"
 	scanIterProgScanTasks = "scan_tasks"
 	scanIterVarCgroupFrom = "cgroup_from"
+	scanIterVarCpuOffset  = "cpu_offset"
 	scanIterVarCpuRepeat  = "cpu_repeat"
+	scanIterVarExact      = "exact"
 	scanIterVarNrCpus     = "nr_cpus"
-	scanIterVarNsInum     = "ns_inum"
 	scanIterVarNsLevel    = "ns_level"
+	scanIterVarNsSelf     = "ns_self"
 )
 
 // loadScanIter returns the embedded CollectionSpec for scanIter.
@@ -153,6 +72,7 @@ type scanIterSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type scanIterProgramSpecs struct {
+	Learn     *ebpf.ProgramSpec `ebpf:"learn"`
 	ScanTasks *ebpf.ProgramSpec `ebpf:"scan_tasks"`
 }
 
@@ -160,9 +80,9 @@ type scanIterProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type scanIterMapSpecs struct {
-	CpuOffset *ebpf.MapSpec `ebpf:"cpu_offset"`
-	Scratch   *ebpf.MapSpec `ebpf:"scratch"`
-	Work      *ebpf.MapSpec `ebpf:"work"`
+	CpuProbe *ebpf.MapSpec `ebpf:"cpu_probe"`
+	Scratch  *ebpf.MapSpec `ebpf:"scratch"`
+	Work     *ebpf.MapSpec `ebpf:"work"`
 }
 
 // scanIterVariableSpecs contains global variables before they are loaded into the kernel.
@@ -170,10 +90,12 @@ type scanIterMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type scanIterVariableSpecs struct {
 	CgroupFrom *ebpf.VariableSpec `ebpf:"cgroup_from"`
+	CpuOffset  *ebpf.VariableSpec `ebpf:"cpu_offset"`
 	CpuRepeat  *ebpf.VariableSpec `ebpf:"cpu_repeat"`
+	Exact      *ebpf.VariableSpec `ebpf:"exact"`
 	NrCpus     *ebpf.VariableSpec `ebpf:"nr_cpus"`
-	NsInum     *ebpf.VariableSpec `ebpf:"ns_inum"`
 	NsLevel    *ebpf.VariableSpec `ebpf:"ns_level"`
+	NsSelf     *ebpf.VariableSpec `ebpf:"ns_self"`
 }
 
 // scanIterObjects contains all objects after they have been loaded into the kernel.
@@ -196,14 +118,14 @@ func (o *scanIterObjects) Close() error {
 //
 // It can be passed to loadScanIterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type scanIterMaps struct {
-	CpuOffset *ebpf.Map `ebpf:"cpu_offset"`
-	Scratch   *ebpf.Map `ebpf:"scratch"`
-	Work      *ebpf.Map `ebpf:"work"`
+	CpuProbe *ebpf.Map `ebpf:"cpu_probe"`
+	Scratch  *ebpf.Map `ebpf:"scratch"`
+	Work     *ebpf.Map `ebpf:"work"`
 }
 
 func (m *scanIterMaps) Close() error {
 	return _ScanIterClose(
-		m.CpuOffset,
+		m.CpuProbe,
 		m.Scratch,
 		m.Work,
 	)
@@ -214,21 +136,25 @@ func (m *scanIterMaps) Close() error {
 // It can be passed to loadScanIterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type scanIterVariables struct {
 	CgroupFrom *ebpf.Variable `ebpf:"cgroup_from"`
+	CpuOffset  *ebpf.Variable `ebpf:"cpu_offset"`
 	CpuRepeat  *ebpf.Variable `ebpf:"cpu_repeat"`
+	Exact      *ebpf.Variable `ebpf:"exact"`
 	NrCpus     *ebpf.Variable `ebpf:"nr_cpus"`
-	NsInum     *ebpf.Variable `ebpf:"ns_inum"`
 	NsLevel    *ebpf.Variable `ebpf:"ns_level"`
+	NsSelf     *ebpf.Variable `ebpf:"ns_self"`
 }
 
 // scanIterPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadScanIterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type scanIterPrograms struct {
+	Learn     *ebpf.Program `ebpf:"learn"`
 	ScanTasks *ebpf.Program `ebpf:"scan_tasks"`
 }
 
 func (p *scanIterPrograms) Close() error {
 	return _ScanIterClose(
+		p.Learn,
 		p.ScanTasks,
 	)
 }

@@ -12,15 +12,20 @@ import (
 
 // syscallScan runs bpf/scan.bpf.c.
 type syscallScan struct {
+	loaded  *ebpf.Collection // what objects does not name: the variables' maps
 	objects scanObjects
 	area    []byte // the mapped records
 	records []scanProcessRecord
 	chunk   uint32
 
 	args scanScanArgs
-	run  ebpf.RunOptions
 	seen []place // this scan's processes, in order
 }
+
+// maxStarts is how often one reading may begin at the head of the list, because
+// everybody behind whom it could have gone on has ended: each time with twice as
+// many processes to a run.
+const maxStarts = 16
 
 // place is a process as the kernel's list knows it.
 type place struct {
@@ -43,8 +48,8 @@ func openSyscallScan(opts Options, env *environment) (*syscallScan, error) {
 		}
 	}
 	s := &syscallScan{}
-	if err := spec.LoadAndAssign(&s.objects, env.options()); err != nil {
-		return nil, fmt.Errorf("load the syscall scan: %w", refused(err))
+	if s.loaded, err = load(spec, env, &s.objects); err != nil {
+		return nil, fmt.Errorf("load the syscall scan: %w", err)
 	}
 	if err := s.prepare(opts); err != nil {
 		return nil, errors.Join(err, s.close())
@@ -53,10 +58,8 @@ func openSyscallScan(opts Options, env *environment) (*syscallScan, error) {
 }
 
 func (s *syscallScan) prepare(opts Options) error {
-	if failed, err := s.objects.LearnOffsets.Run(&ebpf.RunOptions{}); err != nil {
-		return fmt.Errorf("learn the per-CPU offsets: %w", refused(err))
-	} else if failed != 0 {
-		return errors.New("learn the per-CPU offsets: a CPU has none")
+	if err := learn(s.objects.Learn); err != nil {
+		return err
 	}
 	n := s.objects.Records.MaxEntries()
 	size := int(n) * int(unsafe.Sizeof(scanProcessRecord{}))
@@ -70,8 +73,31 @@ func (s *syscallScan) prepare(opts Options) error {
 	if c := uint32(opts.ChunkProcesses); c > 0 && c < n {
 		s.chunk = c
 	}
-	s.run.Context = &s.args
-	s.run.ContextOut = &s.args
+	return nil
+}
+
+// load loads what objects names. The collection that it returns holds the rest.
+func load(spec *ebpf.CollectionSpec, env *environment, objects any) (*ebpf.Collection, error) {
+	c, err := ebpf.NewCollectionWithOptions(spec, *env.options())
+	if err != nil {
+		return nil, refused(err)
+	}
+	if err := c.Assign(objects); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// learn lets a scan find out who reads, and where CPUs have their memory.
+func learn(program *ebpf.Program) error {
+	failed, err := program.Run(&ebpf.RunOptions{})
+	if err != nil {
+		return fmt.Errorf("prepare the scan: %w", refused(err))
+	}
+	if failed != 0 {
+		return fmt.Errorf("prepare the scan: it returned %d", failed)
+	}
 	return nil
 }
 
@@ -79,7 +105,7 @@ func (s *syscallScan) name() Scan { return ScanSyscall }
 
 func (s *syscallScan) call(args scanScanArgs) error {
 	s.args = args
-	if _, err := s.objects.Scan.Run(&s.run); err != nil {
+	if err := runSyscallProgram(s.objects.Scan.FD(), &s.args); err != nil {
 		return fmt.Errorf("run the syscall scan: %w", err)
 	}
 	return nil
@@ -89,56 +115,66 @@ func (s *syscallScan) call(args scanScanArgs) error {
 // processes join at its end, so going on behind the last process misses nobody.
 // Where that one is gone, it goes on behind the last one before it that is still
 // there, and leaves out whom it has already seen.
-func (s *syscallScan) scan(exact bool, emit func(*scanProcessRecord)) (missed uint64, err error) {
+func (s *syscallScan) scan(exact bool, emit func(*scanProcessRecord)) error {
 	s.seen = s.seen[:0]
 	behind := 0 // how many of seen the next chunk comes behind
 	args := scanScanArgs{Max: s.chunk}
 	if exact {
 		args.Exact = 1
 	}
-	for {
+	for starts := 0; ; {
+		if args.After == 0 {
+			if starts++; starts > maxStarts {
+				return errors.New("run the syscall scan: processes end faster than they can be read")
+			}
+			args.Max = min(s.chunk<<(starts-1), uint32(len(s.records)))
+		}
 		if err := s.call(args); err != nil {
-			return missed, err
+			return err
 		}
 		if s.args.LostPlace != 0 {
 			if args.After == 0 {
-				return missed, errors.New("run the syscall scan: kthreadd is not there")
+				return errors.New("run the syscall scan: kthreadd is not there")
 			}
 			behind = s.goBack(&args, behind)
 			continue
 		}
-		again := s.seen[behind:]
-		for i := range s.records[:s.args.Count] {
-			r := &s.records[i]
-			p := place{r.Tgid, r.Task, r.StartBoottimeNs}
-			if slices.Contains(again, p) {
-				continue
-			}
-			s.seen = append(s.seen, p)
-			emit(r)
-		}
+		s.take(s.seen[behind:], emit)
 		if s.args.Done != 0 {
-			return missed, nil
+			return nil
 		}
 		args.After, args.AfterTask, args.AfterStart = s.args.Last, s.args.LastTask, s.args.LastStart
 		behind = len(s.seen)
 	}
 }
 
+// take emits the records of a run but for those that were seen already.
+func (s *syscallScan) take(seen []place, emit func(*scanProcessRecord)) {
+	for i := range s.records[:s.args.Count] {
+		r := &s.records[i]
+		p := place{r.Tgid, r.Task, r.StartBoottimeNs}
+		// By PID and start: exec by another thread gives a process another task.
+		if slices.ContainsFunc(seen, func(q place) bool { return q.pid == p.pid && q.start == p.start }) {
+			continue
+		}
+		s.seen = append(s.seen, p)
+		emit(r)
+	}
+}
+
 // goBack aims args behind the process before those that are gone, and returns how
 // many of seen that leaves behind. The first process of all has no place to lose.
 func (s *syscallScan) goBack(args *scanScanArgs, behind int) int {
-	if behind == 0 {
-		args.After, args.AfterTask, args.AfterStart = 0, 0, 0
-		return 0
+	for behind > 0 {
+		p := s.seen[behind-1]
+		if p.pid != args.After || p.task != args.AfterTask {
+			args.After, args.AfterTask, args.AfterStart = p.pid, p.task, p.start
+			return behind
+		}
+		behind-- // this one is the one that is gone
 	}
-	p := s.seen[behind-1]
-	if p.pid == args.After && p.task == args.AfterTask { // this one is the one that is gone
-		s.seen = slices.Delete(s.seen, behind-1, behind)
-		return s.goBack(args, behind-1)
-	}
-	args.After, args.AfterTask, args.AfterStart = p.pid, p.task, p.start
-	return behind
+	args.After, args.AfterTask, args.AfterStart = 0, 0, 0
+	return 0
 }
 
 func (s *syscallScan) one(pid int32, emit func(*scanProcessRecord)) error {
@@ -151,11 +187,16 @@ func (s *syscallScan) one(pid int32, emit func(*scanProcessRecord)) error {
 	return nil
 }
 
+func (s *syscallScan) mapBytes() (uint64, error) {
+	return mapBytes(s.loaded, s.objects.Records, s.objects.Work, s.objects.CpuProbe)
+}
+
 func (s *syscallScan) close() error {
 	var err error
 	if s.area != nil {
 		err = unix.Munmap(s.area)
 		s.area, s.records = nil, nil
 	}
+	s.loaded.Close()
 	return errors.Join(err, s.objects.Close())
 }

@@ -11,8 +11,9 @@ import (
 // Open opens the reader under test. It is closed when the test ends.
 type Open func(testing.TB) sample.Reader
 
-// TestReader runs the suite.
-func TestReader(t *testing.T, open Open) {
+// TestReader runs the suite. Processes that the kernel is known to hide from this
+// reader must be counted as missed.
+func TestReader(t *testing.T, open Open, hidden ...int32) {
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *suite)
@@ -56,7 +57,7 @@ func TestReader(t *testing.T, open Open) {
 					t.Errorf("close: %v", err)
 				}
 			})
-			test.run(t, &suite{t, r, r.Capabilities(), new(sample.Snapshot)})
+			test.run(t, &suite{t, r, r.Capabilities(), new(sample.Snapshot), hidden})
 		})
 	}
 }
@@ -67,6 +68,8 @@ type suite struct {
 	r    sample.Reader
 	caps sample.Capabilities
 	s    *sample.Snapshot
+
+	hidden []int32
 }
 
 // read reads a scope into the snapshot.
