@@ -1,0 +1,670 @@
+// SPDX-License-Identifier: (MIT OR GPL-2.0-only)
+// What only events can tell: the totals of processes that ended, what they ran,
+// the bytes they moved over IP, and the OOM killer's victims. Every program is
+// small and attached on its own; Hooks in internal/loader says what each is for.
+#include "events_kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/bpf_core_read.h>
+#include "events_state.h"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+#define RING_SIZE (4 << 20)
+#define MAX_STEPS 64 // components and mount points of an exe's path
+
+const volatile bool deliver_execs = false;
+// Where cgroup_id comes from: the v2 hierarchy, or on hosts whose controllers are
+// on v1 the memory or pids controller's. As in the scan.
+enum { CGROUP_V2, CGROUP_MEMORY, CGROUP_PIDS };
+const volatile u32 cgroup_from = CGROUP_V2;
+const volatile u64 zombie_age_ns = 2000000000;
+const volatile u64 wake_every = RING_SIZE / 8; // bytes
+
+struct event_counts counts = {};
+
+// For bpf2go: a type is only known to BTF if something uses it.
+const struct exit_record *unused_exit __attribute__((unused));
+const struct oom_record *unused_oom __attribute__((unused));
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, RING_SIZE);
+} ring SEC(".maps");
+
+enum hook {
+	HOOK_SEND,
+	HOOK_RECEIVE,
+	HOOK_FAULT,
+	HOOK_SWITCH,
+	HOOK_SYSCALL,
+	HOOKS,
+};
+
+// How often each hot hook ran: what its cost is estimated from.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, HOOKS);
+	__type(key, u32);
+	__type(value, u64);
+} runs SEC(".maps");
+
+// Where a record or a path is put together. Programs on tracepoints are not
+// preempted, but sched_process_free runs in the RCU softirq, on top of the
+// others: each of the three has its own.
+struct scratch {
+	struct exit_record record;
+	char exe[2 * EXE_MAX];
+};
+
+enum scratch_user {
+	SCRATCH_PROCESS,
+	SCRATCH_FREE,
+	SCRATCH_ITER,
+	SCRATCHES,
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, SCRATCHES);
+	__type(key, u32);
+	__type(value, struct scratch);
+} scratches SEC(".maps");
+
+static __always_inline void add(u64 *to, u64 n)
+{
+	__sync_fetch_and_add(to, n);
+}
+
+static __always_inline void ran(u32 hook)
+{
+	u64 *n = bpf_map_lookup_elem(&runs, &hook);
+
+	if (n)
+		*n += 1;
+}
+
+static __always_inline struct task_state *state_of(struct task_struct *leader)
+{
+	struct task_state *st;
+
+	st = bpf_task_storage_get(&task_states, leader, 0, 0);
+	if (st)
+		return st;
+	st = bpf_task_storage_get(&task_states, leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	if (!st)
+		add(&counts.state_failed, 1);
+	return st;
+}
+
+static __always_inline struct task_counters *spill_of(struct task_struct *t, bool create)
+{
+	u64 key = (u64)t->signal;
+	struct task_counters *n = bpf_map_lookup_elem(&task_spill, &key);
+	struct task_counters zero = {};
+
+	if (n || !create)
+		return n;
+	bpf_map_update_elem(&task_spill, &key, &zero, BPF_NOEXIST);
+	n = bpf_map_lookup_elem(&task_spill, &key);
+	if (!n)
+		add(&counts.spill_failed, 1);
+	return n;
+}
+
+// The counters that the current task's events go to.
+static __always_inline struct task_counters *counters_of(struct task_struct *t)
+{
+	struct task_struct *leader = t->group_leader;
+	struct task_counters *n;
+	struct task_state *st;
+
+	if (leader != t && leader->flags & PF_EXITING) {
+		n = spill_of(t, true);
+		if (n)
+			return n;
+	}
+	st = state_of(leader);
+	return st ? &st->n : 0;
+}
+
+static __always_inline void move_counters(struct task_counters *to, struct task_counters *from)
+{
+	add(&to->net_received, __sync_lock_test_and_set(&from->net_received, 0));
+	add(&to->net_sent, __sync_lock_test_and_set(&from->net_sent, 0));
+	add(&to->fd_opened, __sync_lock_test_and_set(&from->fd_opened, 0));
+	add(&to->fd_closed, __sync_lock_test_and_set(&from->fd_closed, 0));
+	add(&to->faults, __sync_lock_test_and_set(&from->faults, 0));
+	add(&to->fd_unsure, __sync_lock_test_and_set(&from->fd_unsure, 0));
+}
+
+static __always_inline bool counted(struct task_counters *n)
+{
+	return n->net_received | n->net_sent | n->fd_opened | n->fd_closed | n->faults | n->fd_unsure;
+}
+
+// ---- records
+
+// Wakes the reader when this record takes the ring over a multiple of
+// wake_every, and leaves it alone otherwise: it drains at each tick anyway.
+static __always_inline u64 wake(u64 size)
+{
+	u64 fill = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
+
+	return fill / wake_every != (fill + size) / wake_every ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
+
+static __always_inline bool emit(void *record, u64 size, struct event_balance *b)
+{
+	if (bpf_ringbuf_output(&ring, record, size, wake(size))) {
+		add(&b->lost_ring, 1);
+		return false;
+	}
+	add(&b->sent, 1);
+	return true;
+}
+
+static __always_inline u64 cgroup_id(struct task_struct *t)
+{
+	struct css_set *set = t->cgroups;
+	struct cgroup_subsys_state *css = 0;
+	u64 i;
+
+	if (cgroup_from == CGROUP_V2)
+		return set->dfl_cgrp->kn->id;
+	if (cgroup_from == CGROUP_MEMORY && bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id))
+		i = bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id);
+	else if (cgroup_from == CGROUP_PIDS && bpf_core_enum_value_exists(enum cgroup_subsys_id, pids_cgrp_id))
+		i = bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id);
+	else
+		return 0;
+	if (bpf_probe_read_kernel(&css, sizeof css, (void *)&set->subsys + i * sizeof css))
+		return 0;
+	return BPF_CORE_READ(css, cgroup, kn, id);
+}
+
+static __always_inline void fill_head(struct event_head *h, u32 kind, struct task_struct *leader)
+{
+	h->kind = kind;
+	h->exe_len = 0;
+	h->flags = leader->flags & PF_KTHREAD ? FLAG_KERNEL_THREAD : 0;
+	h->uid = leader->real_cred->uid.val;
+	h->pid = leader->tgid;
+	h->ppid = 0;
+	h->start = leader->start_boottime;
+	h->time = bpf_ktime_get_boot_ns();
+	h->cgroup_id = cgroup_id(leader);
+	h->exec_id = leader->self_exec_id;
+	__builtin_memcpy(h->comm, leader->comm, sizeof h->comm);
+}
+
+// Puts the exe behind a record of size bytes at the scratch's start, and returns
+// the bytes of both.
+static __always_inline u64 append_exe(struct scratch *s, u64 size, struct task_state *st)
+{
+	u32 len = st ? st->exe_len : 0;
+
+	if (len == 0 || len > EXE_MAX)
+		return size;
+	if (bpf_probe_read_kernel((void *)s + size, len, st->exe + EXE_MAX - len))
+		return size;
+	s->record.h.exe_len = len;
+	return size + len;
+}
+
+// ---- the path of an exe, as readlink /proc/PID/exe gives it to a reader whose
+// root is the root of the file's mount tree (fs/d_path.c, prepend_path)
+
+struct walk {
+	struct dentry *dentry;
+	struct mount *mnt;
+	u32 off; // the path so far is exe[off..EXE_MAX) of the scratch
+	u32 known;
+};
+
+static __always_inline bool prepend(struct walk *w, struct scratch *s, struct dentry *d)
+{
+	u32 len = BPF_CORE_READ(d, d_name.len);
+	u32 off = w->off;
+
+	if (len > 255 || off < len + 1)
+		return false;
+	off -= len + 1;
+	off &= EXE_MAX - 1;
+	s->exe[off] = '/';
+	if (bpf_probe_read_kernel(s->exe + off + 1, len, BPF_CORE_READ(d, d_name.name)))
+		return false;
+	w->off = off;
+	return true;
+}
+
+static long walk_up(u32 i, struct walk *w)
+{
+	u32 key = SCRATCH_PROCESS;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &key);
+	struct dentry *d = w->dentry, *parent;
+	struct mount *mnt = w->mnt, *up;
+
+	if (!s)
+		return 1;
+	if (d == BPF_CORE_READ(mnt, mnt.mnt_root)) {
+		up = BPF_CORE_READ(mnt, mnt_parent);
+		if (up == mnt) {
+			w->known = 1;
+			return 1;
+		}
+		w->dentry = BPF_CORE_READ(mnt, mnt_mountpoint);
+		w->mnt = up;
+		return 0;
+	}
+	parent = BPF_CORE_READ(d, d_parent);
+	if (parent == d) // a file without a place, as of memfd_create(2)
+		return 1;
+	if (!prepend(w, s, d))
+		return 1;
+	w->dentry = parent;
+	return 0;
+}
+
+#define DELETED " (deleted)"
+
+// Sets the exe of a process from its address space.
+static __always_inline void set_exe(struct task_state *st, struct mm_struct *mm)
+{
+	u32 key = SCRATCH_PROCESS;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &key);
+	struct walk w = { .off = EXE_MAX };
+	struct dentry *file;
+	struct vfsmount *vfs;
+
+	st->exe_len = 0;
+	if (!s || !mm || !mm->exe_file)
+		return;
+	file = BPF_CORE_READ(mm, exe_file, f_path.dentry);
+	vfs = BPF_CORE_READ(mm, exe_file, f_path.mnt);
+	w.dentry = file;
+	w.mnt = (void *)vfs - bpf_core_field_offset(struct mount, mnt);
+
+	bool placeless = BPF_CORE_READ(file, d_parent) == file;
+	if (placeless || !BPF_CORE_READ(file, d_hash.pprev)) {
+		w.off -= sizeof DELETED - 1;
+		__builtin_memcpy(s->exe + EXE_MAX - (sizeof DELETED - 1), DELETED, sizeof DELETED - 1);
+	}
+	if (placeless)
+		w.known = prepend(&w, s, file);
+	else
+		bpf_loop(MAX_STEPS, walk_up, &w, 0);
+	if (!w.known)
+		return;
+	__builtin_memcpy(st->exe, s->exe, EXE_MAX);
+	st->exe_len = EXE_MAX - w.off;
+}
+
+// ---- processes
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
+{
+	struct task_state *st, *from;
+
+	if (child->pid != child->tgid)
+		return 0;
+	st = state_of(child);
+	if (!st)
+		return 0;
+	from = bpf_task_storage_get(&task_states, parent->group_leader, 0, 0);
+	if (from && from->exe_len) {
+		__builtin_memcpy(st->exe, from->exe, EXE_MAX);
+		st->exe_len = from->exe_len;
+	} else {
+		set_exe(st, child->mm);
+	}
+	return 0;
+}
+
+// The storage of the old leader is gone, or about to go: its counters were
+// spilled when it exited.
+static __always_inline void take_spill(struct task_struct *p, struct task_state *st)
+{
+	struct task_counters *n = spill_of(p, false);
+	u64 key = (u64)p->signal;
+
+	if (!n)
+		return;
+	move_counters(&st->n, n);
+	bpf_map_delete_elem(&task_spill, &key);
+}
+
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(on_exec, struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
+{
+	u32 key = SCRATCH_PROCESS;
+	struct task_state *st = state_of(p);
+	struct scratch *s;
+
+	if (deliver_execs)
+		add(&counts.execs.seen, 1);
+	if (st) {
+		if (old_pid != p->pid)
+			take_spill(p, st);
+		set_exe(st, p->mm);
+	}
+	if (!deliver_execs)
+		return 0;
+	s = bpf_map_lookup_elem(&scratches, &key);
+	if (!s)
+		return 0;
+	fill_head(&s->record.h, EVENT_EXEC, p);
+	s->record.h.ppid = p->real_parent->tgid;
+	s->record.h.flags |= FLAG_PARENT;
+	emit(s, append_exe(s, sizeof(struct event_head), st), &counts.execs);
+	return 0;
+}
+
+static __always_inline s32 pid_in_own_namespace(struct task_struct *t)
+{
+	struct pid *pid = t->thread_pid;
+	u32 level = pid->level;
+	s32 nr = 0;
+
+	bpf_probe_read_kernel(&nr, sizeof nr,
+			      (void *)&pid->numbers + level * bpf_core_type_size(struct upid) +
+				      bpf_core_field_offset(struct upid, nr));
+	return nr;
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(on_exit, struct task_struct *p)
+{
+	struct task_struct *leader = p->group_leader;
+	struct signal_struct *sig = p->signal;
+	struct task_counters *n;
+	struct task_state *st;
+
+	if (sig->live.counter > 0) {
+		if (p != leader || sig->flags & SIGNAL_GROUP_EXIT)
+			return 0;
+		st = bpf_task_storage_get(&task_states, p, 0, 0);
+		if (st && counted(&st->n)) {
+			n = spill_of(p, true);
+			if (n)
+				move_counters(n, &st->n);
+		}
+		return 0;
+	}
+	st = state_of(leader);
+	if (!st) {
+		add(&counts.exits.seen, 1);
+		return 0;
+	}
+	// Two threads that exit at once may both find none alive.
+	if (__sync_val_compare_and_swap(&st->dead, 0, 1))
+		return 0;
+	st->exit_time = bpf_ktime_get_boot_ns();
+	st->epoch = (st->exit_time >> 30) % EPOCHS;
+	st->ppid = leader->real_parent->tgid;
+	st->ns_pid = pid_in_own_namespace(leader);
+	add(&counts.exits.seen, 1);
+	add((u64 *)&counts.unreaped[st->epoch % EPOCHS], 1);
+	return 0;
+}
+
+static __always_inline void fill_exit(struct exit_record *r, struct task_struct *p, struct task_state *st, bool final)
+{
+	struct signal_struct *sig = p->signal;
+	struct task_counters *n;
+
+	fill_head(&r->h, EVENT_EXIT, p);
+	r->status = sig->flags & SIGNAL_GROUP_EXIT ? sig->group_exit_code : p->exit_code;
+	r->cpu = sig->sum_sched_runtime;
+	r->utime = sig->utime;
+	r->stime = sig->stime;
+	r->min_flt = sig->min_flt;
+	r->maj_flt = sig->maj_flt;
+	r->peak_pages = sig->maxrss;
+	r->rchar = sig->ioac.rchar;
+	r->wchar = sig->ioac.wchar;
+	r->read_bytes = sig->ioac.read_bytes;
+	r->write_bytes = sig->ioac.write_bytes;
+	if (final) {
+		r->h.flags |= FLAG_CPU_FINAL;
+	} else { // the leader's share is added to the signal's when it is reaped
+		r->cpu += p->se.sum_exec_runtime;
+		r->utime += p->utime;
+		r->stime += p->stime;
+		r->min_flt += p->min_flt;
+		r->maj_flt += p->maj_flt;
+		r->rchar += p->ioac.rchar;
+		r->wchar += p->ioac.wchar;
+		r->read_bytes += p->ioac.read_bytes;
+		r->write_bytes += p->ioac.write_bytes;
+	}
+	__builtin_memset(&r->n, 0, sizeof r->n);
+	r->ns_pid = 0;
+	if (st) {
+		r->n = st->n;
+		r->h.flags |= FLAG_STATE;
+		if (st->dead) {
+			r->h.time = st->exit_time;
+			r->h.ppid = st->ppid;
+			r->ns_pid = st->ns_pid;
+			r->h.flags |= FLAG_PARENT;
+		}
+	}
+	n = spill_of(p, false);
+	if (n) {
+		r->n.net_received += n->net_received;
+		r->n.net_sent += n->net_sent;
+		r->n.fd_opened += n->fd_opened;
+		r->n.fd_closed += n->fd_closed;
+		r->n.faults += n->faults;
+		r->n.fd_unsure += n->fd_unsure;
+	}
+}
+
+static __always_inline void emit_exit(u32 key, struct task_struct *p, struct task_state *st, bool final)
+{
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &key);
+
+	if (st && st->dead)
+		add((u64 *)&counts.unreaped[st->epoch % EPOCHS], -1);
+	if (!s)
+		return;
+	fill_exit(&s->record, p, st, final);
+	emit(s, append_exe(s, sizeof(struct exit_record), st), &counts.exits);
+}
+
+// The last thing that happens to a task: an RCU grace period after it was
+// reaped, when all of its accounting is in its signal_struct.
+SEC("tp_btf/sched_process_free")
+int BPF_PROG(on_free, struct task_struct *p)
+{
+	struct task_state *st = bpf_task_storage_get(&task_states, p, 0, 0);
+	u64 signal = (u64)p->signal;
+
+	if (p->pid != p->tgid) {
+		// Only the old leader of an exec from another thread has a state.
+		if (st && counted(&st->n))
+			add(&counts.stranded, 1);
+		return 0;
+	}
+	if (st && __sync_val_compare_and_swap(&st->sent, 0, 1)) {
+		bpf_map_delete_elem(&task_spill, &signal);
+		return 0;
+	}
+	if (!st || !st->dead) // it died before on_exit was attached
+		add(&counts.exits.seen, 1);
+	emit_exit(SCRATCH_FREE, p, st, true);
+	bpf_map_delete_elem(&task_spill, &signal);
+	return 0;
+}
+
+// Run by the reader when processes stay unreaped: sends their records for good.
+SEC("iter/task")
+int send_zombies(struct bpf_iter__task *ctx)
+{
+	struct task_struct *p = ctx->task;
+	struct task_state *st;
+
+	if (!p || p->pid != p->tgid || p->exit_state != EXIT_ZOMBIE)
+		return 0;
+	st = bpf_task_storage_get(&task_states, p, 0, 0);
+	if (!st || !st->dead || bpf_ktime_get_boot_ns() - st->exit_time < zombie_age_ns)
+		return 0;
+	if (__sync_val_compare_and_swap(&st->sent, 0, 1))
+		return 0;
+	emit_exit(SCRATCH_ITER, p, st, false);
+	return 0;
+}
+
+// ---- network
+
+static __always_inline bool is_users_ip(struct sock *sk)
+{
+	u16 family = sk->__sk_common.skc_family;
+
+	if (family != AF_INET && family != AF_INET6)
+		return false;
+	// A socket that the kernel made for itself, as NFS does: its bytes are no
+	// process's own, whoever's system call moves them.
+	return !BPF_CORE_READ_BITFIELD(sk, sk_kern_sock);
+}
+
+static __always_inline void count_sent(struct sock *sk, int ret)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct task_counters *n;
+
+	if (ret <= 0 || !is_users_ip(sk) || t->flags & PF_KTHREAD)
+		return;
+	n = counters_of(t);
+	add(n ? &n->net_sent : &counts.uncounted_sent, ret);
+}
+
+static __always_inline void count_received(struct sock *sk, int ret, int flags)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct task_counters *n;
+
+	if (ret <= 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) || !is_users_ip(sk) || t->flags & PF_KTHREAD)
+		return;
+	n = counters_of(t);
+	add(n ? &n->net_received : &counts.uncounted_received, ret);
+}
+
+// Since 6.3 (6e6eda44b939, sock: add tracepoint for send recv length).
+SEC("tp_btf/sock_send_length")
+int BPF_PROG(on_send, struct sock *sk, int ret, int flags)
+{
+	ran(HOOK_SEND);
+	count_sent(sk, ret);
+	return 0;
+}
+
+SEC("tp_btf/sock_recv_length")
+int BPF_PROG(on_receive, struct sock *sk, int ret, int flags)
+{
+	ran(HOOK_RECEIVE);
+	count_received(sk, ret, flags);
+	return 0;
+}
+
+// Before 6.3.
+SEC("fexit/inet_sendmsg")
+int BPF_PROG(on_inet_send, struct socket *sock, struct msghdr *m, size_t size, int ret)
+{
+	ran(HOOK_SEND);
+	count_sent(sock->sk, ret);
+	return 0;
+}
+
+SEC("fexit/inet6_sendmsg")
+int BPF_PROG(on_inet6_send, struct socket *sock, struct msghdr *m, size_t size, int ret)
+{
+	ran(HOOK_SEND);
+	count_sent(sock->sk, ret);
+	return 0;
+}
+
+SEC("fexit/inet_recvmsg")
+int BPF_PROG(on_inet_receive, struct socket *sock, struct msghdr *m, size_t size, int flags, int ret)
+{
+	ran(HOOK_RECEIVE);
+	count_received(sock->sk, ret, flags);
+	return 0;
+}
+
+SEC("fexit/inet6_recvmsg")
+int BPF_PROG(on_inet6_receive, struct socket *sock, struct msghdr *m, size_t size, int flags, int ret)
+{
+	ran(HOOK_RECEIVE);
+	count_received(sock->sk, ret, flags);
+	return 0;
+}
+
+// sendfile and splice into a socket, up to 6.4; from 6.5 on they are a sendmsg
+// (dc97391e6610, sock: Remove ->sendpage*() in favour of sendmsg(MSG_SPLICE_PAGES)).
+SEC("fexit/inet_sendpage")
+int BPF_PROG(on_inet_sendpage, struct socket *sock, struct page *page, int offset, size_t size, int flags, int ret)
+{
+	ran(HOOK_SEND);
+	count_sent(sock->sk, ret);
+	return 0;
+}
+
+// ---- the OOM killer
+
+static __always_inline void fill_memory(struct oom_record *r, struct mm_struct *mm)
+{
+	struct mm_struct___before62 *old = (void *)mm;
+
+	r->total_vm_pages = mm->total_vm;
+	r->h.flags |= FLAG_RSS;
+	if (bpf_core_type_exists(struct mm_rss_stat)) {
+		r->file_pages = old->rss_stat.count[MM_FILEPAGES].counter;
+		r->anon_pages = old->rss_stat.count[MM_ANONPAGES].counter;
+		r->swap_pages = old->rss_stat.count[MM_SWAPENTS].counter;
+		r->shmem_pages = old->rss_stat.count[MM_SHMEMPAGES].counter;
+		return;
+	}
+	r->file_pages = mm->rss_stat[MM_FILEPAGES].count;
+	r->anon_pages = mm->rss_stat[MM_ANONPAGES].count;
+	r->swap_pages = mm->rss_stat[MM_SWAPENTS].count;
+	r->shmem_pages = mm->rss_stat[MM_SHMEMPAGES].count;
+}
+
+static __always_inline void emit_oom(struct task_struct *victim, struct mm_struct *mm)
+{
+	struct task_struct *leader = victim->group_leader;
+	struct oom_record r = {};
+
+	add(&counts.ooms.seen, 1);
+	fill_head(&r.h, EVENT_OOM, leader);
+	r.h.ppid = leader->real_parent->tgid;
+	r.h.flags |= FLAG_PARENT;
+	r.peak_pages = victim->signal->maxrss;
+	if (mm)
+		fill_memory(&r, mm);
+	if (bpf_ringbuf_output(&ring, &r, sizeof r, BPF_RB_FORCE_WAKEUP))
+		add(&counts.ooms.lost_ring, 1);
+	else
+		add(&counts.ooms.sent, 1);
+}
+
+// The victim itself is an argument since 6.8 (72ba14deb40a, mm: update
+// mark_victim tracepoints fields).
+SEC("tp_btf/mark_victim")
+int BPF_PROG(on_oom, struct task_struct *victim)
+{
+	emit_oom(victim, victim->mm);
+	return 0;
+}
+
+// Before, only its PID is: the victim is told when it has died.
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(on_victim_exit, struct task_struct *p)
+{
+	if (p->signal->live.counter == 0 && p->signal->oom_mm)
+		emit_oom(p, 0);
+	return 0;
+}

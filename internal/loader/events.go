@@ -1,0 +1,462 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"sync"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/sample"
+)
+
+// EventOptions says which events are wanted.
+type EventOptions struct {
+	Hooks []string // names of Hooks; nil means those that are on by default
+	Execs bool     // deliver an Exec for each, beside what Exits say
+	// ZombieAge is how long an ended process may stay unreaped before its Exit is
+	// delivered without its last accounting; 0 means 2 s.
+	ZombieAge time.Duration
+
+	ringBytes uint32 // 0 means what bpf/events.bpf.c says; tests make it small
+}
+
+// Events owns the event programs, their links and the ring that they fill. It is
+// used by one goroutine at a time. What it counts lives in the kernel: an event
+// that is lost is counted as lost, and changes no total.
+type Events struct {
+	spec    *ebpf.CollectionSpec
+	base    *ebpf.Collection // the maps, and no program
+	hooks   map[string]*attached
+	refused map[string]error
+	reader  *ringbuf.Reader
+	record  ringbuf.Record
+	zombies *link.Iter
+	age     time.Duration
+
+	spill     *ebpf.Map
+	runs      *ebpf.Map
+	counts    *ebpf.Variable
+	delivered struct{ exits, execs, ooms uint64 }
+	malformed uint64
+
+	ready   chan struct{}
+	watched *os.File
+	watch   sync.WaitGroup
+}
+
+// attached is a hook that runs.
+type attached struct {
+	programs *ebpf.Collection
+	links    []link.Link
+}
+
+func (a *attached) close() error {
+	var errs []error
+	for _, l := range slices.Backward(a.links) {
+		errs = append(errs, l.Close())
+	}
+	a.programs.Close()
+	return errors.Join(errs...)
+}
+
+// OpenEvents loads and attaches the hooks. One that this kernel refuses is left
+// out, and Refused says why; it is an error if none is left.
+func OpenEvents(o EventOptions) (_ *Events, err error) {
+	if o.ZombieAge == 0 {
+		o.ZombieAge = 2 * time.Second
+	}
+	e := &Events{
+		hooks:   map[string]*attached{},
+		refused: map[string]error{},
+		age:     o.ZombieAge,
+		ready:   make(chan struct{}, 1),
+	}
+	defer func() {
+		if err != nil {
+			e.Close()
+		}
+	}()
+	if err := e.load(o); err != nil {
+		return nil, err
+	}
+	for _, name := range wanted(o.Hooks) {
+		if err := e.Attach(name); err != nil {
+			e.refused[name] = err
+		}
+	}
+	if len(e.hooks) == 0 {
+		return nil, fmt.Errorf("attach events: %w", e.refusals())
+	}
+	if err := e.startWatch(); err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
+func wanted(names []string) []string {
+	if names != nil {
+		return names
+	}
+	for _, h := range Hooks {
+		if h.Default {
+			names = append(names, h.Name)
+		}
+	}
+	return names
+}
+
+func (e *Events) refusals() error {
+	var errs []error
+	for _, err := range e.refused {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// load makes the maps, and what reads them.
+func (e *Events) load(o EventOptions) error {
+	if err := checkPrivileges(); err != nil {
+		return err
+	}
+	env, err := readEnvironment()
+	if err != nil {
+		return err
+	}
+	if env.nsLevel > 0 {
+		return &UnsupportedError{Missing: "events carry PIDs of the initial PID namespace, and this is another"}
+	}
+	spec, err := eventsSpec(o, env)
+	if err != nil {
+		return err
+	}
+	e.spec = spec.Copy()
+	clear(spec.Programs)
+	if e.base, err = ebpf.NewCollection(spec); err != nil {
+		return fmt.Errorf("load event maps: %w", refused(err))
+	}
+	e.spill = e.base.Maps[eventsMapTaskSpill]
+	e.runs = e.base.Maps[eventsMapRuns]
+	e.counts = e.base.Variables[eventsVarCounts]
+	if e.reader, err = ringbuf.NewReader(e.base.Maps[eventsMapRing]); err != nil {
+		return fmt.Errorf("open event ring: %w", err)
+	}
+	// A drain never waits.
+	e.reader.SetDeadline(time.Unix(1, 0))
+	return nil
+}
+
+func eventsSpec(o EventOptions, env *environment) (*ebpf.CollectionSpec, error) {
+	spec, err := loadEvents()
+	if err != nil {
+		return nil, fmt.Errorf("load events: %w", err)
+	}
+	if err := env.configure(spec); err != nil {
+		return nil, err
+	}
+	ring := spec.Maps[eventsMapRing]
+	if o.ringBytes != 0 {
+		ring.MaxEntries = o.ringBytes
+	}
+	for name, v := range map[string]any{
+		eventsVarWakeEvery:    uint64(ring.MaxEntries / 8),
+		eventsVarDeliverExecs: o.Execs,
+		eventsVarZombieAgeNs:  uint64(o.ZombieAge),
+	} {
+		if err := spec.Variables[name].Set(v); err != nil {
+			return nil, fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	return spec, nil
+}
+
+// Attach loads and attaches a hook that is not attached yet.
+func (e *Events) Attach(name string) error {
+	h, err := hookNamed(name)
+	if err != nil {
+		return err
+	}
+	if e.hooks[name] != nil {
+		return nil
+	}
+	programs, err := h.choose()
+	if err != nil {
+		return fmt.Errorf("hook %s: %w", name, err)
+	}
+	a, err := e.attach(programs)
+	if err != nil {
+		return fmt.Errorf("hook %s: %w", name, err)
+	}
+	e.hooks[name] = a
+	delete(e.refused, name)
+	return nil
+}
+
+// Detach takes a hook away; it is no error if it was not there.
+func (e *Events) Detach(name string) error {
+	a := e.hooks[name]
+	if a == nil {
+		return nil
+	}
+	delete(e.hooks, name)
+	return a.close()
+}
+
+// Attached reports whether a hook runs.
+func (e *Events) Attached(name string) bool { return e.hooks[name] != nil }
+
+// Refused says why hooks that were wanted do not run.
+func (e *Events) Refused() map[string]error { return e.refused }
+
+func (e *Events) attach(names []string) (_ *attached, err error) {
+	spec := e.spec.Copy()
+	for n := range spec.Programs {
+		if !slices.Contains(names, n) {
+			delete(spec.Programs, n)
+		}
+	}
+	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: e.base.Maps})
+	if err != nil {
+		return nil, fmt.Errorf("load: %w", refused(err))
+	}
+	a := &attached{programs: c}
+	defer func() {
+		if err != nil {
+			a.close()
+		}
+	}()
+	for _, n := range names {
+		if err := e.attachProgram(a, n, c.Programs[n]); err != nil {
+			return nil, fmt.Errorf("attach %s: %w", n, err)
+		}
+	}
+	return a, nil
+}
+
+func (e *Events) attachProgram(a *attached, name string, p *ebpf.Program) error {
+	if name == eventsProgSendZombies {
+		it, err := link.AttachIter(link.IterOptions{Program: p})
+		if err != nil {
+			return err
+		}
+		e.zombies = it
+		a.links = append(a.links, it)
+		return nil
+	}
+	l, err := link.AttachTracing(link.TracingOptions{Program: p})
+	if err != nil {
+		return err
+	}
+	a.links = append(a.links, l)
+	return nil
+}
+
+// startWatch signals Ready whenever the kernel wakes the ring's readers. The
+// runtime's poller waits: no thread does.
+func (e *Events) startWatch() error {
+	fd, err := unix.FcntlInt(uintptr(e.base.Maps[eventsMapRing].FD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("watch event ring: %w", err)
+	}
+	if err := unix.SetNonblock(fd, true); err != nil {
+		unix.Close(fd)
+		return fmt.Errorf("watch event ring: %w", err)
+	}
+	e.watched = os.NewFile(uintptr(fd), "event ring")
+	raw, err := e.watched.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("watch event ring: %w", err)
+	}
+	e.watch.Go(func() {
+		for {
+			asked := false
+			err := raw.Read(func(uintptr) bool { // false: wait until it is readable
+				was := asked
+				asked = true
+				return was
+			})
+			if err != nil {
+				return
+			}
+			select {
+			case e.ready <- struct{}{}:
+			default:
+			}
+		}
+	})
+	return nil
+}
+
+// Ready is signalled when the ring fills faster than ticks come, and at an OOM
+// kill: drain then. A drain at every tick is needed all the same.
+func (e *Events) Ready() <-chan struct{} { return e.ready }
+
+// Drain replaces dst with what happened since the last Drain. It does not wait.
+func (e *Events) Drain(dst *sample.Events) error {
+	dst.Reset()
+	if err := e.sendZombies(); err != nil {
+		return err
+	}
+	d := e.newEventDecoder(dst)
+	for read := 0; read < e.reader.BufferSize(); {
+		err := e.reader.ReadInto(&e.record)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if err != nil {
+			return fmt.Errorf("read events: %w", err)
+		}
+		read += len(e.record.RawSample)
+		if !d.decode(e.record.RawSample) {
+			e.malformed++
+		}
+	}
+	e.delivered.exits += uint64(len(dst.Exits))
+	e.delivered.execs += uint64(len(dst.Execs))
+	e.delivered.ooms += uint64(len(dst.OOMs))
+	return nil
+}
+
+// sendZombies has the kernel put the records of processes that nobody reaps into
+// the ring. The tasks are walked only if there is such a process.
+func (e *Events) sendZombies() error {
+	if e.zombies == nil {
+		return nil
+	}
+	c, err := e.readCounts()
+	if err != nil {
+		return err
+	}
+	now := clock(unix.CLOCK_BOOTTIME)
+	if !hasOld(&c.Unreaped, now, e.age) {
+		return nil
+	}
+	r, err := e.zombies.Open()
+	if err != nil {
+		return fmt.Errorf("open zombie iterator: %w", err)
+	}
+	defer r.Close()
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return fmt.Errorf("run zombie iterator: %w", err)
+	}
+	return nil
+}
+
+// hasOld reports whether a process that ended at least age ago may be among
+// those unreaped. Epochs are 2^30 ns long, and come round again.
+func hasOld(unreaped *[8]int64, now, age time.Duration) bool {
+	epoch := int(now >> 30)
+	for back := int(age>>30) + 1; back < len(unreaped); back++ {
+		if unreaped[(epoch-back)&(len(unreaped)-1)] > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (e *Events) readCounts() (c eventsEventCounts, err error) {
+	if err := e.counts.Get(&c); err != nil {
+		return c, fmt.Errorf("read event counts: %w", err)
+	}
+	return c, nil
+}
+
+// Balance says what became of everything that was seen.
+func (e *Events) Balance() (b sample.Balance, err error) {
+	c, err := e.readCounts()
+	if err != nil {
+		return b, err
+	}
+	tally := func(seen, sent, lost, delivered uint64) sample.Tally {
+		return sample.Tally{Seen: seen, Lost: lost, Delivered: delivered, Pending: sent - delivered}
+	}
+	b.Exits = tally(c.Exits.Seen, c.Exits.Sent, c.Exits.LostRing, e.delivered.exits)
+	b.Execs = tally(c.Execs.Seen, c.Execs.Sent, c.Execs.LostRing, e.delivered.execs)
+	b.OOMs = tally(c.Ooms.Seen, c.Ooms.Sent, c.Ooms.LostRing, e.delivered.ooms)
+	for _, n := range c.Unreaped {
+		b.Exits.Pending += uint64(n)
+	}
+	b.StateFailed, b.SpillFailed, b.Stranded = c.StateFailed, c.SpillFailed, c.Stranded
+	b.UncountedBytes = c.UncountedReceived + c.UncountedSent
+	b.UncountedFDs = c.UncountedFds
+	b.Malformed = e.malformed
+	b.SpillCapacity = uint64(e.spill.MaxEntries())
+	b.SpillEntries = e.spillEntries()
+	b.RingBytes = uint64(e.reader.AvailableBytes())
+	b.RingCapacity = uint64(e.reader.BufferSize())
+	return b, nil
+}
+
+func (e *Events) spillEntries() (n uint64) {
+	var key uint64
+	var next uint64
+	if e.spill.NextKey(nil, &next) != nil {
+		return 0
+	}
+	for n = 1; n < uint64(e.spill.MaxEntries()); n++ {
+		key = next
+		if e.spill.NextKey(&key, &next) != nil {
+			break
+		}
+	}
+	return n
+}
+
+// Runs says how often each hot program ran, by the name of its hook.
+func (e *Events) Runs() (map[string]uint64, error) {
+	out := map[string]uint64{}
+	var perCPU []uint64
+	for i, name := range runNames {
+		if err := e.runs.Lookup(uint32(i), &perCPU); err != nil {
+			return nil, fmt.Errorf("read hook runs: %w", err)
+		}
+		for _, n := range perCPU {
+			out[name] += n
+		}
+	}
+	return out, nil
+}
+
+// states returns the maps that the scan reads counters from.
+func (e *Events) states() map[string]*ebpf.Map {
+	return map[string]*ebpf.Map{
+		eventsMapTaskStates: e.base.Maps[eventsMapTaskStates],
+		eventsMapTaskSpill:  e.spill,
+	}
+}
+
+// Close detaches every hook and frees every map.
+func (e *Events) Close() error {
+	var errs []error
+	if e.watched != nil {
+		errs = append(errs, e.watched.Close())
+		e.watch.Wait()
+	}
+	for name := range e.hooks {
+		errs = append(errs, e.Detach(name))
+	}
+	if e.reader != nil {
+		errs = append(errs, e.reader.Close())
+	}
+	if e.base != nil {
+		e.base.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// at views the record at the start of b; nil if b is too short.
+func at[T any](b []byte) *T {
+	var t T
+	if len(b) < int(unsafe.Sizeof(t)) {
+		return nil
+	}
+	return (*T)(unsafe.Pointer(unsafe.SliceData(b)))
+}

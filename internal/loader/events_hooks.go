@@ -1,0 +1,134 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+)
+
+// Hook is a place in the kernel that events come from.
+type Hook struct {
+	Name    string
+	Default bool
+	For     string // what it is for
+	Kernel  string // what it needs
+	// Cost is what one event costs, in ns, as measured on Linux 6.18 (amd64), and
+	// of what; "" where it is below the noise.
+	Cost string
+
+	variants []variant
+}
+
+// variant is one way to get a hook's events; the first that the kernel has is
+// taken.
+type variant struct {
+	programs []string // in the order of their attachment
+	here     func(*btf.Spec) bool
+}
+
+// Hooks is every hook: what --hooks takes, doctor prints and the documentation
+// lists.
+var Hooks = []Hook{
+	{
+		Name: "exits", Default: true,
+		For:    "exit records with final totals; exe, uid, cgroup and parent of processes too short for /proc",
+		Kernel: "BTF, 5.17 (bpf_loop)",
+		variants: []variant{{
+			// on_free before on_exit: an exit seen is an exit that will be sent.
+			programs: []string{eventsProgOnFork, eventsProgOnExec, eventsProgOnFree, eventsProgOnExit, eventsProgSendZombies},
+			here:     always,
+		}},
+	},
+	{
+		Name: "net", Default: true,
+		For:    "bytes received and sent over IP sockets",
+		Kernel: "6.3 (sock_send_length), below that fexit on inet_sendmsg and its family",
+		variants: []variant{
+			{
+				programs: []string{eventsProgOnSend, eventsProgOnReceive},
+				here:     func(k *btf.Spec) bool { return hasTracepoint(k, "sock_send_length") && !hasFunc(k, "inet_sendpage") },
+			},
+			{ // 6.3 and 6.4: sendfile still goes by its own way
+				programs: []string{eventsProgOnSend, eventsProgOnReceive, eventsProgOnInetSendpage},
+				here:     func(k *btf.Spec) bool { return hasTracepoint(k, "sock_send_length") },
+			},
+			{
+				programs: []string{eventsProgOnInetSend, eventsProgOnInet6Send, eventsProgOnInetReceive, eventsProgOnInet6Receive, eventsProgOnInetSendpage},
+				here:     func(k *btf.Spec) bool { return hasFunc(k, "inet_sendpage") },
+			},
+		},
+	},
+	{
+		Name: "oom", Default: true,
+		For:    "the OOM killer's victims",
+		Kernel: "BTF; the victim's memory from 6.8 on",
+		variants: []variant{
+			{programs: []string{eventsProgOnOom}, here: victimIsTask},
+			{programs: []string{eventsProgOnVictimExit}, here: always},
+		},
+	},
+}
+
+// runNames are the hooks whose runs are counted, in the order of enum hook.
+var runNames = []string{"send", "receive", "faults", "switch", "fds"}
+
+// ErrUnknownHook is wrapped by errors about a name that no hook has.
+var ErrUnknownHook = errors.New("unknown hook")
+
+func hookNamed(name string) (*Hook, error) {
+	for i := range Hooks {
+		if Hooks[i].Name == name {
+			return &Hooks[i], nil
+		}
+	}
+	return nil, fmt.Errorf("%w %q", ErrUnknownHook, name)
+}
+
+// choose returns the programs to attach on this kernel.
+func (h *Hook) choose() ([]string, error) {
+	k, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil, fmt.Errorf("read kernel BTF: %w", err)
+	}
+	for _, v := range h.variants {
+		if v.here(k) {
+			return v.programs, nil
+		}
+	}
+	return nil, fmt.Errorf("%w: needs %s", ebpf.ErrNotSupported, h.Kernel)
+}
+
+func always(*btf.Spec) bool { return true }
+
+func hasTracepoint(k *btf.Spec, name string) bool { return tracepoint(k, name) != nil }
+
+// tracepoint returns the prototype of a tracepoint's programs; its first
+// parameter is the kernel's own.
+func tracepoint(k *btf.Spec, name string) *btf.FuncProto {
+	var t *btf.Typedef
+	if k.TypeByName("btf_trace_"+name, &t) != nil {
+		return nil
+	}
+	p, ok := t.Type.(*btf.Pointer)
+	if !ok {
+		return nil
+	}
+	proto, _ := p.Target.(*btf.FuncProto)
+	return proto
+}
+
+func hasFunc(k *btf.Spec, name string) bool {
+	var f *btf.Func
+	return k.TypeByName(name, &f) == nil
+}
+
+func victimIsTask(k *btf.Spec) bool {
+	proto := tracepoint(k, "mark_victim")
+	if proto == nil || len(proto.Params) < 2 {
+		return false
+	}
+	_, ok := proto.Params[1].Type.(*btf.Pointer)
+	return ok
+}
