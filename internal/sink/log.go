@@ -167,14 +167,16 @@ func (l *Log) Lost() uint64 {
 }
 
 // Close writes the rest, until ctx ends. It says first how many lines were left
-// out because they repeated.
+// out because they repeated. That nobody reads the log any more is no error.
 func (l *Log) Close(ctx context.Context) error {
 	if n := l.dropped.Load(); n > 0 {
 		l.logger.Info("log lines that repeated were left out", zap.Uint64("lines", n))
 	}
 	var errs []error
 	for _, w := range l.writers {
-		errs = append(errs, w.close(ctx))
+		if err := w.close(ctx); !errors.Is(err, ErrReaderGone) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

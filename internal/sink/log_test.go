@@ -209,7 +209,9 @@ func TestLogOnClosedPipe(t *testing.T) {
 	l.Logger().Info("1")
 	syncLog(t, l)
 	l.Logger().Info("2")
-	_ = l.Close(soon(t))
+	if err := l.Close(soon(t)); err != nil {
+		t.Errorf("Close: %v", err)
+	}
 	if n := l.Lost(); n != 2 {
 		t.Errorf("%d lost, want 2", n)
 	}
