@@ -105,8 +105,9 @@ func (g *Guest) qemu(ctx context.Context, work string) *exec.Cmd {
 		"-serial", "file:"+filepath.Join(work, "console"),
 		"-chardev", "stdio,id=output,signal=off", "-serial", "chardev:output",
 		"-kernel", g.Image, "-initrd", filepath.Join(work, "initrd"),
-		// panic=-1 with -no-reboot: a panic ends QEMU at once.
-		"-append", "console=ttyS0 loglevel=5 panic=-1 oops=panic")
+		// panic=-1 with -no-reboot: a panic ends QEMU at once. On a tmpfs the pages
+		// of an executable would count as shared memory.
+		"-append", "console=ttyS0 loglevel=5 panic=-1 oops=panic rootfstype=ramfs")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }

@@ -93,9 +93,10 @@ func (c *check) endTest(e event, key string) {
 		if !r.covers(pkg, e.Test) {
 			continue
 		}
-		if r.must {
+		switch r.verdict {
+		case must:
 			r.matched = r.matched || e.Action == "pass"
-		} else {
+		case may:
 			r.matched, allowed = true, true
 		}
 	}
@@ -140,9 +141,11 @@ func (c *check) end() []string {
 		wrong = append(wrong, pkg+" began and did not end")
 	}
 	for _, r := range c.rules {
-		if !r.matched && r.must {
+		switch {
+		case r.matched:
+		case r.verdict == must:
 			wrong = append(wrong, r.String()+": no such test passed")
-		} else if !r.matched {
+		case r.verdict == may:
 			wrong = append(wrong, r.String()+": no such test ran")
 		}
 	}

@@ -130,11 +130,24 @@ func TestCheckTruncatedEvents(t *testing.T) {
 func TestParseMatrixRefuses(t *testing.T) {
 	for _, matrix := range []string{
 		"", "# comment", "other p TestX must",
-		"k p TestX", "k p TestX should", "k p TestX may", "k p TestX must always", "k p Test[ must",
+		"k p TestX", "k p TestX should", "k p TestX not", "k p Test* not reason", "k p TestX may", "k p TestX must always", "k p Test[ must",
 	} {
 		if rules, err := parseMatrix(strings.NewReader(matrix), "k"); err == nil {
 			t.Errorf("%q gave %v", matrix, rules)
 		}
+	}
+}
+
+func TestSkipPattern(t *testing.T) {
+	const matrix = "k good TestSkipSub/sub not reason\nk good TestSkip not reason\nk bad TestFail not reason\nk good TestPass must"
+	rules, err := parseMatrix(strings.NewReader(matrix), "k")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Nothing is skipped that is not allowed, because nothing is run.
+	wrong, _ := judged(t, matrix, testEvents(t, "-skip", skipPattern(rules, "good"), "./good"))
+	if len(wrong) > 0 {
+		t.Errorf("found %q", wrong)
 	}
 }
 

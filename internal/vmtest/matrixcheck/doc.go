@@ -9,6 +9,7 @@
 //
 //	KERNELS PACKAGE TEST must
 //	KERNELS PACKAGE TEST may REASON
+//	KERNELS PACKAGE TEST not REASON
 //
 // with kernels separated by commas, the package as a path below the module, and
 // the test as a pattern of [path.Match] (a * does not reach into subtests). Blank
@@ -16,5 +17,7 @@
 //
 // Of a package that has a line for the kernel, every line has to match a test
 // that ran, a "must" line one that passed, and every test that is skipped has to
-// match a "may" line. Packages without a line may do as they like.
+// match a "may" line. Packages without a line may do as they like. Tests of a "not"
+// line, which takes one name and no pattern, are not even started where the tests
+// are run with -skip "$(matrixcheck -kernel KERNEL -skip PACKAGE)".
 package main

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"runtime/debug"
 )
 
@@ -12,6 +13,7 @@ func main() {
 	kernel := flag.String("kernel", "", "`NAME` of the kernel that the tests run on, as the matrix has it")
 	file := flag.String("matrix", "testdata/matrix.txt", "matrix `FILE`")
 	list := flag.Bool("packages", false, "print the packages that the matrix names for the kernel, and end")
+	skip := flag.String("skip", "", "print what go test -skip needs for `PACKAGE`, and end")
 	flag.Parse()
 	if flag.NArg() != 0 || *kernel == "" {
 		flag.Usage()
@@ -20,16 +22,20 @@ func main() {
 	rules, err := readMatrix(*file, *kernel)
 	if err != nil {
 		// Whoever writes into this program should not fail first.
-		if !*list {
+		if !*list && *skip == "" {
 			io.Copy(io.Discard, os.Stdin)
 		}
 		fmt.Fprintln(os.Stderr, "matrixcheck:", err)
 		os.Exit(2)
 	}
-	if *list {
+	switch {
+	case *list:
 		for _, name := range packages(rules) {
 			fmt.Println("./" + name)
 		}
+		return
+	case *skip != "":
+		fmt.Println(skipPattern(rules, path.Clean(*skip)))
 		return
 	}
 	if !judge(*kernel, rules, os.Stdin) {

@@ -6,8 +6,18 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"regexp"
 	"slices"
 	"strings"
+)
+
+// A verdict is what a line says of its tests.
+type verdict string
+
+const (
+	must verdict = "must" // run, and pass
+	may  verdict = "may"  // be skipped
+	not  verdict = "not"  // run there at all
 )
 
 // A rule is one line of the matrix for one kernel.
@@ -15,16 +25,12 @@ type rule struct {
 	line    int
 	pkg     string // below the module
 	test    string // pattern
-	must    bool   // else a skip is allowed
-	matched bool   // by a test that ran: passed for must, any for may
+	verdict verdict
+	matched bool // by a test that ran; one that passed for must
 }
 
 func (r *rule) String() string {
-	word := "may"
-	if r.must {
-		word = "must"
-	}
-	return fmt.Sprintf("line %d: %s %s %s", r.line, r.pkg, r.test, word)
+	return fmt.Sprintf("line %d: %s %s %s", r.line, r.pkg, r.test, r.verdict)
 }
 
 func (r *rule) covers(pkg, test string) bool {
@@ -62,21 +68,45 @@ func parseMatrix(in io.Reader, kernel string) ([]*rule, error) {
 func parseLine(line string) (kernels []string, r *rule, err error) {
 	fields := strings.Fields(line)
 	if len(fields) < 4 {
-		return nil, nil, errors.New("want KERNELS PACKAGE TEST must, or KERNELS PACKAGE TEST may REASON")
+		return nil, nil, errors.New("want KERNELS PACKAGE TEST must, may REASON or not REASON")
 	}
-	r = &rule{pkg: fields[1], test: fields[2], must: fields[3] == "must"}
-	switch {
-	case fields[3] != "must" && fields[3] != "may":
-		return nil, nil, fmt.Errorf("%q is neither must nor may", fields[3])
-	case r.must && len(fields) > 4:
-		return nil, nil, errors.New("must takes no reason")
-	case !r.must && len(fields) == 4:
-		return nil, nil, errors.New("may needs a reason")
+	r = &rule{pkg: fields[1], test: fields[2], verdict: verdict(fields[3])}
+	reason := fields[4:]
+	switch r.verdict {
+	case must:
+		if len(reason) > 0 {
+			return nil, nil, errors.New("must takes no reason")
+		}
+	case may, not:
+		if len(reason) == 0 {
+			return nil, nil, fmt.Errorf("%s needs a reason", r.verdict)
+		}
+	default:
+		return nil, nil, fmt.Errorf("%q is neither must, may nor not", r.verdict)
 	}
 	if _, err := path.Match(r.test, ""); err != nil {
 		return nil, nil, fmt.Errorf("test %q: %w", r.test, err)
 	}
+	if r.verdict == not && strings.ContainsAny(r.test, `*?[\`) {
+		return nil, nil, fmt.Errorf("test %q: not takes one name, no pattern", r.test)
+	}
 	return strings.Split(fields[0], ","), r, nil
+}
+
+// skipPattern is what go test -skip has to be given for a package.
+func skipPattern(rules []*rule, pkg string) string {
+	var patterns []string
+	for _, r := range rules {
+		if r.verdict != not || r.pkg != pkg {
+			continue
+		}
+		elements := strings.Split(r.test, "/") // each a regular expression
+		for i, e := range elements {
+			elements[i] = "^" + regexp.QuoteMeta(e) + "$"
+		}
+		patterns = append(patterns, strings.Join(elements, "/"))
+	}
+	return strings.Join(patterns, "|")
 }
 
 func packages(rules []*rule) []string {

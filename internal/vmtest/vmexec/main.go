@@ -90,8 +90,8 @@ func parse() (*vmtest.Guest, time.Duration) {
 }
 
 // complete adds what follows from where vmexec runs: go test starts it in the
-// directory of the package, which the guest gets with its testdata at the same
-// place below the module's root.
+// directory of the package. The guest gets that directory's testdata and that of
+// the module's root at the same places below its own copy of the root.
 func complete(g *vmtest.Guest, command []string) error {
 	if runtime.GOARCH != "amd64" {
 		return fmt.Errorf("guests are amd64 machines, this is %s", runtime.GOARCH)
@@ -118,8 +118,12 @@ func complete(g *vmtest.Guest, command []string) error {
 	}
 	g.Dir = path.Join(moduleInside, below)
 	g.Program, g.Args = command[0], command[1:]
-	if _, err := os.Stat("testdata"); err == nil {
-		g.Files = append(g.Files, vmtest.File{Guest: path.Join(g.Dir, "testdata"), Host: "testdata"})
+	for _, dir := range []string{here, root} {
+		testdata := filepath.Join(dir, "testdata")
+		if _, err := os.Stat(testdata); err == nil {
+			below, _ := filepath.Rel(root, testdata)
+			g.Files = append(g.Files, vmtest.File{Guest: path.Join(moduleInside, below), Host: testdata})
+		}
 	}
 	return nil
 }
