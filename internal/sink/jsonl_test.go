@@ -289,7 +289,8 @@ func TestDeviceFull(t *testing.T) {
 	}
 }
 
-// TestFileSizeLimit: RLIMIT_FSIZE cuts a write short and sends a signal.
+// TestFileSizeLimit: RLIMIT_FSIZE cuts a write short and sends SIGXFSZ, which must
+// not end the program.
 func TestFileSizeLimit(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "out")
 	cmd := startChild(t, "limit", path)

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
-	"os/signal"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -43,7 +41,6 @@ type writer struct {
 	wake   chan struct{}
 	done   chan struct{} // the goroutine has ended
 	cancel context.CancelFunc
-	xfsz   chan os.Signal
 
 	mu       sync.Mutex
 	idle     *sync.Cond // inFlight and buf are empty
@@ -62,13 +59,10 @@ func newWriter(t *target, limit int) *writer {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := &writer{
 		target: t, limit: limit, cancel: cancel, reopenAt: -1,
-		wake: make(chan struct{}, 1), done: make(chan struct{}), xfsz: make(chan os.Signal, 1),
+		wake: make(chan struct{}, 1), done: make(chan struct{}),
 		lost: map[string]uint64{},
 	}
 	w.idle = sync.NewCond(&w.mu)
-	// A write beyond RLIMIT_FSIZE sends SIGXFSZ beside its EFBIG, and the signal
-	// would end the agent (setrlimit(2)).
-	signal.Notify(w.xfsz, unix.SIGXFSZ)
 	go w.run(ctx)
 	return w
 }
@@ -169,7 +163,6 @@ func (w *writer) close(ctx context.Context) error {
 	if again {
 		return nil
 	}
-	defer signal.Stop(w.xfsz)
 	defer w.cancel()
 	select {
 	case <-w.done:
