@@ -61,7 +61,10 @@ check: vet check-generated
 ## bench: the benchmarks, and the agent beside its peers
 bench:
 	@scripts/setup test bench
-	$(GO) test -run '^$$' -bench . -benchmem ./...
+	$(GO) test -p 1 -run '^$$' -bench . -benchmem ./...
+	@$(MAKE) --no-print-directory bench-peers
+
+include mk/bench.mk
 
 ## fuzz: every fuzz target for FUZZTIME each
 FUZZTIME ?= 10s

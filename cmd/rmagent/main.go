@@ -61,7 +61,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			runCommand(),
 			snapshotCommand(),
-			//doctorCommand(),
+			doctorCommand(),
 			configCommand(),
 			versionCommand(),
 		},

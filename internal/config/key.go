@@ -70,14 +70,14 @@ var keys = slices.Concat([]key{
 	number("cpu_budget", 0, 0, 1),
 	path("socket", "/run/rmagent/rmagent.sock", false),
 }, thresholdKeys(), []key{
-	duration("observation_period", 20*time.Second, time.Second, 24*time.Hour),
-	duration("check_interval", 2*time.Second, 100*time.Millisecond, time.Hour),
-	count("rolling_window_size", 10, 1, 100_000),
-	number("target_utilization", 0.8, 0.01, 1),
-	number("max_memory_usage_mb", 0, 0, 1<<40),
-	number("max_cpu_usage_percent", 0, 0, 100),
-	number("max_gpu_usage_percent", 0, 0, 100),
-	size("max_network_usage_bytes_per_second", 0, 0, 1e15),
+	duration("observation_period", 10*time.Second, time.Second, 24*time.Hour),
+	duration("check_interval", time.Second, 100*time.Millisecond, time.Hour),
+	count("rolling_window_size", 20, 1, 100_000),
+	number("target_utilization", 0.9, 0.01, 1),
+	number("max_memory_usage_mb", 8192, 0, 1<<40),
+	number("max_cpu_usage_percent", 90, 0, 100),
+	number("max_gpu_usage_percent", 90, 0, 100),
+	size("max_network_usage_bytes_per_second", 10485760, 0, 1e15),
 })
 
 // plainNames are the settings that work in the environment and in a .env file

@@ -132,18 +132,24 @@ func (env *environment) configure(spec *ebpf.CollectionSpec) error {
 }
 
 // capabilities says what a scan knows here.
-func (env *environment) capabilities() (c sample.Capabilities) {
+func (env *environment) capabilities(events *Events) (c sample.Capabilities) {
 	for f := range sample.NumFields {
 		c[f].Level = sample.Exact
-	}
-	for _, f := range []sample.Field{sample.NetReceived, sample.NetSent, sample.FDOpened, sample.FDClosed} {
-		c[f] = sample.Capability{Why: "only events tell, and their hook is not attached"}
 	}
 	set := func(level sample.Level, why string, fields ...sample.Field) {
 		for _, f := range fields {
 			c[f] = sample.Capability{Level: level, Why: why}
 		}
 	}
+	counted := func(hook string, fields ...sample.Field) {
+		if events != nil && events.Attached(hook) {
+			set(sample.Approximate, "counted since the "+hook+" hook was attached", fields...)
+		} else {
+			set(sample.Absent, "only events tell, and the "+hook+" hook is not attached", fields...)
+		}
+	}
+	counted("net", sample.NetReceived, sample.NetSent)
+	counted("fds", sample.FDOpened, sample.FDClosed)
 	set(sample.Approximate, "the kernel samples the split of the exact total by the tick", sample.CPUUser, sample.CPUSystem)
 	set(sample.Approximate, "the kernel keeps no run delay of threads that ended", sample.RunDelay)
 	if !env.hasMember("sched_info", "run_delay") {
@@ -197,11 +203,14 @@ const (
 	capBPF      = 39
 )
 
+// kernelBTF is where the kernel tells its types.
+const kernelBTF = "/sys/kernel/btf/vmlinux"
+
 // checkPrivileges names what is missing before the kernel answers with a bare
 // EPERM, which says nothing.
 func checkPrivileges() error {
-	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
-		return &UnsupportedError{Missing: "the kernel tells no BTF: /sys/kernel/btf/vmlinux is not there (CONFIG_DEBUG_INFO_BTF)", Err: err}
+	if err := probeBTF(); err != nil {
+		return &UnsupportedError{Missing: "the kernel tells no types (CONFIG_DEBUG_INFO_BTF)", Err: err}
 	}
 	effective, err := effectiveCapabilities()
 	if err != nil {
@@ -245,7 +254,7 @@ func refused(err error) error {
 	if !errors.Is(err, unix.EPERM) {
 		return err
 	}
-	if mode, readErr := os.ReadFile("/sys/kernel/security/lockdown"); readErr == nil && strings.Contains(string(mode), "[confidentiality]") {
+	if probeLockdown() != nil {
 		return &UnsupportedError{Missing: "kernel lockdown is in confidentiality mode, which forbids BPF to read kernel memory", Err: unix.EPERM}
 	}
 	return &UnsupportedError{Missing: "the kernel refused bpf(2) although the capabilities are there: a security module or seccomp forbids it", Err: unix.EPERM}

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/urfave/cli/v2"
+
+	"rmagent/internal/hostfs"
+	"rmagent/internal/loader"
+	"rmagent/internal/sample"
+	"rmagent/internal/source"
+)
+
+// diagnosis is what doctor finds; its JSON is doctor's --json.
+type diagnosis struct {
+	Kernel     string         `json:"kernel"`
+	Source     string         `json:"source"` // ebpf, procfs; empty: none opens
+	Detail     string         `json:"detail"`
+	Why        string         `json:"why"` // why it is not eBPF
+	PIDSpace   string         `json:"pid_namespace"`
+	Cgroups    string         `json:"cgroups"`
+	Privileges []finding      `json:"features"`
+	Hooks      []hookFinding  `json:"hooks"`
+	Fields     []fieldFinding `json:"fields"`
+}
+
+type finding struct {
+	Name string `json:"name"`
+	OK   bool   `json:"ok"`
+	Why  string `json:"why"`
+}
+
+type hookFinding struct {
+	Name    string `json:"name"`
+	Default bool   `json:"default"`
+	OK      bool   `json:"ok"`
+	Why     string `json:"why"`
+	For     string `json:"for"`
+	Kernel  string `json:"kernel"`
+	Cost    string `json:"cost"`
+}
+
+type fieldFinding struct {
+	Name  string `json:"name"`
+	Level string `json:"level"`
+	Why   string `json:"why"`
+}
+
+func doctorCommand() *cli.Command {
+	return command(&cli.Command{
+		Name:  "doctor",
+		Usage: "say what this kernel and these privileges allow, and what each hook costs",
+		Flags: commonFlags(&cli.BoolFlag{Name: "json", Usage: "one JSON object"}),
+		Action: func(c *cli.Context) error {
+			l, err := loadConfig(c)
+			if err != nil {
+				return err
+			}
+			d, err := diagnose(source.Choice(l.Source))
+			if err != nil {
+				return err
+			}
+			if c.Bool("json") {
+				e := json.NewEncoder(c.App.Writer)
+				e.SetEscapeHTML(false)
+				e.SetIndent("", "  ")
+				return e.Encode(d)
+			}
+			return d.write(c.App.Writer)
+		},
+	})
+}
+
+func diagnose(choice source.Choice) (*diagnosis, error) {
+	d := &diagnosis{Kernel: kernelRelease(), PIDSpace: "initial: every process is seen"}
+	facts, err := hostfs.ReadFacts(hostfs.Options{})
+	if err != nil {
+		return nil, err
+	}
+	if !facts.InitialPID {
+		d.PIDSpace = "another than the initial one: only its own processes are seen"
+	}
+	cgroups, err := hostfs.OpenCgroups(hostfs.Options{})
+	if err != nil {
+		return nil, err
+	}
+	d.Cgroups = cgroups.Mode()
+	if err := cgroups.Close(); err != nil {
+		return nil, err
+	}
+	for _, f := range loader.Probe() {
+		d.Privileges = append(d.Privileges, finding{f.Name, f.Err == nil, why(f.Err)})
+	}
+	if err := d.examineSource(choice); err != nil {
+		return nil, err
+	}
+	d.examineHooks()
+	return d, nil
+}
+
+func (d *diagnosis) examineSource(choice source.Choice) error {
+	s, err := source.Open(choice)
+	if err != nil {
+		d.Why = why(err)
+		return nil
+	}
+	d.Source, d.Detail, d.Why = string(s.Name), s.Detail, why(s.Lost)
+	caps := s.Capabilities()
+	for f := range sample.NumFields {
+		d.Fields = append(d.Fields, fieldFinding{f.String(), caps[f].Level.String(), caps[f].Why})
+	}
+	return s.Close()
+}
+
+// examineHooks attaches each hook for a moment: only that shows that it works.
+func (d *diagnosis) examineHooks() {
+	for _, h := range loader.Hooks {
+		f := hookFinding{Name: h.Name, Default: h.Default, For: h.For, Kernel: h.Kernel, Cost: h.Cost}
+		e, err := loader.OpenEvents(loader.EventOptions{Hooks: []string{h.Name}})
+		if err == nil {
+			err = e.Close()
+		}
+		f.OK, f.Why = err == nil, why(err)
+		d.Hooks = append(d.Hooks, f)
+	}
+}
+
+func (d *diagnosis) write(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	source := d.Source
+	if source == "" {
+		source = "none"
+	}
+	fmt.Fprintf(t, "kernel\t%s\n", d.Kernel)
+	fmt.Fprintf(t, "source\t%s", source)
+	if d.Detail != "" && d.Detail != d.Source {
+		fmt.Fprintf(t, " (%s)", d.Detail)
+	}
+	fmt.Fprintln(t)
+	if d.Why != "" {
+		fmt.Fprintf(t, "\t%s\n", d.Why)
+	}
+	fmt.Fprintf(t, "PID namespace\t%s\n", d.PIDSpace)
+	fmt.Fprintf(t, "cgroups\t%s\n", d.Cgroups)
+
+	fmt.Fprintf(t, "\nWHAT THE KERNEL ALLOWS\n")
+	for _, f := range d.Privileges {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Name, yesNo(f.OK), f.Why)
+	}
+	fmt.Fprintf(t, "\nHOOK\tHERE\tDEFAULT\tCOST\tFOR\n")
+	for _, h := range d.Hooks {
+		def := "off"
+		if h.Default {
+			def = "on"
+		}
+		cost := h.Cost
+		if cost == "" {
+			cost = "in the noise"
+		}
+		what := h.For
+		if !h.OK {
+			what += ": needs " + h.Kernel + "; " + h.Why
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", h.Name, yesNo(h.OK), def, cost, what)
+	}
+	fmt.Fprintf(t, "\nFIELD\tKNOWN\tWHY NOT EXACT\n")
+	for _, f := range d.Fields {
+		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Name, f.Level, f.Why)
+	}
+	return t.Flush()
+}
+
+func yesNo(ok bool) string {
+	if ok {
+		return "yes"
+	}
+	return "no"
+}
+
+// why is an error in one line.
+func why(err error) string {
+	if err == nil {
+		return ""
+	}
+	return strings.ReplaceAll(err.Error(), "\n", "; ")
+}
