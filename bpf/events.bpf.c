@@ -18,7 +18,7 @@ const volatile bool deliver_execs = false;
 // on v1 the memory or pids controller's. As in the scan.
 enum { CGROUP_V2, CGROUP_MEMORY, CGROUP_PIDS };
 const volatile u32 cgroup_from = CGROUP_V2;
-const volatile u64 zombie_age_ns = 2000000000;
+const volatile u64 overdue_ns = 2000000000;
 const volatile u64 wake_every = RING_SIZE / 8; // bytes
 
 struct event_counts counts = {};
@@ -54,13 +54,13 @@ struct {
 // others: each of the three has its own.
 struct scratch {
 	struct exit_record record;
-	char exe[2 * EXE_MAX];
+	char exe[2 * EXE_MAX]; // after a record, or while it is put together from its end
 };
 
 enum scratch_user {
 	SCRATCH_PROCESS,
 	SCRATCH_FREE,
-	SCRATCH_ITER,
+	SCRATCH_SWEEP,
 	SCRATCHES,
 };
 
@@ -70,6 +70,16 @@ struct {
 	__type(key, u32);
 	__type(value, struct scratch);
 } scratches SEC(".maps");
+
+// Processes between their exit and the record of it. Whoever deletes the entry
+// sends the record: sched_process_free, or send_overdue where nobody reaps.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct ended_key);
+	__type(value, struct ended_process);
+} ended SEC(".maps");
 
 static __always_inline void add(u64 *to, u64 n)
 {
@@ -322,8 +332,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	return 0;
 }
 
-// The storage of the old leader is gone, or about to go: its counters were
-// spilled when it exited.
+// Takes back what was spilled: nothing will be spilled any more.
 static __always_inline void take_spill(struct task_struct *p, struct task_state *st)
 {
 	struct task_counters *n = spill_of(p, false);
@@ -345,6 +354,7 @@ int BPF_PROG(on_exec, struct task_struct *p, pid_t old_pid, struct linux_binprm 
 	if (deliver_execs)
 		add(&counts.execs.seen, 1);
 	if (st) {
+		// The old leader is gone, and its storage with it.
 		if (old_pid != p->pid)
 			take_spill(p, st);
 		set_exe(st, p->mm);
@@ -373,49 +383,26 @@ static __always_inline s32 pid_in_own_namespace(struct task_struct *t)
 	return nr;
 }
 
-SEC("tp_btf/sched_process_exit")
-int BPF_PROG(on_exit, struct task_struct *p)
+static __always_inline void add_task(struct exit_record *r, struct task_struct *t)
 {
-	struct task_struct *leader = p->group_leader;
-	struct signal_struct *sig = p->signal;
-	struct task_counters *n;
-	struct task_state *st;
-
-	if (sig->live.counter > 0) {
-		if (p != leader || sig->flags & SIGNAL_GROUP_EXIT)
-			return 0;
-		st = bpf_task_storage_get(&task_states, p, 0, 0);
-		if (st && counted(&st->n)) {
-			n = spill_of(p, true);
-			if (n)
-				move_counters(n, &st->n);
-		}
-		return 0;
-	}
-	st = state_of(leader);
-	if (!st) {
-		add(&counts.exits.seen, 1);
-		return 0;
-	}
-	// Two threads that exit at once may both find none alive.
-	if (__sync_val_compare_and_swap(&st->dead, 0, 1))
-		return 0;
-	st->exit_time = bpf_ktime_get_boot_ns();
-	st->epoch = (st->exit_time >> 30) % EPOCHS;
-	st->ppid = leader->real_parent->tgid;
-	st->ns_pid = pid_in_own_namespace(leader);
-	add(&counts.exits.seen, 1);
-	add((u64 *)&counts.unreaped[st->epoch % EPOCHS], 1);
-	return 0;
+	r->cpu += t->se.sum_exec_runtime;
+	r->utime += t->utime;
+	r->stime += t->stime;
+	r->min_flt += t->min_flt;
+	r->maj_flt += t->maj_flt;
+	r->rchar += t->ioac.rchar;
+	r->wchar += t->ioac.wchar;
+	r->read_bytes += t->ioac.read_bytes;
+	r->write_bytes += t->ioac.write_bytes;
 }
 
-static __always_inline void fill_exit(struct exit_record *r, struct task_struct *p, struct task_state *st, bool final)
+// Every thread that was reaped has its totals in the signal_struct.
+static __always_inline void fill_exit(struct exit_record *r, struct task_struct *leader, struct task_state *st)
 {
-	struct signal_struct *sig = p->signal;
-	struct task_counters *n;
+	struct signal_struct *sig = leader->signal;
 
-	fill_head(&r->h, EVENT_EXIT, p);
-	r->status = sig->flags & SIGNAL_GROUP_EXIT ? sig->group_exit_code : p->exit_code;
+	fill_head(&r->h, EVENT_EXIT, leader);
+	r->status = sig->flags & SIGNAL_GROUP_EXIT ? sig->group_exit_code : leader->exit_code;
 	r->cpu = sig->sum_sched_runtime;
 	r->utime = sig->utime;
 	r->stime = sig->stime;
@@ -426,52 +413,82 @@ static __always_inline void fill_exit(struct exit_record *r, struct task_struct 
 	r->wchar = sig->ioac.wchar;
 	r->read_bytes = sig->ioac.read_bytes;
 	r->write_bytes = sig->ioac.write_bytes;
-	if (final) {
-		r->h.flags |= FLAG_CPU_FINAL;
-	} else { // the leader's share is added to the signal's when it is reaped
-		r->cpu += p->se.sum_exec_runtime;
-		r->utime += p->utime;
-		r->stime += p->stime;
-		r->min_flt += p->min_flt;
-		r->maj_flt += p->maj_flt;
-		r->rchar += p->ioac.rchar;
-		r->wchar += p->ioac.wchar;
-		r->read_bytes += p->ioac.read_bytes;
-		r->write_bytes += p->ioac.write_bytes;
-	}
-	__builtin_memset(&r->n, 0, sizeof r->n);
 	r->ns_pid = 0;
-	if (st) {
-		r->n = st->n;
-		r->h.flags |= FLAG_STATE;
-		if (st->dead) {
-			r->h.time = st->exit_time;
-			r->h.ppid = st->ppid;
-			r->ns_pid = st->ns_pid;
-			r->h.flags |= FLAG_PARENT;
-		}
+	if (!st) {
+		__builtin_memset(&r->n, 0, sizeof r->n);
+		return;
 	}
-	n = spill_of(p, false);
-	if (n) {
-		r->n.net_received += n->net_received;
-		r->n.net_sent += n->net_sent;
-		r->n.fd_opened += n->fd_opened;
-		r->n.fd_closed += n->fd_closed;
-		r->n.faults += n->faults;
-		r->n.fd_unsure += n->fd_unsure;
-	}
+	r->n = st->n;
+	r->h.flags |= FLAG_STATE;
+	if (!st->dead)
+		return;
+	r->h.time = st->exit_time;
+	r->h.ppid = st->ppid;
+	r->ns_pid = st->ns_pid;
+	r->h.flags |= FLAG_PARENT;
 }
 
-static __always_inline void emit_exit(u32 key, struct task_struct *p, struct task_state *st, bool final)
+// Keeps what is known of a process at its exit, until it is reaped or overdue.
+static __always_inline void hold(struct task_struct *p, struct task_struct *leader, struct task_state *st)
 {
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &key);
+	struct ended_key key = { .start = leader->start_boottime, .pid = leader->tgid };
+	u32 user = SCRATCH_PROCESS;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &user);
 
-	if (st && st->dead)
-		add((u64 *)&counts.unreaped[st->epoch % EPOCHS], -1);
 	if (!s)
 		return;
-	fill_exit(&s->record, p, st, final);
-	emit(s, append_exe(s, sizeof(struct exit_record), st), &counts.exits);
+	fill_exit(&s->record, leader, st);
+	add_task(&s->record, p);
+	if (p != leader)
+		add_task(&s->record, leader);
+	append_exe(s, sizeof(struct exit_record), st);
+	if (bpf_map_update_elem(&ended, &key, s, BPF_ANY))
+		add(&counts.hold_failed, 1);
+	else
+		st->held = 1;
+}
+
+// A leader that exits before its threads.
+static __always_inline void spill(struct task_struct *leader)
+{
+	struct task_state *st = bpf_task_storage_get(&task_states, leader, 0, 0);
+	struct task_counters *n;
+
+	if (!st || !counted(&st->n))
+		return;
+	n = spill_of(leader, true);
+	if (n)
+		move_counters(n, &st->n);
+}
+
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(on_exit, struct task_struct *p)
+{
+	struct task_struct *leader = p->group_leader;
+	struct signal_struct *sig = p->signal;
+	struct task_state *st;
+
+	if (sig->live.counter > 0) {
+		// Where all threads are about to end, none will call exec.
+		if (p == leader && !(sig->flags & SIGNAL_GROUP_EXIT))
+			spill(leader);
+		return 0;
+	}
+	st = state_of(leader);
+	if (!st) // on_free will see it
+		return 0;
+	// Two threads that exit at once may both find none alive.
+	if (__sync_val_compare_and_swap(&st->dead, 0, 1))
+		return 0;
+	take_spill(p, st);
+	st->exit_time = bpf_ktime_get_boot_ns();
+	st->epoch = (st->exit_time >> 30) % EPOCHS;
+	st->ppid = leader->real_parent->tgid;
+	st->ns_pid = pid_in_own_namespace(leader);
+	add(&counts.exits.seen, 1);
+	add((u64 *)&counts.untold[st->epoch % EPOCHS], 1);
+	hold(p, leader, st);
+	return 0;
 }
 
 // The last thing that happens to a task: an RCU grace period after it was
@@ -480,7 +497,9 @@ SEC("tp_btf/sched_process_free")
 int BPF_PROG(on_free, struct task_struct *p)
 {
 	struct task_state *st = bpf_task_storage_get(&task_states, p, 0, 0);
-	u64 signal = (u64)p->signal;
+	struct ended_key key = { .start = p->start_boottime, .pid = p->tgid };
+	u32 user = SCRATCH_FREE;
+	struct scratch *s;
 
 	if (p->pid != p->tgid) {
 		// Only the old leader of an exec from another thread has a state.
@@ -488,32 +507,51 @@ int BPF_PROG(on_free, struct task_struct *p)
 			add(&counts.stranded, 1);
 		return 0;
 	}
-	if (st && __sync_val_compare_and_swap(&st->sent, 0, 1)) {
-		bpf_map_delete_elem(&task_spill, &signal);
-		return 0;
-	}
-	if (!st || !st->dead) // it died before on_exit was attached
+	if (st && st->held && bpf_map_delete_elem(&ended, &key))
+		return 0; // send_overdue was first
+	if (st && st->dead)
+		add((u64 *)&counts.untold[st->epoch % EPOCHS], -1);
+	else // it ended before on_exit was attached
 		add(&counts.exits.seen, 1);
-	emit_exit(SCRATCH_FREE, p, st, true);
-	bpf_map_delete_elem(&task_spill, &signal);
+	s = bpf_map_lookup_elem(&scratches, &user);
+	if (!s)
+		return 0;
+	fill_exit(&s->record, p, st);
+	s->record.h.flags |= FLAG_CPU_FINAL;
+	emit(s, append_exe(s, sizeof(struct exit_record), st), &counts.exits);
 	return 0;
 }
 
-// Run by the reader when processes stay unreaped: sends their records for good.
-SEC("iter/task")
-int send_zombies(struct bpf_iter__task *ctx)
+static long send_if_overdue(void *map, struct ended_key *key, struct ended_process *e, u64 *now)
 {
-	struct task_struct *p = ctx->task;
-	struct task_state *st;
+	u32 user = SCRATCH_SWEEP;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &user);
+	u64 size, time = e->r.h.time;
 
-	if (!p || p->pid != p->tgid || p->exit_state != EXIT_ZOMBIE)
+	if (!s)
+		return 1;
+	if (*now < time || *now - time < overdue_ns)
 		return 0;
-	st = bpf_task_storage_get(&task_states, p, 0, 0);
-	if (!st || !st->dead || bpf_ktime_get_boot_ns() - st->exit_time < zombie_age_ns)
+	__builtin_memcpy(s, e, sizeof *e);
+	if (bpf_map_delete_elem(&ended, key))
+		return 0; // on_free was first
+	add((u64 *)&counts.untold[(time >> 30) % EPOCHS], -1);
+	size = s->record.h.exe_len;
+	if (size > EXE_MAX)
 		return 0;
-	if (__sync_val_compare_and_swap(&st->sent, 0, 1))
-		return 0;
-	emit_exit(SCRATCH_ITER, p, st, false);
+	emit(s, sizeof(struct exit_record) + size, &counts.exits);
+	return 0;
+}
+
+// Run by the reader when processes stay untold: nobody reaps them, or the kernel
+// kept sched_process_free to itself (seen on 6.18: in a storm of forks, a few in a
+// thousand). Their records lack the last accounting.
+SEC("syscall")
+int send_overdue(void *ctx)
+{
+	u64 now = bpf_ktime_get_boot_ns();
+
+	bpf_for_each_map_elem(&ended, send_if_overdue, &now, 0);
 	return 0;
 }
 

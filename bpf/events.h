@@ -6,7 +6,7 @@
 #define RMAGENT_EVENTS_H
 
 #define EXE_MAX 256 // the longest exe kept is one byte shorter
-#define EPOCHS 8    // of about a second each: a reap takes less than that many, or the zombie is told of
+#define EPOCHS 8    // of 2^30 ns each
 
 // Counters of a process that only events can count. They are what the spill
 // saves when the task that they hang on is discarded.
@@ -24,7 +24,7 @@ struct task_state {
 	struct task_counters n;
 	u64 exit_time; // CLOCK_BOOTTIME of its last thread's exit; 0 while it lives
 	u64 dead;      // 1 once its exit has been seen
-	u64 sent;      // 1 once its exit record belongs to somebody
+	u64 held;      // 1 if its exit record waits in ended
 	s32 ppid;      // at its exit
 	s32 ns_pid;    // at its exit
 	u32 epoch;
@@ -78,6 +78,17 @@ struct exit_record {
 	struct task_counters n;
 };
 
+// A process that ended and was not yet told of.
+struct ended_key {
+	u64 start;
+	u64 pid;
+};
+
+struct ended_process {
+	struct exit_record r; // what its exit knew
+	char exe[EXE_MAX];    // r.h.exe_len bytes
+};
+
 struct oom_record {
 	struct event_head h;
 	u64 file_pages;
@@ -100,9 +111,10 @@ struct event_counts {
 	struct event_balance exits;
 	struct event_balance execs;
 	struct event_balance ooms;
-	s64 unreaped[EPOCHS];    // exits seen and not sent, by when they were seen
+	s64 untold[EPOCHS];        // processes that ended and were not told of, by when
 	u64 state_failed;        // no memory for a process's state
 	u64 spill_failed;        // the spill was full
+	u64 hold_failed;         // ended was full: told only when they are reaped
 	u64 uncounted_received;  // bytes that found no state
 	u64 uncounted_sent;
 	u64 uncounted_fds;

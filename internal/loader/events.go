@@ -3,7 +3,6 @@ package loader
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"sync"
@@ -22,9 +21,9 @@ import (
 type EventOptions struct {
 	Hooks []string // names of Hooks; nil means those that are on by default
 	Execs bool     // deliver an Exec for each, beside what Exits say
-	// ZombieAge is how long an ended process may stay unreaped before its Exit is
-	// delivered without its last accounting; 0 means 2 s.
-	ZombieAge time.Duration
+	// OverdueAge is how long an ended process may stay unreaped before its Exit is
+	// delivered without the last accounting; 0 means 2 s.
+	OverdueAge time.Duration
 
 	ringBytes uint32 // 0 means what bpf/events.bpf.c says; tests make it small
 }
@@ -39,7 +38,7 @@ type Events struct {
 	refused map[string]error
 	reader  *ringbuf.Reader
 	record  ringbuf.Record
-	zombies *link.Iter
+	overdue *ebpf.Program
 	age     time.Duration
 
 	spill     *ebpf.Map
@@ -71,13 +70,13 @@ func (a *attached) close() error {
 // OpenEvents loads and attaches the hooks. One that this kernel refuses is left
 // out, and Refused says why; it is an error if none is left.
 func OpenEvents(o EventOptions) (_ *Events, err error) {
-	if o.ZombieAge == 0 {
-		o.ZombieAge = 2 * time.Second
+	if o.OverdueAge == 0 {
+		o.OverdueAge = 2 * time.Second
 	}
 	e := &Events{
 		hooks:   map[string]*attached{},
 		refused: map[string]error{},
-		age:     o.ZombieAge,
+		age:     o.OverdueAge,
 		ready:   make(chan struct{}, 1),
 	}
 	defer func() {
@@ -169,7 +168,7 @@ func eventsSpec(o EventOptions, env *environment) (*ebpf.CollectionSpec, error) 
 	for name, v := range map[string]any{
 		eventsVarWakeEvery:    uint64(ring.MaxEntries / 8),
 		eventsVarDeliverExecs: o.Execs,
-		eventsVarZombieAgeNs:  uint64(o.ZombieAge),
+		eventsVarOverdueNs:    uint64(o.OverdueAge),
 	} {
 		if err := spec.Variables[name].Set(v); err != nil {
 			return nil, fmt.Errorf("set %s: %w", name, err)
@@ -207,6 +206,9 @@ func (e *Events) Detach(name string) error {
 		return nil
 	}
 	delete(e.hooks, name)
+	if name == "exits" {
+		e.overdue = nil
+	}
 	return a.close()
 }
 
@@ -242,13 +244,8 @@ func (e *Events) attach(names []string) (_ *attached, err error) {
 }
 
 func (e *Events) attachProgram(a *attached, name string, p *ebpf.Program) error {
-	if name == eventsProgSendZombies {
-		it, err := link.AttachIter(link.IterOptions{Program: p})
-		if err != nil {
-			return err
-		}
-		e.zombies = it
-		a.links = append(a.links, it)
+	if name == eventsProgSendOverdue { // run, not attached
+		e.overdue = p
 		return nil
 	}
 	l, err := link.AttachTracing(link.TracingOptions{Program: p})
@@ -302,7 +299,7 @@ func (e *Events) Ready() <-chan struct{} { return e.ready }
 // Drain replaces dst with what happened since the last Drain. It does not wait.
 func (e *Events) Drain(dst *sample.Events) error {
 	dst.Reset()
-	if err := e.sendZombies(); err != nil {
+	if err := e.sendOverdue(); err != nil {
 		return err
 	}
 	d := e.newEventDecoder(dst)
@@ -325,37 +322,31 @@ func (e *Events) Drain(dst *sample.Events) error {
 	return nil
 }
 
-// sendZombies has the kernel put the records of processes that nobody reaps into
-// the ring. The tasks are walked only if there is such a process.
-func (e *Events) sendZombies() error {
-	if e.zombies == nil {
+// sendOverdue has the kernel put the records of processes that nobody reaps into
+// the ring. Its table is walked only if there is such a process.
+func (e *Events) sendOverdue() error {
+	if e.overdue == nil {
 		return nil
 	}
 	c, err := e.readCounts()
 	if err != nil {
 		return err
 	}
-	now := clock(unix.CLOCK_BOOTTIME)
-	if !hasOld(&c.Unreaped, now, e.age) {
+	if !hasOld(&c.Untold, clock(unix.CLOCK_BOOTTIME), e.age) {
 		return nil
 	}
-	r, err := e.zombies.Open()
-	if err != nil {
-		return fmt.Errorf("open zombie iterator: %w", err)
-	}
-	defer r.Close()
-	if _, err := io.Copy(io.Discard, r); err != nil {
-		return fmt.Errorf("run zombie iterator: %w", err)
+	if _, err := e.overdue.Run(&ebpf.RunOptions{}); err != nil {
+		return fmt.Errorf("run %s: %w", eventsProgSendOverdue, err)
 	}
 	return nil
 }
 
 // hasOld reports whether a process that ended at least age ago may be among
-// those unreaped. Epochs are 2^30 ns long, and come round again.
-func hasOld(unreaped *[8]int64, now, age time.Duration) bool {
+// those untold. Epochs are 2^30 ns long, and come round again.
+func hasOld(untold *[8]int64, now, age time.Duration) bool {
 	epoch := int(now >> 30)
-	for back := int(age>>30) + 1; back < len(unreaped); back++ {
-		if unreaped[(epoch-back)&(len(unreaped)-1)] > 0 {
+	for back := int(age>>30) + 1; back < len(untold); back++ {
+		if untold[(epoch-back)&(len(untold)-1)] > 0 {
 			return true
 		}
 	}
@@ -381,10 +372,10 @@ func (e *Events) Balance() (b sample.Balance, err error) {
 	b.Exits = tally(c.Exits.Seen, c.Exits.Sent, c.Exits.LostRing, e.delivered.exits)
 	b.Execs = tally(c.Execs.Seen, c.Execs.Sent, c.Execs.LostRing, e.delivered.execs)
 	b.OOMs = tally(c.Ooms.Seen, c.Ooms.Sent, c.Ooms.LostRing, e.delivered.ooms)
-	for _, n := range c.Unreaped {
+	for _, n := range c.Untold {
 		b.Exits.Pending += uint64(n)
 	}
-	b.StateFailed, b.SpillFailed, b.Stranded = c.StateFailed, c.SpillFailed, c.Stranded
+	b.StateFailed, b.SpillFailed, b.HoldFailed, b.Stranded = c.StateFailed, c.SpillFailed, c.HoldFailed, c.Stranded
 	b.UncountedBytes = c.UncountedReceived + c.UncountedSent
 	b.UncountedFDs = c.UncountedFds
 	b.Malformed = e.malformed

@@ -13,6 +13,18 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type eventsEndedKey struct {
+	_     structs.HostLayout
+	Start uint64
+	Pid   uint64
+}
+
+type eventsEndedProcess struct {
+	_   structs.HostLayout
+	R   eventsExitRecord
+	Exe [256]int8
+}
+
 type eventsEventCounts struct {
 	_     structs.HostLayout
 	Exits struct {
@@ -33,9 +45,10 @@ type eventsEventCounts struct {
 		Sent     uint64
 		LostRing uint64
 	}
-	Unreaped          [8]int64
+	Untold            [8]int64
 	StateFailed       uint64
 	SpillFailed       uint64
+	HoldFailed        uint64
 	UncountedReceived uint64
 	UncountedSent     uint64
 	UncountedFds      uint64
@@ -108,7 +121,7 @@ type eventsTaskState struct {
 	N        eventsTaskCounters
 	ExitTime uint64
 	Dead     uint64
-	Sent     uint64
+	Held     uint64
 	Ppid     int32
 	NsPid    int32
 	Epoch    uint32
@@ -120,6 +133,7 @@ type eventsTaskState struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	eventsMapEnded           = "ended"
 	eventsMapRing            = "ring"
 	eventsMapRuns            = "runs"
 	eventsMapScratches       = "scratches"
@@ -138,14 +152,14 @@ const (
 	eventsProgOnReceive      = "on_receive"
 	eventsProgOnSend         = "on_send"
 	eventsProgOnVictimExit   = "on_victim_exit"
-	eventsProgSendZombies    = "send_zombies"
+	eventsProgSendOverdue    = "send_overdue"
 	eventsVarCgroupFrom      = "cgroup_from"
 	eventsVarCounts          = "counts"
 	eventsVarDeliverExecs    = "deliver_execs"
+	eventsVarOverdueNs       = "overdue_ns"
 	eventsVarUnusedExit      = "unused_exit"
 	eventsVarUnusedOom       = "unused_oom"
 	eventsVarWakeEvery       = "wake_every"
-	eventsVarZombieAgeNs     = "zombie_age_ns"
 )
 
 // loadEvents returns the embedded CollectionSpec for events.
@@ -203,13 +217,14 @@ type eventsProgramSpecs struct {
 	OnReceive      *ebpf.ProgramSpec `ebpf:"on_receive"`
 	OnSend         *ebpf.ProgramSpec `ebpf:"on_send"`
 	OnVictimExit   *ebpf.ProgramSpec `ebpf:"on_victim_exit"`
-	SendZombies    *ebpf.ProgramSpec `ebpf:"send_zombies"`
+	SendOverdue    *ebpf.ProgramSpec `ebpf:"send_overdue"`
 }
 
 // eventsMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type eventsMapSpecs struct {
+	Ended      *ebpf.MapSpec `ebpf:"ended"`
 	Ring       *ebpf.MapSpec `ebpf:"ring"`
 	Runs       *ebpf.MapSpec `ebpf:"runs"`
 	Scratches  *ebpf.MapSpec `ebpf:"scratches"`
@@ -224,10 +239,10 @@ type eventsVariableSpecs struct {
 	CgroupFrom   *ebpf.VariableSpec `ebpf:"cgroup_from"`
 	Counts       *ebpf.VariableSpec `ebpf:"counts"`
 	DeliverExecs *ebpf.VariableSpec `ebpf:"deliver_execs"`
+	OverdueNs    *ebpf.VariableSpec `ebpf:"overdue_ns"`
 	UnusedExit   *ebpf.VariableSpec `ebpf:"unused_exit"`
 	UnusedOom    *ebpf.VariableSpec `ebpf:"unused_oom"`
 	WakeEvery    *ebpf.VariableSpec `ebpf:"wake_every"`
-	ZombieAgeNs  *ebpf.VariableSpec `ebpf:"zombie_age_ns"`
 }
 
 // eventsObjects contains all objects after they have been loaded into the kernel.
@@ -250,6 +265,7 @@ func (o *eventsObjects) Close() error {
 //
 // It can be passed to loadEventsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type eventsMaps struct {
+	Ended      *ebpf.Map `ebpf:"ended"`
 	Ring       *ebpf.Map `ebpf:"ring"`
 	Runs       *ebpf.Map `ebpf:"runs"`
 	Scratches  *ebpf.Map `ebpf:"scratches"`
@@ -259,6 +275,7 @@ type eventsMaps struct {
 
 func (m *eventsMaps) Close() error {
 	return _EventsClose(
+		m.Ended,
 		m.Ring,
 		m.Runs,
 		m.Scratches,
@@ -274,10 +291,10 @@ type eventsVariables struct {
 	CgroupFrom   *ebpf.Variable `ebpf:"cgroup_from"`
 	Counts       *ebpf.Variable `ebpf:"counts"`
 	DeliverExecs *ebpf.Variable `ebpf:"deliver_execs"`
+	OverdueNs    *ebpf.Variable `ebpf:"overdue_ns"`
 	UnusedExit   *ebpf.Variable `ebpf:"unused_exit"`
 	UnusedOom    *ebpf.Variable `ebpf:"unused_oom"`
 	WakeEvery    *ebpf.Variable `ebpf:"wake_every"`
-	ZombieAgeNs  *ebpf.Variable `ebpf:"zombie_age_ns"`
 }
 
 // eventsPrograms contains all programs after they have been loaded into the kernel.
@@ -297,7 +314,7 @@ type eventsPrograms struct {
 	OnReceive      *ebpf.Program `ebpf:"on_receive"`
 	OnSend         *ebpf.Program `ebpf:"on_send"`
 	OnVictimExit   *ebpf.Program `ebpf:"on_victim_exit"`
-	SendZombies    *ebpf.Program `ebpf:"send_zombies"`
+	SendOverdue    *ebpf.Program `ebpf:"send_overdue"`
 }
 
 func (p *eventsPrograms) Close() error {
@@ -315,7 +332,7 @@ func (p *eventsPrograms) Close() error {
 		p.OnReceive,
 		p.OnSend,
 		p.OnVictimExit,
-		p.SendZombies,
+		p.SendOverdue,
 	)
 }
 

@@ -37,7 +37,7 @@ var Hooks = []Hook{
 		Kernel: "BTF, 5.17 (bpf_loop)",
 		variants: []variant{{
 			// on_free before on_exit: an exit seen is an exit that will be sent.
-			programs: []string{eventsProgOnFork, eventsProgOnExec, eventsProgOnFree, eventsProgOnExit, eventsProgSendZombies},
+			programs: []string{eventsProgOnFork, eventsProgOnExec, eventsProgOnFree, eventsProgOnExit, eventsProgSendOverdue},
 			here:     always,
 		}},
 	},

@@ -56,6 +56,7 @@ type Balance struct {
 	Exits, Execs, OOMs Tally
 
 	StateFailed    uint64 // processes for whose counters there was no memory
+	HoldFailed     uint64 // processes that are told of only when they are reaped: their table was full
 	SpillFailed    uint64 // events that found the table of headless processes full
 	Stranded       uint64 // processes that lost counters when another thread called exec
 	UncountedBytes uint64 // network bytes that found no counter

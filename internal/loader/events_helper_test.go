@@ -1,0 +1,256 @@
+package loader
+
+import (
+	"bufio"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// The processes that the tests watch are this test binary, told by the
+// environment to be somebody else, so that a guest needs no other file. They say
+// what they did on stdout, a line at a time, and wait for a line on stdin.
+
+const helperVariable = "RMAGENT_EVENT_HELPER"
+
+var helpers = map[string]func(args []string){
+	"net":     helpNet,
+	"exec":    helpExecFromThread,
+	"again":   helpAgain,
+	"threads": helpThreads,
+	"storm":   helpStorm,
+	"pass":    func([]string) { step("ready") },
+}
+
+func init() {
+	name := os.Getenv(helperVariable)
+	if name == "" {
+		return
+	}
+	// The main goroutine on the main thread, which leads the thread group.
+	runtime.LockOSThread()
+	os.Unsetenv(helperVariable)
+	helpers[name](os.Args[1:])
+	os.Exit(0)
+}
+
+var stdin = bufio.NewReader(os.Stdin)
+
+// step says something and waits until it was heard.
+func step(format string, args ...any) {
+	fmt.Printf(format+"\n", args...)
+	if _, err := stdin.ReadString('\n'); err != nil {
+		os.Exit(9)
+	}
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "helper:", err)
+		os.Exit(8)
+	}
+}
+
+// helper is a running helper.
+type helper struct {
+	t      *testing.T
+	cmd    *exec.Cmd
+	stdin  io.WriteCloser
+	stdout *bufio.Reader
+	pid    int
+}
+
+func startHelper(t *testing.T, name string, args ...string) *helper {
+	t.Helper()
+	h := &helper{t: t, cmd: exec.Command(os.Args[0], args...)}
+	h.cmd.Env = append(os.Environ(), helperVariable+"="+name)
+	h.cmd.Stderr = os.Stderr
+	var err error
+	if h.stdin, err = h.cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	out, err := h.cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.stdout = bufio.NewReader(out)
+	if err := h.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	h.pid = h.cmd.Process.Pid
+	t.Cleanup(func() {
+		if h.cmd.ProcessState == nil {
+			h.cmd.Process.Kill()
+			h.cmd.Wait()
+		}
+	})
+	return h
+}
+
+// line returns the next thing that the helper says; ok is false at its end.
+func (h *helper) line() (line string, ok bool) {
+	h.t.Helper()
+	line, err := h.stdout.ReadString('\n')
+	if err == io.EOF {
+		return "", false
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return strings.TrimSuffix(line, "\n"), true
+}
+
+func (h *helper) next() {
+	h.t.Helper()
+	if _, err := io.WriteString(h.stdin, "\n"); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *helper) wait() *os.ProcessState {
+	h.t.Helper()
+	h.stdin.Close()
+	h.cmd.Wait()
+	return h.cmd.ProcessState
+}
+
+// tinyProgram writes a program of a few instructions that exits with code, and
+// returns its path: nothing lives shorter.
+func tinyProgram(t testing.TB, name string, code byte) string {
+	t.Helper()
+	const base, headers = 0x400000, 64 + 56
+	var machine uint16
+	var text []byte
+	switch runtime.GOARCH {
+	case "amd64":
+		machine = 62
+		text = []byte{0xbf, code, 0, 0, 0, 0xb8, 60, 0, 0, 0, 0x0f, 0x05} // mov edi, code; mov eax, SYS_exit; syscall
+	case "arm64":
+		machine = 183
+		for _, op := range []uint32{0xd2800000 | uint32(code)<<5, 0xd2800ba8, 0xd4000001} { // mov x0, code; mov x8, SYS_exit; svc 0
+			text = binary.LittleEndian.AppendUint32(text, op)
+		}
+	default:
+		t.Fatalf("no program for %s", runtime.GOARCH)
+	}
+	size := uint64(headers + len(text))
+	b := []byte{0x7f, 'E', 'L', 'F', 2, 1, 1, 15: 0}
+	u16 := func(v ...uint16) {
+		for _, x := range v {
+			b = binary.LittleEndian.AppendUint16(b, x)
+		}
+	}
+	u32 := func(v ...uint32) {
+		for _, x := range v {
+			b = binary.LittleEndian.AppendUint32(b, x)
+		}
+	}
+	u64 := func(v ...uint64) {
+		for _, x := range v {
+			b = binary.LittleEndian.AppendUint64(b, x)
+		}
+	}
+	u16(2, machine) // ET_EXEC
+	u32(1)
+	u64(base+headers, 64, 0) // entry, program headers, no sections
+	u32(0)
+	u16(64, 56, 1, 0, 0, 0)
+	u32(1, 5) // PT_LOAD, readable and executable
+	u64(0, base, base, size, size, 0x1000)
+	b = append(b, text...)
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, b, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// helpExecFromThread moves bytes, and becomes another program from a thread that
+// does not lead; with "late", after the leader has gone, and bytes later.
+func helpExecFromThread(args []string) {
+	a, b := tcpPair(unix.AF_INET)
+	moveBytes(a, b, 10000)
+	exe, err := os.Executable() // /proc/self/exe has no target once the leader is gone
+	check(err)
+	ready := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		<-ready
+		if args[0] == "late" {
+			for leaderRuns() {
+				runtime.Gosched()
+			}
+			moveBytes(a, b, 7000)
+		}
+		check(syscall.Exec(exe, os.Args[:1], append(os.Environ(), helperVariable+"=again")))
+	}()
+	close(ready)
+	if args[0] == "late" {
+		unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
+	}
+	select {}
+}
+
+func leaderRuns() bool {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(os.Getpid()) + "/stat")
+	check(err)
+	return !strings.Contains(string(b), ") Z ")
+}
+
+// helpAgain is what helpExecFromThread becomes.
+func helpAgain([]string) {
+	a, b := tcpPair(unix.AF_INET)
+	moveBytes(a, b, 300)
+	step("again")
+}
+
+// helpThreads burns CPU time in threads that end.
+func helpThreads(args []string) {
+	n, err := strconv.Atoi(args[0])
+	check(err)
+	step("ready")
+	done := make(chan int)
+	for range n {
+		go func() {
+			runtime.LockOSThread() // never unlocked: the thread ends with its goroutine
+			x := 1
+			for i := range 100000 {
+				x = x*3 + i
+			}
+			done <- x
+		}()
+		<-done
+	}
+	step("done")
+}
+
+// helpStorm forks processes that do nothing, as fast as it can.
+func helpStorm(args []string) {
+	n, err := strconv.Atoi(args[0])
+	check(err)
+	step("ready")
+	for range n {
+		pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+		if errno != 0 {
+			check(errno)
+		}
+		if pid == 0 {
+			syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+		}
+		var status syscall.WaitStatus
+		if _, err := syscall.Wait4(int(pid), &status, 0, nil); err != nil {
+			check(err)
+		}
+	}
+	step("done")
+}

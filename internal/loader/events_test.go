@@ -1,0 +1,488 @@
+package loader
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/sample"
+)
+
+// openEvents opens the default hooks, all of which every supported kernel has.
+func openEvents(t testing.TB, o EventOptions) *Events {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: CAP_BPF and CAP_PERFMON")
+	}
+	e, err := OpenEvents(o)
+	if err != nil {
+		t.Fatalf("open events: %+v", err)
+	}
+	t.Cleanup(func() {
+		if err := e.Close(); err != nil {
+			t.Errorf("close events: %v", err)
+		}
+	})
+	for name, err := range e.Refused() {
+		t.Fatalf("hook %s was refused: %+v", name, err)
+	}
+	return e
+}
+
+// collect drains until done says that it has seen enough. The kernel tells of an
+// end a grace period after it, which nothing announces: hence the pauses.
+func collect(t *testing.T, e *Events, done func(*sample.Events) bool) {
+	t.Helper()
+	var ev sample.Events
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if err := e.Drain(&ev); err != nil {
+			t.Fatal(err)
+		}
+		if done(&ev) {
+			return
+		}
+	}
+	b, err := e.Balance()
+	t.Fatalf("the events that were awaited did not come in 30 s; balance %+v, %v", b, err)
+}
+
+// keep copies an exit out of the memory of the next Drain.
+func keep(x sample.Exit) sample.Exit {
+	x.Exe = bytes.Clone(x.Exe)
+	return x
+}
+
+func awaitExit(t *testing.T, e *Events, pid int) (found sample.Exit) {
+	t.Helper()
+	collect(t, e, func(ev *sample.Events) bool {
+		for _, x := range ev.Exits {
+			if int(x.P.ID.PID) == pid {
+				found = keep(x)
+				return true
+			}
+		}
+		return false
+	})
+	return found
+}
+
+// ownCgroup moves this process into a new cgroup for the test, and returns its id.
+func ownCgroup(t *testing.T, from uint32) uint64 {
+	t.Helper()
+	mnt := t.TempDir()
+	fs, controller := "cgroup2", ""
+	switch from {
+	case cgroupMemory:
+		fs, controller = "cgroup", "memory"
+	case cgroupPIDs:
+		fs, controller = "cgroup", "pids"
+	}
+	if err := unix.Mount("none", mnt, fs, 0, controller); err != nil {
+		t.Fatalf("mount %s: %v", fs, err)
+	}
+	old := currentCgroup(t, controller)
+	dir := filepath.Join(mnt, fmt.Sprintf("rmagent-test-%d", os.Getpid()))
+	move := func(dir string) error {
+		return os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Appendln(nil, os.Getpid()), 0)
+	}
+	t.Cleanup(func() {
+		for _, err := range []error{move(filepath.Join(mnt, old)), os.Remove(dir), unix.Unmount(mnt, 0)} {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := move(dir); err != nil {
+		t.Fatal(err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		t.Fatal(err)
+	}
+	return st.Ino
+}
+
+// currentCgroup returns this process's path in the hierarchy of a v1 controller,
+// or in v2's.
+func currentCgroup(t *testing.T, controller string) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		f := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3) // number:controllers:path
+		for c := range strings.SplitSeq(f[1], ",") {
+			if c == controller {
+				return f[2]
+			}
+		}
+	}
+	t.Fatalf("/proc/self/cgroup has no %q", controller)
+	return ""
+}
+
+func TestEveryShortProcessHasAnExitRecord(t *testing.T) {
+	const n, uid = 2000, 12345
+	env, err := readEnvironment()
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := openEvents(t, EventOptions{})
+	cgroup := ownCgroup(t, env.cgroupFrom)
+	program := tinyProgram(t, "short-lived", 7)
+	for dir := filepath.Dir(program); dir != os.TempDir(); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil { // the other user must reach it
+			t.Fatal(err)
+		}
+	}
+	attr := &syscall.ProcAttr{Sys: &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}}
+
+	waiting := map[int32]bool{}
+	truth := map[int32]time.Duration{}
+	var want, got time.Duration
+	final := 0
+	var exits []sample.Exit
+	gather := func(ev *sample.Events) bool {
+		for _, x := range ev.Exits {
+			if waiting[x.P.ID.PID] && x.P.UID == uid {
+				delete(waiting, x.P.ID.PID)
+				exits = append(exits, keep(x))
+			}
+		}
+		return len(waiting) == 0
+	}
+	for range n {
+		pid, err := syscall.ForkExec(program, []string{"x"}, attr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		waiting[int32(pid)] = true
+		var status syscall.WaitStatus
+		var use syscall.Rusage
+		if _, err := syscall.Wait4(pid, &status, 0, &use); err != nil {
+			t.Fatal(err)
+		}
+		truth[int32(pid)] = time.Duration(use.Utime.Nano() + use.Stime.Nano())
+	}
+	collect(t, e, gather)
+
+	for _, x := range exits {
+		if x.CPUFinal {
+			final++
+			got += time.Duration(x.P.CPUNanos)
+			want += truth[x.P.ID.PID]
+		}
+		code, known := x.Code.Get()
+		switch {
+		case !known || code != 7 || x.Signal.Known() || x.CoreDumped:
+			t.Fatalf("%v ended with code %v, signal %v; want code 7", x.P.ID, x.Code, x.Signal)
+		case string(x.Exe) != program:
+			t.Fatalf("%v ran %q, want %q", x.P.ID, x.Exe, program)
+		case x.P.UID != uid || int(x.P.PPID) != os.Getpid() || x.P.CgroupID != cgroup:
+			t.Fatalf("%v has uid %d, parent %d, cgroup %d; want %d, %d, %d", x.P.ID, x.P.UID, x.P.PPID, x.P.CgroupID, uid, os.Getpid(), cgroup)
+		case x.P.NSPID != x.P.ID.PID || string(x.P.Comm.Bytes()) != "short-lived":
+			t.Fatalf("%v: ns_pid %d, comm %q", x.P.ID, x.P.NSPID, x.P.Comm.Bytes())
+		}
+	}
+	// The kernel may keep sched_process_free to itself: see send_overdue.
+	if final < n/2 {
+		t.Errorf("%d of %d records are final", final, n)
+	}
+	if r := float64(got) / float64(want); r < 0.99 || r > 1.01 {
+		t.Errorf("CPU of %d processes: %v, wait4 says %v: ratio %.4f", final, got, want, r)
+	}
+	balanced(t, e)
+}
+
+// balanced waits until all that was seen is told, and checks that it adds up.
+func balanced(t *testing.T, e *Events) sample.Balance {
+	t.Helper()
+	var b sample.Balance
+	collect(t, e, func(*sample.Events) bool {
+		var err error
+		if b, err = e.Balance(); err != nil {
+			t.Fatal(err)
+		}
+		s := b.Sum()
+		return s.Seen == s.Delivered+s.Lost+s.Pending
+	})
+	if b.StateFailed+b.SpillFailed+b.HoldFailed+b.Stranded+b.UncountedBytes+b.Malformed != 0 {
+		t.Errorf("the balance has losses: %+v", b)
+	}
+	return b
+}
+
+func TestExitStatus(t *testing.T) {
+	e := openEvents(t, EventOptions{})
+	h := startHelper(t, "pass")
+	h.line()
+	if err := h.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	h.wait()
+	x := awaitExit(t, e, h.pid)
+	if s, ok := x.Signal.Get(); !ok || s != int(unix.SIGTERM) || x.Code.Known() {
+		t.Errorf("killed by SIGTERM: code %v, signal %v", x.Code, x.Signal)
+	}
+	if exe, err := os.Executable(); err != nil || string(x.Exe) != exe {
+		t.Errorf("exe %q, want %q (%v)", x.Exe, exe, err)
+	}
+	if d := time.Since(x.Time); d < 0 || d > time.Minute {
+		t.Errorf("it ended %v ago", d)
+	}
+}
+
+// What an exit record calls the exe must be what /proc would have: across mounts,
+// from a deleted file, and without a file's name at all.
+func TestExeIsWhatProcSays(t *testing.T) {
+	e := openEvents(t, EventOptions{Execs: true})
+	dir := t.TempDir()
+	if err := unix.Mount("none", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounted := filepath.Join(dir, "a", "mounted")
+	if err := os.MkdirAll(filepath.Dir(mounted), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(mounted, self, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	memfd, err := unix.MemfdCreate("in-memory", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(memfd), "memfd")
+	defer file.Close()
+	if _, err := file.Write(self); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{mounted, fmt.Sprintf("/proc/self/fd/%d", memfd), "/proc/self/exe"} {
+		cmd := exec.Command(path)
+		cmd.Env = append(os.Environ(), helperVariable+"=pass")
+		stdin, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		stdout.Read(make([]byte, 10))
+		want, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var told []byte
+		collect(t, e, func(ev *sample.Events) bool {
+			for _, x := range ev.Execs {
+				if int(x.P.ID.PID) == cmd.Process.Pid {
+					told = bytes.Clone(x.Exe)
+				}
+			}
+			return told != nil
+		})
+		stdin.Close()
+		cmd.Wait()
+		x := awaitExit(t, e, cmd.Process.Pid)
+		if string(told) != want || string(x.Exe) != want {
+			t.Errorf("exec says %q, exit %q, readlink %q", told, x.Exe, want)
+		}
+	}
+}
+
+func TestAProcessThatNeverExecsHasItsParentsExe(t *testing.T) {
+	// The parent is older than the hooks.
+	h := startHelper(t, "storm", "1")
+	h.line()
+	e := openEvents(t, EventOptions{})
+	h.next()
+	h.line()
+	exe, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", h.pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var found bool
+	collect(t, e, func(ev *sample.Events) bool {
+		for _, x := range ev.Exits {
+			if int(x.P.PPID) == h.pid {
+				found = true
+				if string(x.Exe) != exe {
+					t.Errorf("exe %q, want %q", x.Exe, exe)
+				}
+			}
+		}
+		return found
+	})
+}
+
+func TestDyingThreadsLoseNoCPUTime(t *testing.T) {
+	e := openEvents(t, EventOptions{})
+	h := startHelper(t, "threads", "1000")
+	h.line()
+	h.next()
+	h.line()
+	h.next()
+	use := h.wait().SysUsage().(*syscall.Rusage)
+	want := time.Duration(use.Utime.Nano() + use.Stime.Nano())
+	x := awaitExit(t, e, h.pid)
+	if r := float64(x.P.CPUNanos) / float64(want); r < 0.99 || r > 1.01 {
+		t.Errorf("CPU %v, wait4 says %v: ratio %.4f", time.Duration(x.P.CPUNanos), want, r)
+	}
+	if peak := uint64(use.Maxrss) << 10; x.P.RSSPeakBytes != peak {
+		t.Errorf("peak RSS %d, wait4 says %d", x.P.RSSPeakBytes, peak)
+	}
+	if x.P.MinorFaults != uint64(use.Minflt) || x.P.MajorFaults != uint64(use.Majflt) {
+		t.Errorf("faults %d and %d, wait4 says %d and %d", x.P.MinorFaults, x.P.MajorFaults, use.Minflt, use.Majflt)
+	}
+}
+
+func TestAnUnreapedProcessIsToldOnce(t *testing.T) {
+	e := openEvents(t, EventOptions{OverdueAge: time.Millisecond})
+	cmd := exec.Command(tinyProgram(t, "zombie", 3))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := cmd.Process.Pid
+	x := awaitExit(t, e, pid)
+	if code, ok := x.Code.Get(); x.CPUFinal || !ok || code != 3 || int(x.P.PPID) != os.Getpid() {
+		t.Errorf("unreaped: %+v", x)
+	}
+	if x.P.CPUNanos == 0 {
+		t.Error("it has no CPU time")
+	}
+	if err := cmd.Wait(); err == nil {
+		t.Fatal("exit status 3 is no error")
+	}
+	// A hundred later processes have been told of: this one would have been, too.
+	program, later := tinyProgram(t, "later", 0), 0
+	for range 100 {
+		if err := exec.Command(program).Run(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	collect(t, e, func(ev *sample.Events) bool {
+		for _, x := range ev.Exits {
+			if int(x.P.ID.PID) == pid && string(x.P.Comm.Bytes()) == "zombie" {
+				t.Errorf("told again: %+v", x)
+			}
+			if string(x.P.Comm.Bytes()) == "later" {
+				later++
+			}
+		}
+		return later == 100
+	})
+	balanced(t, e)
+}
+
+// A ring that is far too small loses records, never the count of them.
+func TestLossIsCounted(t *testing.T) {
+	const n = 3000
+	e := openEvents(t, EventOptions{ringBytes: 64 << 10})
+	h := startHelper(t, "storm", fmt.Sprint(n))
+	h.line()
+	h.next()
+	h.line()
+	var b sample.Balance
+	collect(t, e, func(*sample.Events) bool {
+		var err error
+		if b, err = e.Balance(); err != nil {
+			t.Fatal(err)
+		}
+		return b.Exits.Seen >= n && b.Exits.Seen == b.Exits.Delivered+b.Exits.Lost+b.Exits.Pending && b.Exits.Pending < 10
+	})
+	if b.Exits.Lost == 0 {
+		t.Errorf("nothing was lost: %+v", b)
+	}
+	h.next()
+	h.wait()
+}
+
+// The same storm with the ring as it is, drained when the kernel asks for it.
+func TestAForkStormLosesNothing(t *testing.T) {
+	const n = 10000
+	e := openEvents(t, EventOptions{})
+	h := startHelper(t, "storm", fmt.Sprint(n))
+	h.line()
+	h.next()
+	told, woken := 0, 0
+	var ev sample.Events
+	for deadline := time.After(20 * time.Second); told < n; {
+		select {
+		case <-e.Ready():
+			woken++
+		case <-time.After(time.Second): // a tick
+		case <-deadline:
+			b, err := e.Balance()
+			t.Fatalf("%d of %d processes were told of; balance %+v, %v", told, n, b, err)
+		}
+		if err := e.Drain(&ev); err != nil {
+			t.Fatal(err)
+		}
+		for _, x := range ev.Exits {
+			if int(x.P.PPID) == h.pid {
+				told++
+			}
+		}
+	}
+	if told != n || woken == 0 {
+		t.Errorf("%d of %d processes were told of, in %d wake-ups", told, n, woken)
+	}
+	if b := balanced(t, e); b.Exits.Lost != 0 {
+		t.Errorf("lost: %+v", b)
+	}
+	h.line()
+	h.next()
+	h.wait()
+}
+
+func TestHooksAttachAndDetach(t *testing.T) {
+	e := openEvents(t, EventOptions{Hooks: []string{"oom"}})
+	h := startHelper(t, "pass")
+	h.line()
+	if err := e.Attach("exits"); err != nil {
+		t.Fatal(err)
+	}
+	h.next()
+	h.wait()
+	awaitExit(t, e, h.pid)
+	if err := e.Detach("exits"); err != nil {
+		t.Fatal(err)
+	}
+	before, err := e.Balance()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := exec.Command("/proc/self/exe", "-test.run=^$").Run(); err != nil {
+		t.Fatal(err)
+	}
+	after, err := e.Balance()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if before.Exits.Seen != after.Exits.Seen {
+		t.Errorf("detached, and %d exits were seen", after.Exits.Seen-before.Exits.Seen)
+	}
+	if err := e.Attach("nonsense"); err == nil {
+		t.Error("a hook named nonsense was attached")
+	}
+}
