@@ -200,6 +200,7 @@ struct signal_struct {
 	struct mm_struct *oom_mm;
 	short oom_score_adj;
 };
+struct bpf_local_storage;
 struct task_struct {
 	unsigned int __state;
 	unsigned int flags;
@@ -225,6 +226,7 @@ struct task_struct {
 	const struct cred *real_cred;
 	struct css_set *cgroups;
 	struct task_io_accounting ioac;
+	struct bpf_local_storage *bpf_storage; /* null: no program ever kept anything here */
 	char comm[TASK_COMM_LEN];
 };
 /* Before 6.2: pages counted in the task and not yet in its mm. */

@@ -11,6 +11,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include "scan.h"
+#include "events_state.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -52,6 +53,24 @@ struct {
 	__type(value, struct process_record);
 } records SEC(".maps");
 
+/* add_events adds what events counted. Most tasks have nothing stored; of the
+ * others, one that can't be found by its PID is not known. */
+static __always_inline void add_events(struct process_record *r, struct task_struct *t)
+{
+	struct task_struct *found;
+
+	if (t->bpf_storage) {
+		found = bpf_task_from_pid(t->pid);
+		if (!found)
+			return;
+		fill_events(r, found);
+		bpf_task_release(found);
+	}
+	if (t->flags & PF_EXITING)
+		fill_spill(r, (u64)t->signal);
+	r->flags |= REC_EVENTS;
+}
+
 /* fill writes the record of the leader at addr into a slot; 1 if there is one. It
  * is global so that the verifier looks at it once, not once per way to reach it. */
 __attribute__((noinline)) int fill(u64 addr, u32 slot, u32 exact)
@@ -66,6 +85,8 @@ __attribute__((noinline)) int fill(u64 addr, u32 slot, u32 exact)
 	if (!r)
 		return 0;
 	fill_process(r, t, addr, pid, exact);
+	if (with_events)
+		add_events(r, t);
 	return 1;
 }
 

@@ -20,6 +20,7 @@ enum {
 	REC_THREADS_MORE = 1 << 6, /* more threads than one run may walk */
 	REC_CGROUP = 1 << 7,	/* cgroup_id means something */
 	REC_NSPID = 1 << 8,
+	REC_EVENTS = 1 << 9,	/* what events count means something */
 };
 
 struct process_record {
@@ -61,7 +62,7 @@ struct process_record {
 	u64 read_bytes;
 	u64 write_bytes;
 
-	u64 net_received;
+	u64 net_received; /* counted by event programs, where they run */
 	u64 net_sent;
 	u64 fd_opened;
 	u64 fd_closed;

@@ -571,6 +571,38 @@ static __always_inline void fill_process(struct process_record *r, struct task_s
 	fill_memory(r, k, exact);
 }
 
+/* Events. */
+
+/* Whether the maps are those of the event programs. */
+const volatile u32 with_events = 0;
+
+/* fill_events adds what event programs counted. The task is needed as the kernel
+ * hands it out, not as an address. */
+static __always_inline void fill_events(struct process_record *r, struct task_struct *leader)
+{
+	struct task_state *state = bpf_task_storage_get(&task_states, leader, 0, 0);
+
+	if (!state)
+		return;
+	r->net_received = state->n.net_received;
+	r->net_sent = state->n.net_sent;
+	r->fd_opened = state->n.fd_opened;
+	r->fd_closed = state->n.fd_closed;
+}
+
+/* fill_spill adds what is counted of a process whose leader has ended. */
+static __always_inline void fill_spill(struct process_record *r, u64 signal)
+{
+	struct task_counters *n = bpf_map_lookup_elem(&task_spill, &signal);
+
+	if (!n)
+		return;
+	r->net_received += n->net_received;
+	r->net_sent += n->net_sent;
+	r->fd_opened += n->fd_opened;
+	r->fd_closed += n->fd_closed;
+}
+
 /* Learning. */
 
 struct {

@@ -8,6 +8,7 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include "scan.h"
+#include "events_state.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -69,7 +70,14 @@ int scan_tasks(struct bpf_iter__task *ctx)
 	if (!fill((u64)BPF_CORE_READ(t, group_leader)))
 		return 0;
 	r = bpf_map_lookup_elem(&scratch, &zero);
-	if (r)
-		bpf_seq_write(ctx->meta->seq, r, sizeof(*r));
+	if (!r)
+		return 0;
+	if (with_events) {
+		fill_events(r, t);
+		if (t->flags & PF_EXITING)
+			fill_spill(r, (u64)t->signal);
+		r->flags |= REC_EVENTS;
+	}
+	bpf_seq_write(ctx->meta->seq, r, sizeof(*r));
 	return 0;
 }

@@ -196,6 +196,12 @@ func (env *environment) hasMember(structName, member string) bool {
 	return false
 }
 
+// Where the kernel tells its types, and its lockdown.
+const (
+	kernelBTF    = "/sys/kernel/btf/vmlinux"
+	lockdownFile = "/sys/kernel/security/lockdown"
+)
+
 // Capabilities of a process (include/uapi/linux/capability.h).
 const (
 	capSysAdmin = 21
@@ -203,13 +209,10 @@ const (
 	capBPF      = 39
 )
 
-// kernelBTF is where the kernel tells its types.
-const kernelBTF = "/sys/kernel/btf/vmlinux"
-
 // checkPrivileges names what is missing before the kernel answers with a bare
 // EPERM, which says nothing.
 func checkPrivileges() error {
-	if err := probeBTF(); err != nil {
+	if _, err := os.Stat(kernelBTF); err != nil {
 		return &UnsupportedError{Missing: "the kernel tells no types (CONFIG_DEBUG_INFO_BTF)", Err: err}
 	}
 	effective, err := effectiveCapabilities()

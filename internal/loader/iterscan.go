@@ -23,7 +23,7 @@ type iterScan struct {
 	exact   bool // what the program was told
 }
 
-func openIterScan(env *environment) (*iterScan, error) {
+func openIterScan(opts Options, env *environment) (*iterScan, error) {
 	spec, err := loadScanIter()
 	if err != nil {
 		return nil, fmt.Errorf("read the task iterator's object: %w", err)
@@ -32,7 +32,7 @@ func openIterScan(env *environment) (*iterScan, error) {
 		return nil, err
 	}
 	s := &iterScan{buffer: make([]byte, iterBytes)}
-	if s.loaded, err = load(spec, env, &s.objects); err != nil {
+	if s.loaded, err = load(spec, opts, env, &s.objects); err != nil {
 		return nil, fmt.Errorf("load the task iterator: %w", err)
 	}
 	if err := s.prepare(); err != nil {

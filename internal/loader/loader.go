@@ -27,6 +27,9 @@ const (
 // Options say how to open the reader. The zero value is right for an agent.
 type Options struct {
 	Scan Scan
+	// Events are where the counts of bytes and descriptors come from that only
+	// events tell; nil: they stay unknown. They are to be closed after the reader.
+	Events *Events
 	// ChunkProcesses is how many processes one run of the syscall scan reads, 0
 	// for the most that fit. Tests make it small.
 	ChunkProcesses int
@@ -89,7 +92,7 @@ func Open(opts Options) (*Reader, error) {
 		alone:   s.name() == ScanSyscall && env.nsLevel == 0,
 		want:    map[int32]bool{},
 	}
-	r.caps = env.capabilities()
+	r.caps = env.capabilities(opts.Events)
 	r.decoder = recordDecoder{pageBytes: uint64(os.Getpagesize()), bootOffset: env.bootOffset, known: r.caps.Set()}
 	r.emit = r.add
 	// One run before anybody drops capabilities, and proof that it works.
@@ -121,7 +124,7 @@ func openScanner(opts Options, env *environment) (scanner, error) {
 	case ScanSyscall:
 		return openSyscallScan(opts, env)
 	case ScanIter:
-		return openIterScan(env)
+		return openIterScan(opts, env)
 	case ScanAuto:
 	default:
 		return nil, fmt.Errorf("open the scan: no scan is named %q", opts.Scan)
@@ -130,7 +133,7 @@ func openScanner(opts Options, env *environment) (scanner, error) {
 	if err == nil {
 		return s, nil
 	}
-	i, iterErr := openIterScan(env)
+	i, iterErr := openIterScan(opts, env)
 	if iterErr == nil {
 		return i, nil
 	}

@@ -39,7 +39,6 @@ func Probe() []Feature {
 	add("task iterator", tryScan(ScanIter))
 	add("task storage", plain(features.HaveMapType(ebpf.TaskStorage), "no counts by process (needs 5.11)"))
 	add("ring buffer", plain(features.HaveMapType(ebpf.RingBuf), "no events (needs 5.8)"))
-	add("fentry programs", plain(probeFentry(), "no hooks on kernel functions: the ways around them cost more (CONFIG_FUNCTION_TRACER, CONFIG_DYNAMIC_FTRACE_WITH_DIRECT_CALLS)"))
 	return fs
 }
 
@@ -110,12 +109,6 @@ func tryScan(scan Scan) error {
 		return err
 	}
 	return r.Close()
-}
-
-// probeFentry loads, and does not attach, a program on a function that every
-// kernel has.
-func probeFentry() error {
-	return features.HaveProgramType(ebpf.Tracing)
 }
 
 // ObjectHash is the SHA-256 of the BPF objects that this program carries.

@@ -19,6 +19,7 @@ const (
 	recThreadsMore
 	recCgroup
 	recNSPID
+	recEvents
 )
 
 // Task states (include/linux/sched.h).
@@ -38,6 +39,7 @@ var (
 		sample.CPUUser, sample.CPUSystem, sample.RunDelay, sample.DiskRead, sample.DiskWritten,
 		sample.IORead, sample.IOWritten)
 	fieldsOfFiles  = sample.SetOf(sample.FDTable, sample.FDOpen)
+	fieldsOfEvents = sample.SetOf(sample.NetReceived, sample.NetSent, sample.FDOpened, sample.FDClosed)
 	fieldsOfMemory = sample.RSS | sample.SetOf(sample.RSSPeak, sample.Swap, sample.Virtual)
 )
 
@@ -80,6 +82,13 @@ func (d *recordDecoder) decode(r *scanProcessRecord, p *sample.Process) {
 	}
 	d.decodeFiles(r, p)
 	d.decodeMemory(r, p)
+	if r.Flags&recEvents != 0 {
+		p.NetReceivedBytes = r.NetReceived
+		p.NetSentBytes = r.NetSent
+		p.FDOpened = r.FdOpened
+		p.FDClosed = r.FdClosed
+		p.Known |= fieldsOfEvents
+	}
 	p.Known &= d.known
 }
 

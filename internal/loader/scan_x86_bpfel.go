@@ -76,6 +76,8 @@ type scanScanArgs struct {
 const (
 	scanMapCpuProbe   = "cpu_probe"
 	scanMapRecords    = "records"
+	scanMapTaskSpill  = "task_spill"
+	scanMapTaskStates = "task_states"
 	scanMapWork       = "work"
 	scanProgLearn     = "learn"
 	scanProgScan      = "scan"
@@ -85,6 +87,7 @@ const (
 	scanVarNrCpus     = "nr_cpus"
 	scanVarNsLevel    = "ns_level"
 	scanVarNsSelf     = "ns_self"
+	scanVarWithEvents = "with_events"
 )
 
 // loadScan returns the embedded CollectionSpec for scan.
@@ -137,9 +140,11 @@ type scanProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type scanMapSpecs struct {
-	CpuProbe *ebpf.MapSpec `ebpf:"cpu_probe"`
-	Records  *ebpf.MapSpec `ebpf:"records"`
-	Work     *ebpf.MapSpec `ebpf:"work"`
+	CpuProbe   *ebpf.MapSpec `ebpf:"cpu_probe"`
+	Records    *ebpf.MapSpec `ebpf:"records"`
+	TaskSpill  *ebpf.MapSpec `ebpf:"task_spill"`
+	TaskStates *ebpf.MapSpec `ebpf:"task_states"`
+	Work       *ebpf.MapSpec `ebpf:"work"`
 }
 
 // scanVariableSpecs contains global variables before they are loaded into the kernel.
@@ -152,6 +157,7 @@ type scanVariableSpecs struct {
 	NrCpus     *ebpf.VariableSpec `ebpf:"nr_cpus"`
 	NsLevel    *ebpf.VariableSpec `ebpf:"ns_level"`
 	NsSelf     *ebpf.VariableSpec `ebpf:"ns_self"`
+	WithEvents *ebpf.VariableSpec `ebpf:"with_events"`
 }
 
 // scanObjects contains all objects after they have been loaded into the kernel.
@@ -174,15 +180,19 @@ func (o *scanObjects) Close() error {
 //
 // It can be passed to loadScanObjects or ebpf.CollectionSpec.LoadAndAssign.
 type scanMaps struct {
-	CpuProbe *ebpf.Map `ebpf:"cpu_probe"`
-	Records  *ebpf.Map `ebpf:"records"`
-	Work     *ebpf.Map `ebpf:"work"`
+	CpuProbe   *ebpf.Map `ebpf:"cpu_probe"`
+	Records    *ebpf.Map `ebpf:"records"`
+	TaskSpill  *ebpf.Map `ebpf:"task_spill"`
+	TaskStates *ebpf.Map `ebpf:"task_states"`
+	Work       *ebpf.Map `ebpf:"work"`
 }
 
 func (m *scanMaps) Close() error {
 	return _ScanClose(
 		m.CpuProbe,
 		m.Records,
+		m.TaskSpill,
+		m.TaskStates,
 		m.Work,
 	)
 }
@@ -197,6 +207,7 @@ type scanVariables struct {
 	NrCpus     *ebpf.Variable `ebpf:"nr_cpus"`
 	NsLevel    *ebpf.Variable `ebpf:"ns_level"`
 	NsSelf     *ebpf.Variable `ebpf:"ns_self"`
+	WithEvents *ebpf.Variable `ebpf:"with_events"`
 }
 
 // scanPrograms contains all programs after they have been loaded into the kernel.

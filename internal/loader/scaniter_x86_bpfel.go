@@ -18,6 +18,8 @@ import (
 const (
 	scanIterMapCpuProbe   = "cpu_probe"
 	scanIterMapScratch    = "scratch"
+	scanIterMapTaskSpill  = "task_spill"
+	scanIterMapTaskStates = "task_states"
 	scanIterMapWork       = "work"
 	scanIterProgLearn     = "learn"
 	scanIterProgScanTasks = "scan_tasks"
@@ -28,6 +30,7 @@ const (
 	scanIterVarNrCpus     = "nr_cpus"
 	scanIterVarNsLevel    = "ns_level"
 	scanIterVarNsSelf     = "ns_self"
+	scanIterVarWithEvents = "with_events"
 )
 
 // loadScanIter returns the embedded CollectionSpec for scanIter.
@@ -80,9 +83,11 @@ type scanIterProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type scanIterMapSpecs struct {
-	CpuProbe *ebpf.MapSpec `ebpf:"cpu_probe"`
-	Scratch  *ebpf.MapSpec `ebpf:"scratch"`
-	Work     *ebpf.MapSpec `ebpf:"work"`
+	CpuProbe   *ebpf.MapSpec `ebpf:"cpu_probe"`
+	Scratch    *ebpf.MapSpec `ebpf:"scratch"`
+	TaskSpill  *ebpf.MapSpec `ebpf:"task_spill"`
+	TaskStates *ebpf.MapSpec `ebpf:"task_states"`
+	Work       *ebpf.MapSpec `ebpf:"work"`
 }
 
 // scanIterVariableSpecs contains global variables before they are loaded into the kernel.
@@ -96,6 +101,7 @@ type scanIterVariableSpecs struct {
 	NrCpus     *ebpf.VariableSpec `ebpf:"nr_cpus"`
 	NsLevel    *ebpf.VariableSpec `ebpf:"ns_level"`
 	NsSelf     *ebpf.VariableSpec `ebpf:"ns_self"`
+	WithEvents *ebpf.VariableSpec `ebpf:"with_events"`
 }
 
 // scanIterObjects contains all objects after they have been loaded into the kernel.
@@ -118,15 +124,19 @@ func (o *scanIterObjects) Close() error {
 //
 // It can be passed to loadScanIterObjects or ebpf.CollectionSpec.LoadAndAssign.
 type scanIterMaps struct {
-	CpuProbe *ebpf.Map `ebpf:"cpu_probe"`
-	Scratch  *ebpf.Map `ebpf:"scratch"`
-	Work     *ebpf.Map `ebpf:"work"`
+	CpuProbe   *ebpf.Map `ebpf:"cpu_probe"`
+	Scratch    *ebpf.Map `ebpf:"scratch"`
+	TaskSpill  *ebpf.Map `ebpf:"task_spill"`
+	TaskStates *ebpf.Map `ebpf:"task_states"`
+	Work       *ebpf.Map `ebpf:"work"`
 }
 
 func (m *scanIterMaps) Close() error {
 	return _ScanIterClose(
 		m.CpuProbe,
 		m.Scratch,
+		m.TaskSpill,
+		m.TaskStates,
 		m.Work,
 	)
 }
@@ -142,6 +152,7 @@ type scanIterVariables struct {
 	NrCpus     *ebpf.Variable `ebpf:"nr_cpus"`
 	NsLevel    *ebpf.Variable `ebpf:"ns_level"`
 	NsSelf     *ebpf.Variable `ebpf:"ns_self"`
+	WithEvents *ebpf.Variable `ebpf:"with_events"`
 }
 
 // scanIterPrograms contains all programs after they have been loaded into the kernel.

@@ -48,7 +48,7 @@ func openSyscallScan(opts Options, env *environment) (*syscallScan, error) {
 		}
 	}
 	s := &syscallScan{}
-	if s.loaded, err = load(spec, env, &s.objects); err != nil {
+	if s.loaded, err = load(spec, opts, env, &s.objects); err != nil {
 		return nil, fmt.Errorf("load the syscall scan: %w", err)
 	}
 	if err := s.prepare(opts); err != nil {
@@ -77,8 +77,15 @@ func (s *syscallScan) prepare(opts Options) error {
 }
 
 // load loads what objects names. The collection that it returns holds the rest.
-func load(spec *ebpf.CollectionSpec, env *environment, objects any) (*ebpf.Collection, error) {
-	c, err := ebpf.NewCollectionWithOptions(spec, *env.options())
+func load(spec *ebpf.CollectionSpec, opts Options, env *environment, objects any) (*ebpf.Collection, error) {
+	o := env.options()
+	if opts.Events != nil {
+		o.MapReplacements = opts.Events.states()
+		if err := spec.Variables[scanVarWithEvents].Set(uint32(1)); err != nil {
+			return nil, fmt.Errorf("join the events: %w", err)
+		}
+	}
+	c, err := ebpf.NewCollectionWithOptions(spec, *o)
 	if err != nil {
 		return nil, refused(err)
 	}
