@@ -93,7 +93,7 @@ func diagnose(choice source.Choice) (*diagnosis, error) {
 		return nil, err
 	}
 	for _, f := range loader.Probe() {
-		d.Privileges = append(d.Privileges, finding{f.Name, f.Err == nil, why(f.Err)})
+		d.Privileges = append(d.Privileges, finding(f))
 	}
 	if err := d.examineSource(choice); err != nil {
 		return nil, err

@@ -23,6 +23,8 @@ func TestReader(t *testing.T, open Open, hidden ...int32) {
 		{"Still", testStill},
 		{"Bracketed", testBracketed},
 		{"Descriptors", testDescriptors},
+		{"Torture", testTorture},
+		{"Cloexec", testCloexec},
 		{"SparseTable", testSparseTable},
 		{"ThreadTables", testThreadTables},
 		{"SharedTables", testSharedTables},
