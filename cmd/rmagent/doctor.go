@@ -103,7 +103,7 @@ func diagnose(choice source.Choice) (*diagnosis, error) {
 }
 
 func (d *diagnosis) examineSource(choice source.Choice) error {
-	s, err := source.Open(choice)
+	s, err := source.Open(choice, nil)
 	if err != nil {
 		d.Why = why(err)
 		return nil

@@ -9,6 +9,7 @@ import (
 
 	"rmagent/internal/config"
 	"rmagent/internal/hostfs"
+	"rmagent/internal/loader"
 	"rmagent/internal/sample"
 	"rmagent/internal/source"
 )
@@ -24,15 +25,16 @@ type parts struct {
 	closers []io.Closer // in the order of opening
 }
 
-// open opens all parts, or none. It logs once what this machine can't tell.
-func open(l *config.Loaded, log *zap.Logger) (_ *parts, err error) {
+// open opens all parts, or none. It logs once what this machine can't tell. events
+// may be nil, and stay the caller's.
+func open(l *config.Loaded, events *loader.Events, log *zap.Logger) (_ *parts, err error) {
 	p := &parts{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.close())
 		}
 	}()
-	if p.source, err = source.Open(source.Choice(l.Source)); err != nil {
+	if p.source, err = source.Open(source.Choice(l.Source), events); err != nil {
 		return nil, err
 	}
 	p.closers = append(p.closers, p.source)

@@ -18,6 +18,7 @@ import (
 	"rmagent/internal/policy"
 	"rmagent/internal/report"
 	"rmagent/internal/sink"
+	"rmagent/internal/source"
 	"rmagent/record"
 )
 
@@ -113,8 +114,11 @@ func (a *agent) open(f engine.Filter) (*engine.Options, error) {
 	for _, note := range l.Notes {
 		log.Warn("config_note", zap.String("note", note))
 	}
+	if err := a.openEvents(); err != nil {
+		return nil, err
+	}
 	var err error
-	if a.parts, err = open(l, log); err != nil {
+	if a.parts, err = open(l, a.events, log); err != nil {
 		return nil, err
 	}
 	if err := a.openJSONL(); err != nil {
@@ -140,9 +144,6 @@ func (a *agent) open(f engine.Filter) (*engine.Options, error) {
 			return nil, err
 		}
 	}
-	if err := a.openEvents(); err != nil {
-		return nil, err
-	}
 	if a.events != nil {
 		o.Events = a.events
 	}
@@ -163,22 +164,22 @@ func (a *agent) openJSONL() error {
 	return err
 }
 
-// openEvents attaches the hooks where the source is eBPF. Without them ends are
-// inferred, which is said once.
+// openEvents attaches the hooks, unless procfs is asked for. Without them ends are
+// inferred. Hooks that were asked for by name must attach; of those that are on by
+// default the rest is good enough, and what is lost is said once.
 func (a *agent) openEvents() error {
-	if a.parts.source.Name != record.SourceEBPF {
-		return nil
-	}
 	names, custom := a.loaded.HookNames()
-	if custom && len(names) == 0 {
+	if a.loaded.Source == string(source.Procfs) || custom && len(names) == 0 {
 		return nil
 	}
 	events, err := loader.OpenEvents(loader.EventOptions{Hooks: names})
 	if err != nil {
-		if a.loaded.Source == "ebpf" || custom {
+		if custom || a.loaded.Source == string(source.EBPF) {
 			return err
 		}
-		a.log.Logger().Warn("events_unavailable", zap.Error(err))
+		if !errors.Is(err, loader.ErrUnsupported) { // else the source says the same
+			a.log.Logger().Warn("events_unavailable", zap.Error(err))
+		}
 		return nil
 	}
 	a.events = events
@@ -230,11 +231,11 @@ func (a *agent) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
 	var errs []error
-	if a.events != nil {
-		errs = append(errs, a.events.Close())
-	}
 	if a.parts != nil {
 		errs = append(errs, a.parts.close())
+	}
+	if a.events != nil {
+		errs = append(errs, a.events.Close())
 	}
 	if a.jsonl != nil {
 		if err := a.jsonl.Close(ctx); err != nil && !errors.Is(err, sink.ErrReaderGone) {

@@ -43,7 +43,7 @@ func snapshot(c *cli.Context) error {
 		return err
 	}
 	defer log.Close(c.Context)
-	p, err := open(l, log.Logger())
+	p, err := open(l, nil, log.Logger())
 	if err != nil {
 		return err
 	}

@@ -31,15 +31,17 @@ type Source struct {
 }
 
 // Open opens the source of choice. Auto takes eBPF where it loads, completes it
-// from procfs, and else is procfs, with Lost saying why.
-func Open(choice Choice) (*Source, error) {
+// from procfs, and else is procfs, with Lost saying why. Readings count what
+// events tell, if there are events; they stay the caller's, to close after the
+// source.
+func Open(choice Choice, events *loader.Events) (*Source, error) {
 	switch choice {
 	case Procfs:
 		return openProcfs()
 	case EBPF:
-		return openEBPF()
+		return openEBPF(events)
 	case Auto:
-		return openAuto()
+		return openAuto(events)
 	}
 	return nil, fmt.Errorf("open the source: there is no %q, only auto, ebpf and procfs", choice)
 }
@@ -52,8 +54,8 @@ func openProcfs() (*Source, error) {
 	return &Source{Reader: r, Name: record.SourceProcfs, Detail: "procfs"}, nil
 }
 
-func openEBPF() (*Source, error) {
-	r, err := loader.Open(loader.Options{})
+func openEBPF(events *loader.Events) (*Source, error) {
+	r, err := loader.Open(loader.Options{Events: events})
 	if err != nil {
 		return nil, err
 	}
@@ -61,8 +63,8 @@ func openEBPF() (*Source, error) {
 	return &Source{Reader: r, Name: record.SourceEBPF, Detail: details[r.Scan()]}, nil
 }
 
-func openAuto() (*Source, error) {
-	s, ebpfErr := openEBPF()
+func openAuto(events *loader.Events) (*Source, error) {
+	s, ebpfErr := openEBPF(events)
 	p, procErr := openProcfs()
 	switch {
 	case ebpfErr != nil && procErr != nil:
