@@ -11,6 +11,8 @@ guest-kernels: $(GUEST_KERNELS:%=.cache/kernels/vmlinuz-%)
 
 .cache/kernels/vmlinuz-%:
 	@scripts/guest-kernel $* $@
+# The tests of the guests themselves want a kernel before the host's tests begin.
+test: guest-kernels
 .PRECIOUS: .cache/kernels/vmlinuz-%
 
 guest-tools:

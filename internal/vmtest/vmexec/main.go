@@ -22,7 +22,7 @@ import (
 const (
 	statusFailed = 1 // what go test expects of a test that fails
 	statusUsage  = 2
-	consoleLines = 40
+	consoleLines = 200
 	moduleInside = "/src" // where the module's root would be in the guest
 )
 
