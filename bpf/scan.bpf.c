@@ -23,25 +23,8 @@ extern void bpf_rcu_read_unlock(void) __ksym;
 
 /* A cast pointer is loaded from directly: the JIT makes each load fault-safe, at a
  * tenth of the cost of a bpf_probe_read_kernel call. */
-#define CAST(type, addr) ((type *)bpf_rdonly_cast((void *)(addr), bpf_core_type_id_kernel(type)))
-#define as_task(addr) CAST(struct task_struct, addr)
-#define as_signal(addr) CAST(struct signal_struct, addr)
-#define as_files(addr) CAST(struct files_struct, addr)
-#define as_list(addr) CAST(struct list_head, addr)
-#define as_upid(addr) CAST(struct upid, addr)
-#define as_css(addr) CAST(struct cgroup_subsys_state, addr)
-#define READ(p, field) ((p)->field)
-/* struct rlimit is two words: this reads memory that has no type of its own. */
-#define as_words(addr) CAST(struct rlimit, addr)
-
-#define NUMBER(k, pointer) as_number(k, pointer)
-
-static __always_inline struct cgroup_subsys_state *subsys_at(struct css_set *set, u64 i)
-{
-	u64 at = (u64)set + bpf_core_field_offset(struct css_set, subsys) + i * 8;
-
-	return as_css(READ(as_words(at), rlim_cur));
-}
+#define CAST(type, address) ((type *)bpf_rdonly_cast((void *)(address), bpf_core_type_id_kernel(type)))
+#define AT(type, address, field) ((u64)CAST(type, address)->field)
 
 #include "scan_body.h"
 
@@ -75,16 +58,17 @@ static __always_inline void add_events(struct process_record *r, struct task_str
  * is global so that the verifier looks at it once, not once per way to reach it. */
 __attribute__((noinline)) int fill(u64 addr, u32 slot, u32 exact)
 {
-	struct task_struct *t = as_task(addr);
-	struct process_record *r;
-	u32 pid = visible(t);
+	struct task_struct *t = CAST(struct task_struct, addr);
+	struct process_record *r = bpf_map_lookup_elem(&records, &slot);
+	struct work *k = get_work();
+	u32 pid;
 
+	if (!r || !k)
+		return 0;
+	pid = visible(k, t);
 	if (!pid)
 		return 0;
-	r = bpf_map_lookup_elem(&records, &slot);
-	if (!r)
-		return 0;
-	fill_process(r, t, addr, pid, exact);
+	fill_process(r, k, t, pid, exact);
 	if (with_events)
 		add_events(r, t);
 	return 1;
@@ -110,7 +94,7 @@ struct list_walk {
 
 static __always_inline u64 next_leader(struct work *k, struct task_struct *t)
 {
-	return NUMBER(k, t->tasks.next) - bpf_core_field_offset(struct task_struct, tasks);
+	return as_number(k, t->tasks.next) - bpf_core_field_offset(struct task_struct, tasks);
 }
 
 static long visit(u32 i, struct list_walk *w)
@@ -120,7 +104,7 @@ static long visit(u32 i, struct list_walk *w)
 
 	if (!k || w->count >= w->max || k->weight > MAX_WEIGHT)
 		return 1;
-	t = as_task(w->at);
+	t = CAST(struct task_struct, w->at);
 	if (t->pid == 0) { /* the list's head is the idle task */
 		w->done = 1;
 		return 1;
@@ -140,13 +124,13 @@ static long visit(u32 i, struct list_walk *w)
  * (fs/exec.c, de_thread), and its own ->tasks is stale. */
 static __always_inline u64 place(struct work *k, struct scan_args *args, struct task_struct *found)
 {
-	u64 task = NUMBER(k, found);
+	u64 task = as_number(k, found);
 
 	if (!args->after) /* kthreadd's parent is the idle task, the head of the list */
-		task = NUMBER(k, found->real_parent);
+		task = as_number(k, found->real_parent);
 	else if (task != args->after_task || found->start_boottime != args->after_start)
 		return 0;
-	return next_leader(k, as_task(task));
+	return next_leader(k, CAST(struct task_struct, task));
 }
 
 SEC("syscall")
@@ -169,7 +153,7 @@ int scan(struct scan_args *args)
 	if (args->only) {
 		args->lost_place = 0;
 		if (from->pid == from->tgid)
-			args->count = fill(NUMBER(k, from), 0, args->exact);
+			args->count = fill(as_number(k, from), 0, args->exact);
 	} else {
 		w.at = place(k, args, from);
 		if (w.at) {

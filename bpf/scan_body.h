@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: (MIT OR GPL-2.0-only) */
 /*
- * How one process becomes one record. Both scans include this: they reach kernel
- * memory by READ(pointer, field), which each defines for what its kernels allow,
- * and NUMBER(pointer) is the address as a plain number.
+ * How one process becomes one record, beginning with its leader's task_struct. What
+ * hangs on that by typed pointers is loaded directly. What is only known by its
+ * address (other threads, array elements, per-CPU memory) is read by AT(type,
+ * address, field), which each scan defines for what its kernels allow.
  *
  * Nothing here takes a lock. The caller holds RCU, which keeps tasks, signal
  * structs, descriptor tables that are replaced, credentials and PIDs readable.
@@ -37,7 +38,6 @@ u64 cpu_offset[MAX_CPUS];  /* what the kernel adds to a per-CPU address for each
 
 /* What is summed over a process's threads. */
 struct thread_walk {
-	u64 signal;
 	u64 head;	/* address of signal->thread_head */
 	u64 at;		/* address of the next thread's thread_node */
 	u64 cpu_ns, utime_ns, stime_ns, run_delay_ns;
@@ -156,33 +156,55 @@ __attribute__((noinline)) long count_large(u64 open_fds, u32 max)
 	return k->table.failed ? -1 : (long)k->table.count;
 }
 
-/* count_table counts one table, or -1 where its owner let go of it meanwhile. */
-static __always_inline long count_table(struct work *k, u64 owner, u64 files)
+/* struct rlimit is two words: it reads memory that has no type of its own. */
+static __always_inline long count_bits(u64 open_fds, u32 max)
 {
-	struct task_struct *t = as_task(owner);
-	struct files_struct *f = as_files(files);
+	if (max == 64) /* the table that every process begins with */
+		return popcount(AT(struct rlimit, open_fds, rlim_cur));
+	return count_large(open_fds, max);
+}
+
+/* count_own counts the leader's table, or returns -1 where it let go of it
+ * meanwhile. */
+static __always_inline long count_own(struct work *k, struct task_struct *leader)
+{
+	struct files_struct *files = leader->files;
+	u64 address = as_number(k, files);
 	long n = -1;
 
 #pragma unroll
 	for (int i = 0; i < 2; i++) {
-		struct fdtable *fdt = READ(f, fdt);
-		u64 fdt_addr = (u64)fdt;
-		u64 open_fds = NUMBER(k, READ(fdt, open_fds));
-		u32 max = READ(fdt, max_fds);
+		struct fdtable *fdt = files->fdt;
+		u64 before = as_number(k, fdt);
 
-		if (max == 64) /* the table that every process begins with */
-			n = popcount(READ(as_words(open_fds), rlim_cur));
-		else
-			n = count_large(open_fds, max);
-		if ((u64)READ(t, files) != files)
+		n = count_bits(as_number(k, fdt->open_fds), fdt->max_fds);
+		if (as_number(k, leader->files) != address)
 			return -1;
-		if ((u64)READ(f, fdt) == fdt_addr)
+		if (as_number(k, files->fdt) == before)
 			break;
 	}
 	return n;
 }
 
-static __always_inline void fill_files(struct process_record *r, struct work *k)
+/* count_other does so for the table of any thread. */
+static __always_inline long count_other(struct work *k, u64 owner, u64 files)
+{
+	long n = -1;
+
+#pragma unroll
+	for (int i = 0; i < 2; i++) {
+		u64 fdt = AT(struct files_struct, files, fdt);
+
+		n = count_bits(as_number(k, (void *)AT(struct fdtable, fdt, open_fds)), AT(struct fdtable, fdt, max_fds));
+		if (AT(struct task_struct, owner, files) != files)
+			return -1;
+		if (AT(struct files_struct, files, fdt) == fdt)
+			break;
+	}
+	return n;
+}
+
+static __always_inline void fill_files(struct process_record *r, struct work *k, struct task_struct *leader, u64 address)
 {
 	struct thread_walk *w = &k->threads;
 
@@ -193,7 +215,7 @@ static __always_inline void fill_files(struct process_record *r, struct work *k)
 		if (!w->files[i])
 			break;
 		r->files[i] = w->files[i];
-		n = count_table(k, w->owners[i], w->files[i]);
+		n = i == 0 && w->owners[i] == address ? count_own(k, leader) : count_other(k, w->owners[i], w->files[i]);
 		if (n < 0) {
 			r->flags |= REC_FD_TORN;
 			break;
@@ -224,42 +246,50 @@ static __always_inline void add_table(struct thread_walk *w, u64 task, u64 files
 	w->more_tables = 1;
 }
 
-static __always_inline void add_task(struct thread_walk *w, struct task_struct *t, u64 addr)
-{
-	struct task_struct___before62 *old = (void *)t;
+/* ADD_TASK adds a thread whose fields GET reads. */
+#define ADD_TASK(w, GET, t, address) \
+	do { \
+		(w)->cpu_ns += GET(t, se.sum_exec_runtime); \
+		(w)->utime_ns += GET(t, utime); \
+		(w)->stime_ns += GET(t, stime); \
+		if (bpf_core_field_exists(struct task_struct, sched_info.run_delay)) \
+			(w)->run_delay_ns += GET(t, sched_info.run_delay); \
+		(w)->minor_faults += GET(t, min_flt); \
+		(w)->major_faults += GET(t, maj_flt); \
+		if (bpf_core_field_exists(struct task_struct, ioac.rchar)) { \
+			(w)->read_chars += GET(t, ioac.rchar); \
+			(w)->write_chars += GET(t, ioac.wchar); \
+		} \
+		if (bpf_core_field_exists(struct task_struct, ioac.read_bytes)) { \
+			(w)->read_bytes += GET(t, ioac.read_bytes); \
+			(w)->write_bytes += GET(t, ioac.write_bytes); \
+		} \
+		add_table(w, address, (u64)GET(t, files)); \
+		if (!(w)->mm_owner && GET(t, mm)) \
+			(w)->mm_owner = address; \
+		(w)->walked++; \
+	} while (0)
 
-	w->cpu_ns += READ(t, se.sum_exec_runtime);
-	w->utime_ns += READ(t, utime);
-	w->stime_ns += READ(t, stime);
-	if (bpf_core_field_exists(t->sched_info.run_delay))
-		w->run_delay_ns += READ(t, sched_info.run_delay);
-	w->minor_faults += READ(t, min_flt);
-	w->major_faults += READ(t, maj_flt);
-	if (bpf_core_field_exists(t->ioac.rchar)) {
-		w->read_chars += READ(t, ioac.rchar);
-		w->write_chars += READ(t, ioac.wchar);
-	}
-	if (bpf_core_field_exists(t->ioac.read_bytes)) {
-		w->read_bytes += READ(t, ioac.read_bytes);
-		w->write_bytes += READ(t, ioac.write_bytes);
-	}
-	add_table(w, addr, (u64)READ(t, files));
-	if (!w->mm_owner && READ(t, mm))
-		w->mm_owner = addr;
-	if (bpf_core_field_exists(old->rss_stat)) {
+#define GET_OWN(t, field) ((t)->field)
+#define GET_OTHER(t, field) AT(struct task_struct, t, field)
+
+/* Before 6.2, pages that a thread touched may not be in its mm's counters yet. */
+static __always_inline void add_cached_rss(struct thread_walk *w, u64 address)
+{
+	struct task_struct___before62 *t = (void *)address;
+
+	if (!bpf_core_field_exists(t->rss_stat))
+		return;
 #pragma unroll
-		for (int i = 0; i < NR_MM_COUNTERS; i++)
-			w->cached_rss[i] += (s64)BPF_CORE_READ(old, rss_stat.count[i]);
-	}
-	w->walked++;
+	for (int i = 0; i < NR_MM_COUNTERS; i++)
+		w->cached_rss[i] += (s64)BPF_CORE_READ(t, rss_stat.count[i]);
 }
 
 static long add_thread(u32 i, void *ctx)
 {
 	struct work *k = get_work();
 	struct thread_walk *w;
-	struct list_head *node;
-	u64 at, addr;
+	u64 at, t;
 
 	if (!k)
 		return 1;
@@ -267,10 +297,10 @@ static long add_thread(u32 i, void *ctx)
 	at = w->at;
 	if (!at || at == w->head)
 		return 1;
-	addr = at - bpf_core_field_offset(struct task_struct, thread_node);
-	add_task(w, as_task(addr), addr);
-	node = as_list(at);
-	w->at = (u64)READ(node, next);
+	t = at - bpf_core_field_offset(struct task_struct, thread_node);
+	ADD_TASK(w, GET_OTHER, t, t);
+	add_cached_rss(w, t);
+	w->at = AT(struct list_head, at, next);
 	return 0;
 }
 
@@ -278,61 +308,54 @@ static long add_thread(u32 i, void *ctx)
  * that ends moves its numbers from one to the other inside stats_lock
  * (kernel/exit.c, __exit_signal), so an unchanged even sequence means that none
  * was counted twice or not at all. */
-static __always_inline void sum_threads(struct work *k, struct signal_struct *sig, u64 leader)
+static __always_inline void sum_threads(struct work *k, struct signal_struct *sig, struct task_struct *leader, u64 address)
 {
 	struct thread_walk *w = &k->threads;
-	u32 seq = READ(sig, stats_lock.seqcount.seqcount.sequence);
+	u32 seq = sig->stats_lock.seqcount.seqcount.sequence;
 
 	w->whole = 0;
 	if (seq & 1)
 		return;
-	w->cpu_ns = READ(sig, sum_sched_runtime);
-	w->utime_ns = READ(sig, utime);
-	w->stime_ns = READ(sig, stime);
+	w->cpu_ns = sig->sum_sched_runtime;
+	w->utime_ns = sig->utime;
+	w->stime_ns = sig->stime;
 	w->run_delay_ns = 0;
-	w->minor_faults = READ(sig, min_flt);
-	w->major_faults = READ(sig, maj_flt);
+	w->minor_faults = sig->min_flt;
+	w->major_faults = sig->maj_flt;
 	w->read_chars = w->write_chars = w->read_bytes = w->write_bytes = 0;
 	if (bpf_core_field_exists(sig->ioac.rchar)) {
-		w->read_chars = READ(sig, ioac.rchar);
-		w->write_chars = READ(sig, ioac.wchar);
+		w->read_chars = sig->ioac.rchar;
+		w->write_chars = sig->ioac.wchar;
 	}
 	if (bpf_core_field_exists(sig->ioac.read_bytes)) {
-		w->read_bytes = READ(sig, ioac.read_bytes);
-		w->write_bytes = READ(sig, ioac.write_bytes);
+		w->read_bytes = sig->ioac.read_bytes;
+		w->write_bytes = sig->ioac.write_bytes;
 	}
 	__builtin_memset(w->files, 0, sizeof(w->files));
 	__builtin_memset(w->cached_rss, 0, sizeof(w->cached_rss));
 	w->mm_owner = 0;
 	w->walked = w->more_tables = 0;
-	w->at = (u64)READ(sig, thread_head.next);
-	if (w->at == leader + bpf_core_field_offset(struct task_struct, thread_node) && READ(sig, nr_threads) == 1) {
-		add_task(w, as_task(leader), leader);
+	w->at = as_number(k, sig->thread_head.next);
+	if (w->at == address + bpf_core_field_offset(struct task_struct, thread_node) && sig->nr_threads == 1) {
+		ADD_TASK(w, GET_OWN, leader, address);
+		add_cached_rss(w, address);
 	} else {
-		w->head = w->signal + bpf_core_field_offset(struct signal_struct, thread_head);
+		w->head = as_number(k, sig) + bpf_core_field_offset(struct signal_struct, thread_head);
 		bpf_loop(MAX_THREADS, add_thread, 0, 0);
 	}
-	w->whole = READ(sig, stats_lock.seqcount.seqcount.sequence) == seq;
+	w->whole = sig->stats_lock.seqcount.seqcount.sequence == seq;
 }
 
-static long sum_again(u32 i, void *leader)
-{
-	struct work *k = get_work();
-
-	if (!k || k->threads.whole)
-		return 1;
-	sum_threads(k, as_signal(k->threads.signal), *(u64 *)leader);
-	return 0;
-}
-
-static __always_inline void fill_threads(struct process_record *r, struct work *k, struct signal_struct *sig, u64 leader)
+static __always_inline void fill_threads(struct process_record *r, struct work *k, struct signal_struct *sig,
+					 struct task_struct *leader, u64 address)
 {
 	struct thread_walk *w = &k->threads;
 
-	w->signal = (u64)sig;
-	sum_threads(k, sig, leader);
-	if (!w->whole)
-		bpf_loop(ATTEMPTS - 1, sum_again, &leader, 0);
+	for (int i = 0; i < ATTEMPTS; i++) {
+		sum_threads(k, sig, leader, address);
+		if (w->whole)
+			break;
+	}
 	if (!w->whole)
 		r->flags |= REC_CPU_TORN;
 	if (w->walked >= MAX_THREADS)
@@ -364,8 +387,8 @@ __attribute__((noinline)) int add_cpus(u64 counters)
 		s64 file = 0, anon = 0, swap = 0, shmem = 0;
 
 		for (u32 cpu = 0; cpu < nr_cpus; cpu++) {
-			struct rlimit *part = as_words(counters + cpu_offset[cpu & (MAX_CPUS - 1)]);
-			u64 low = READ(part, rlim_cur), high = READ(part, rlim_max);
+			u64 part = counters + cpu_offset[cpu & (MAX_CPUS - 1)];
+			u64 low = AT(struct rlimit, part, rlim_cur), high = AT(struct rlimit, part, rlim_max);
 
 			file += (s32)low;
 			anon += (s32)(low >> 32);
@@ -390,71 +413,91 @@ __attribute__((noinline)) int add_cpus_apart(u64 counter, u32 which)
 
 	if (!k)
 		return 0;
-	for (u32 cpu = 0; cpu < nr_cpus; cpu++)
-		sum += (s32)READ(as_words(counter + cpu_offset[cpu & (MAX_CPUS - 1)]), rlim_cur);
+	for (u32 cpu = 0; cpu < nr_cpus; cpu++) {
+		u64 part = counter + cpu_offset[cpu & (MAX_CPUS - 1)];
+
+		sum += (s32)AT(struct rlimit, part, rlim_cur);
+	}
 	k->rss[which & (NR_MM_COUNTERS - 1)] += sum;
 	return 0;
 }
 
-/* read_percpu_rss: the four percpu_counters of an mm share one per-CPU allocation
+/* The four percpu_counters of an mm share one per-CPU allocation
  * (percpu_counter_init_many, since 6.6: 14ef95be6f55), or are four of their own
  * (6.2 to 6.5). Their addresses say which. */
-static __always_inline void read_percpu_rss(struct work *k, struct mm_struct *mm, bool exact)
+static __always_inline void add_shares(u64 first, u64 second, u64 third, u64 last)
 {
-	u64 first, last;
-
-	k->rss[0] = READ(mm, rss_stat[0].count);
-	k->rss[1] = READ(mm, rss_stat[1].count);
-	k->rss[2] = READ(mm, rss_stat[2].count);
-	k->rss[3] = READ(mm, rss_stat[3].count);
-	if (!exact)
-		return;
-	first = NUMBER(k, READ(mm, rss_stat[0].counters));
-	last = NUMBER(k, READ(mm, rss_stat[3].counters));
 	if (last == first + 3 * sizeof(s32)) {
 		add_cpus(first);
 		return;
 	}
 	add_cpus_apart(first, 0);
-	add_cpus_apart(NUMBER(k, READ(mm, rss_stat[1].counters)), 1);
-	add_cpus_apart(NUMBER(k, READ(mm, rss_stat[2].counters)), 2);
+	add_cpus_apart(second, 1);
+	add_cpus_apart(third, 2);
 	add_cpus_apart(last, 3);
 }
 
 /* Before 6.2 the rest is in the threads (SPLIT_RSS_COUNTING). */
-static __always_inline void read_split_rss(struct work *k, struct mm_struct___before62 *mm)
+static __always_inline void read_split_rss(struct work *k, u64 address)
 {
+	struct mm_struct___before62 *mm = (void *)address;
+
 #pragma unroll
 	for (int i = 0; i < NR_MM_COUNTERS; i++)
 		k->rss[i] = BPF_CORE_READ(mm, rss_stat.count[i].counter) + (s64)k->threads.cached_rss[i];
 }
+
+#define COUNTER(k, GET, mm, i) as_number(k, (void *)GET(mm, rss_stat[i].counters))
+
+/* READ_MM reads an address space whose fields GET reads. */
+#define READ_MM(r, k, GET, mm, address, exact) \
+	do { \
+		if (bpf_core_field_exists(struct mm_struct, rss_stat[0].counters)) { \
+			(k)->rss[0] = GET(mm, rss_stat[0].count); \
+			(k)->rss[1] = GET(mm, rss_stat[1].count); \
+			(k)->rss[2] = GET(mm, rss_stat[2].count); \
+			(k)->rss[3] = GET(mm, rss_stat[3].count); \
+			if (exact) \
+				add_shares(COUNTER(k, GET, mm, 0), COUNTER(k, GET, mm, 1), COUNTER(k, GET, mm, 2), COUNTER(k, GET, mm, 3)); \
+		} else { \
+			read_split_rss(k, address); \
+		} \
+		(r)->virtual_pages = GET(mm, total_vm); \
+		(r)->peak_pages = GET(mm, hiwater_rss); \
+	} while (0)
+
+#define MM_OTHER(mm, field) AT(struct mm_struct, mm, field)
 
 static __always_inline u64 pages(s64 n)
 {
 	return n < 0 ? 0 : n; /* counters of one CPU may run ahead of another's */
 }
 
-static __always_inline void fill_memory(struct process_record *r, struct work *k, bool exact)
+static __always_inline void fill_memory(struct process_record *r, struct work *k, struct task_struct *leader,
+					u64 address, bool exact)
 {
-	struct task_struct *t = as_task(k->threads.mm_owner);
-	struct mm_struct *mm;
-	u64 mm_addr, peak, now;
+	u64 owner = k->threads.mm_owner, mm_address, now;
 
 	/* A kernel thread that works for a process borrows its mm (kthread_use_mm). */
-	if (!k->threads.mm_owner || r->flags & REC_KTHREAD)
+	if (!owner || r->flags & REC_KTHREAD)
 		return;
-	mm = READ(t, mm);
-	mm_addr = (u64)mm;
-	if (!mm_addr)
-		return;
-	if (bpf_core_field_exists(mm->rss_stat[0].counters))
-		read_percpu_rss(k, mm, exact);
-	else
-		read_split_rss(k, (struct mm_struct___before62 *)mm);
-	r->virtual_pages = READ(mm, total_vm);
-	peak = READ(mm, hiwater_rss);
-	if ((u64)READ(t, mm) != mm_addr)
-		return; /* it exited or called exec: no memory to tell of */
+	if (owner == address) {
+		struct mm_struct *mm = leader->mm;
+
+		mm_address = as_number(k, mm);
+		if (!mm_address)
+			return;
+		READ_MM(r, k, GET_OWN, mm, mm_address, exact);
+		if (as_number(k, leader->mm) != mm_address)
+			return; /* it exited or called exec: no memory to tell of */
+	} else {
+		mm_address = AT(struct task_struct, owner, mm);
+		if (!mm_address)
+			return;
+		READ_MM(r, k, MM_OTHER, mm_address, mm_address, exact);
+		if (AT(struct task_struct, owner, mm) != mm_address)
+			return;
+	}
 	r->flags |= REC_MM;
 	r->rss_file_pages = pages(k->rss[MM_FILEPAGES]);
 	r->rss_anon_pages = pages(k->rss[MM_ANONPAGES]);
@@ -462,113 +505,119 @@ static __always_inline void fill_memory(struct process_record *r, struct work *k
 	r->rss_shmem_pages = pages(k->rss[MM_SHMEMPAGES]);
 	/* get_mm_hiwater_rss: the mark is set only when pages are given back. */
 	now = r->rss_file_pages + r->rss_anon_pages + r->rss_shmem_pages;
-	r->peak_pages = peak > now ? peak : now;
+	if (r->peak_pages < now)
+		r->peak_pages = now;
 }
 
 /* Identity. */
 
-static __always_inline struct upid *pid_at(struct pid *pid, u32 level)
+static __always_inline u64 pid_at(struct work *k, struct pid *pid, u32 level)
 {
-	return as_upid((u64)pid + bpf_core_field_offset(struct pid, numbers) +
-		       (u64)level * bpf_core_type_size(struct upid));
+	return as_number(k, pid) + bpf_core_field_offset(struct pid, numbers) +
+	       (u64)level * bpf_core_type_size(struct upid);
 }
 
 /* visible returns a leader's PID in the reader's namespace, 0 if it has none. */
-static __always_inline u32 visible(struct task_struct *t)
+static __always_inline u32 visible(struct work *k, struct task_struct *t)
 {
 	struct pid *pid;
-	struct upid *u;
+	u64 at;
 
 	if (ns_level == 0)
-		return READ(t, tgid);
-	pid = READ(t, thread_pid);
-	if (!pid || READ(pid, level) < ns_level)
+		return t->tgid;
+	pid = t->thread_pid;
+	if (!pid || pid->level < ns_level)
 		return 0;
-	u = pid_at(pid, ns_level);
-	if ((u64)READ(u, ns) != ns_self)
+	at = pid_at(k, pid, ns_level);
+	if (AT(struct upid, at, ns) != ns_self)
 		return 0;
-	return READ(u, nr);
+	return AT(struct upid, at, nr);
 }
 
-static __always_inline void fill_cgroup(struct process_record *r, struct task_struct *t)
+/* cgroup_at returns the address of a controller's cgroup. */
+static __always_inline u64 cgroup_at(struct work *k, struct css_set *set, u64 controller)
 {
-	struct css_set *set = READ(t, cgroups);
-	struct cgroup_subsys_state *css = 0;
-	struct cgroup *cg = 0;
-	struct kernfs_node *kn;
+	u64 at = as_number(k, set) + bpf_core_field_offset(struct css_set, subsys) + controller * sizeof(u64);
+	u64 css = AT(struct rlimit, at, rlim_cur);
+
+	return css ? AT(struct cgroup_subsys_state, css, cgroup) : 0;
+}
+
+static __always_inline void fill_cgroup(struct process_record *r, struct work *k, struct task_struct *t)
+{
+	struct css_set *set = t->cgroups;
+	u64 cgroup = 0, kn;
 
 	if (!set)
 		return;
 	if (cgroup_from == CGROUP_V2) {
-		cg = READ(set, dfl_cgrp);
+		cgroup = as_number(k, set->dfl_cgrp);
 	} else if (cgroup_from == CGROUP_MEMORY) {
 		if (bpf_core_enum_value_exists(enum cgroup_subsys_id, memory_cgrp_id))
-			css = subsys_at(set, bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id));
+			cgroup = cgroup_at(k, set, bpf_core_enum_value(enum cgroup_subsys_id, memory_cgrp_id));
 	} else {
 		if (bpf_core_enum_value_exists(enum cgroup_subsys_id, pids_cgrp_id))
-			css = subsys_at(set, bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id));
+			cgroup = cgroup_at(k, set, bpf_core_enum_value(enum cgroup_subsys_id, pids_cgrp_id));
 	}
-	if (css)
-		cg = READ(css, cgroup);
-	if (!cg)
+	if (!cgroup)
 		return;
-	kn = READ(cg, kn);
+	kn = AT(struct cgroup, cgroup, kn);
 	if (!kn)
 		return;
-	r->cgroup_id = READ(kn, id);
+	r->cgroup_id = AT(struct kernfs_node, kn, id);
 	r->flags |= REC_CGROUP;
 }
 
-static __always_inline void fill_identity(struct process_record *r, struct task_struct *t, struct signal_struct *sig)
+static __always_inline void fill_identity(struct process_record *r, struct work *k, struct task_struct *t,
+					  struct signal_struct *sig, u64 address)
 {
-	struct task_struct *forker = READ(t, real_parent); /* a thread of the parent */
-	struct task_struct *parent = READ(forker, group_leader);
-	const struct cred *cred = READ(t, real_cred);
-	struct pid *pid = READ(t, thread_pid);
-	struct rlimit *comm = as_words((u64)t + bpf_core_field_offset(struct task_struct, comm));
-
-	u32 tgid = READ(t, tgid);
+	struct task_struct *forker = t->real_parent; /* a thread of the parent */
+	struct task_struct *parent = forker->group_leader;
+	struct pid *pid = t->thread_pid;
+	u64 comm = address + bpf_core_field_offset(struct task_struct, comm);
+	u32 tgid = t->tgid;
 
 	r->tgid = tgid;
-	r->task = (u64)t;
+	r->task = address;
 	if (parent)
-		r->ppid = visible(parent);
+		r->ppid = visible(k, parent);
 	if (pid) {
-		u32 level = READ(pid, level);
+		u32 level = pid->level;
 
 		r->ns_pid = tgid;
-		if (level)
-			r->ns_pid = READ(pid_at(pid, level), nr);
+		if (level) {
+			u64 at = pid_at(k, pid, level);
+
+			r->ns_pid = AT(struct upid, at, nr);
+		}
 		r->flags |= REC_NSPID;
 	}
-	r->uid = READ(cred, uid.val);
-	if (READ(t, flags) & PF_KTHREAD)
+	r->uid = t->real_cred->uid.val;
+	if (t->flags & PF_KTHREAD)
 		r->flags |= REC_KTHREAD;
-	r->state = READ(t, __state) | READ(t, exit_state);
-	r->threads = READ(sig, nr_threads);
-	r->start_boottime_ns = READ(t, start_boottime);
-	r->exec_id = READ(t, self_exec_id);
-	r->comm[0] = READ(comm, rlim_cur);
-	r->comm[1] = READ(comm, rlim_max);
-	r->fd_limit = READ(sig, rlim[RLIMIT_NOFILE].rlim_cur);
-	r->fd_hard_limit = READ(sig, rlim[RLIMIT_NOFILE].rlim_max);
-	fill_cgroup(r, t);
+	r->state = t->__state | t->exit_state;
+	r->threads = sig->nr_threads;
+	r->start_boottime_ns = t->start_boottime;
+	r->exec_id = t->self_exec_id;
+	r->comm[0] = AT(struct rlimit, comm, rlim_cur);
+	r->comm[1] = AT(struct rlimit, comm, rlim_max);
+	r->fd_limit = sig->rlim[RLIMIT_NOFILE].rlim_cur;
+	r->fd_hard_limit = sig->rlim[RLIMIT_NOFILE].rlim_max;
+	fill_cgroup(r, k, t);
 }
 
 /* fill_process makes the record of the process whose leader t is. */
-static __always_inline void fill_process(struct process_record *r, struct task_struct *t, u64 addr, u32 pid, bool exact)
+static __always_inline void fill_process(struct process_record *r, struct work *k, struct task_struct *t, u32 pid, bool exact)
 {
-	struct signal_struct *sig = READ(t, signal);
-	struct work *k = get_work();
+	struct signal_struct *sig = t->signal;
+	u64 address = as_number(k, t);
 
 	__builtin_memset(r, 0, sizeof(*r));
-	if (!k)
-		return;
 	r->pid = pid;
-	fill_identity(r, t, sig);
-	fill_threads(r, k, sig, addr);
-	fill_files(r, k);
-	fill_memory(r, k, exact);
+	fill_identity(r, k, t, sig, address);
+	fill_threads(r, k, sig, t, address);
+	fill_files(r, k, t, address);
+	fill_memory(r, k, t, address, exact);
 }
 
 /* Events. */

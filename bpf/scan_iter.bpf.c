@@ -13,22 +13,7 @@
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 /* These kernels have no bpf_rdonly_cast: an address is read through a call. */
-#define as_task(addr) ((struct task_struct *)(addr))
-#define as_signal(addr) ((struct signal_struct *)(addr))
-#define as_files(addr) ((struct files_struct *)(addr))
-#define as_list(addr) ((struct list_head *)(addr))
-#define as_upid(addr) ((struct upid *)(addr))
-#define as_css(addr) ((struct cgroup_subsys_state *)(addr))
-#define READ(p, field) BPF_CORE_READ(p, field)
-#define as_words(addr) ((struct rlimit *)(addr))
-#define NUMBER(k, pointer) ((void)(k), (u64)(pointer))
-
-static __always_inline struct cgroup_subsys_state *subsys_at(struct css_set *set, u64 i)
-{
-	u64 at = (u64)set + bpf_core_field_offset(struct css_set, subsys) + i * 8;
-
-	return as_css(READ(as_words(at), rlim_cur));
-}
+#define AT(type, address, field) ((u64)BPF_CORE_READ((type *)(address), field))
 
 #include "scan_body.h"
 
@@ -42,36 +27,23 @@ struct {
 	__type(value, struct process_record);
 } scratch SEC(".maps");
 
-__attribute__((noinline)) int fill(u64 addr)
-{
-	struct task_struct *t = as_task(addr);
-	struct process_record *r;
-	u32 zero = 0, pid = visible(t);
-
-	if (!pid)
-		return 0;
-	r = bpf_map_lookup_elem(&scratch, &zero);
-	if (!r)
-		return 0;
-	fill_process(r, t, addr, pid, exact);
-	return 1;
-}
-
 SEC("iter/task")
 int scan_tasks(struct bpf_iter__task *ctx)
 {
 	struct task_struct *t = ctx->task;
 	struct process_record *r;
-	u32 zero = 0;
+	struct work *k = get_work();
+	u32 zero = 0, pid;
 
-	if (!t || t->pid != t->tgid || t->pid == 0)
+	if (!t || !k || t->pid != t->tgid || t->pid == 0)
 		return 0;
-	/* a global function takes a number, and a number is what a read by call gives */
-	if (!fill((u64)BPF_CORE_READ(t, group_leader)))
+	pid = visible(k, t);
+	if (!pid)
 		return 0;
 	r = bpf_map_lookup_elem(&scratch, &zero);
 	if (!r)
 		return 0;
+	fill_process(r, k, t, pid, exact);
 	if (with_events) {
 		fill_events(r, t);
 		if (t->flags & PF_EXITING)
