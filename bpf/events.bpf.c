@@ -18,6 +18,7 @@ const volatile bool deliver_execs = false;
 // on v1 the memory or pids controller's. As in the scan.
 enum { CGROUP_V2, CGROUP_MEMORY, CGROUP_PIDS };
 const volatile u32 cgroup_from = CGROUP_V2;
+const volatile u8 fd_class[FD_CALLS] = {}; // by system call number
 const volatile u64 overdue_ns = 2000000000;
 const volatile u64 wake_every = RING_SIZE / 8; // bytes
 
@@ -704,5 +705,243 @@ int BPF_PROG(on_victim_exit, struct task_struct *p)
 {
 	if (p->signal->live.counter == 0 && p->signal->oom_mm)
 		emit_oom(p, 0);
+	return 0;
+}
+
+// ---- page faults, off by default
+
+SEC("tp_btf/page_fault_user")
+int BPF_PROG(on_fault, unsigned long address, void *regs, unsigned long error)
+{
+	struct task_counters *n = counters_of(bpf_get_current_task_btf());
+
+	ran(HOOK_FAULT);
+	add(n ? &n->faults : &counts.uncounted_faults, 1);
+	return 0;
+}
+
+// ---- context switches, off by default
+
+struct {
+	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct task_switches);
+} switches SEC(".maps");
+
+// When the task that runs on this CPU came onto it.
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} on_cpu_since SEC(".maps");
+
+// Run with the run queue locked: nothing is allocated here. prev_state is an
+// argument since 5.18 (fa2c3254d7cf, sched/tracing: Don't re-read p->state when
+// emitting sched_switch event).
+SEC("tp_btf/sched_switch")
+int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)
+{
+	u64 now = bpf_ktime_get_ns(), start;
+	struct task_switches *s;
+	u32 zero = 0;
+	u64 *since = bpf_map_lookup_elem(&on_cpu_since, &zero);
+
+	ran(HOOK_SWITCH);
+	if (!since)
+		return 0;
+	start = *since;
+	*since = now;
+	if (prev->pid == 0)
+		return 0;
+	s = bpf_task_storage_get(&switches, prev->group_leader, 0, 0);
+	if (!s)
+		return 0;
+	add(preempt || !prev_state ? &s->involuntary : &s->voluntary, 1);
+	if (start)
+		add(&s->on_cpu, now - start);
+	return 0;
+}
+
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(on_switch_fork, struct task_struct *parent, struct task_struct *child)
+{
+	if (child->pid == child->tgid)
+		bpf_task_storage_get(&switches, child, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	return 0;
+}
+
+// Run once, for the processes that are there already.
+SEC("iter/task")
+int seed_switches(struct bpf_iter__task *ctx)
+{
+	struct task_struct *t = ctx->task;
+
+	if (t && t->pid == t->tgid)
+		bpf_task_storage_get(&switches, t, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	return 0;
+}
+
+// ---- descriptors opened and closed, off by default
+
+#if defined(__TARGET_ARCH_x86)
+static __always_inline bool is_compat(struct task_struct *t)
+{
+	struct task_struct___x86 *x = (void *)t;
+
+	return x->thread_info.status & TS_COMPAT;
+}
+
+static __always_inline u64 call_number(void *regs)
+{
+	struct pt_regs___x86 *r = regs;
+
+	return BPF_CORE_READ(r, orig_ax);
+}
+
+static __always_inline u64 first_argument(void *regs)
+{
+	struct pt_regs___x86 *r = regs;
+
+	return BPF_CORE_READ(r, di);
+}
+
+static __always_inline u64 second_argument(void *regs)
+{
+	struct pt_regs___x86 *r = regs;
+
+	return BPF_CORE_READ(r, si);
+}
+#elif defined(__TARGET_ARCH_arm64)
+static __always_inline bool is_compat(struct task_struct *t)
+{
+	struct task_struct___64 *x = (void *)t;
+
+	return x->thread_info.flags & _TIF_32BIT;
+}
+
+static __always_inline u64 call_number(void *regs)
+{
+	struct pt_regs___64 *r = regs;
+
+	return BPF_CORE_READ(r, syscallno);
+}
+
+static __always_inline u64 first_argument(void *regs)
+{
+	struct pt_regs___64 *r = regs;
+
+	return BPF_CORE_READ(r, orig_x0);
+}
+
+static __always_inline u64 second_argument(void *regs)
+{
+	struct pt_regs___64 *r = regs;
+
+	return BPF_CORE_READ(r, regs[1]);
+}
+#endif
+
+// The message that recvmsg(2) filled in, in user memory (include/linux/socket.h).
+struct user_message {
+	u64 name, name_len, iov, iov_len;
+	u64 control;
+	u64 control_len;
+};
+
+struct user_control {
+	u64 len;
+	s32 level;
+	s32 type;
+};
+
+// Counts the descriptors that came with a message; -1 where that is not plain.
+static __always_inline s64 passed(u64 message)
+{
+	struct user_message m;
+	struct user_control c;
+
+	if (bpf_probe_read_user(&m, sizeof m, (void *)message))
+		return -1;
+	if (m.control_len < sizeof c)
+		return 0;
+	if (bpf_probe_read_user(&c, sizeof c, (void *)m.control) || c.len < sizeof c || c.len > m.control_len)
+		return -1;
+	if (((c.len + 7) & ~7ULL) + sizeof c <= m.control_len) // more than one
+		return -1;
+	return c.level == SOL_SOCKET && c.type == SCM_RIGHTS ? (c.len - sizeof c) / 4 : 0;
+}
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_syscall, struct pt_regs *regs, long ret)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	u64 opened = 0, closed = 0, unsure = 0;
+	u64 nr = call_number(regs), command;
+	struct task_counters *n;
+	s64 came;
+
+	ran(HOOK_SYSCALL);
+	if (is_compat(t)) // its numbers mean other calls
+		unsure = 1;
+	else if (nr >= FD_CALLS)
+		return 0;
+	else
+		switch (fd_class[nr]) {
+		case FD_NONE:
+			return 0;
+		case FD_ONE:
+			opened = ret >= 0;
+			break;
+		case FD_PAIR:
+			opened = ret == 0 ? 2 : 0;
+			break;
+		case FD_FCNTL:
+			command = second_argument(regs);
+			opened = ret >= 0 && (command == F_DUPFD || command == F_DUPFD_CLOEXEC);
+			break;
+		case FD_CLOSE:
+			closed = ret != -EBADF;
+			break;
+		case FD_SIGNALFD:
+			opened = ret >= 0 && (s32)first_argument(regs) == -1;
+			break;
+		case FD_CLONE:
+			opened = ret > 0 && first_argument(regs) & CLONE_PIDFD;
+			break;
+		case FD_CLONE3: // the flags come first in struct clone_args
+			if (bpf_probe_read_user(&command, sizeof command, (void *)first_argument(regs)))
+				unsure = ret > 0;
+			else
+				opened = ret > 0 && command & CLONE_PIDFD;
+			break;
+		case FD_MAYBE:
+			unsure = ret > 0;
+			break;
+		case FD_MESSAGES:
+			unsure = ret > 0 && passed(second_argument(regs)) != 0;
+			break;
+		case FD_MESSAGE:
+			came = ret >= 0 ? passed(second_argument(regs)) : 0;
+			opened = came < 0 ? 0 : came;
+			unsure = came < 0;
+			break;
+		default:
+			unsure = ret >= 0;
+		}
+	if (!opened && !closed && !unsure)
+		return 0;
+	n = counters_of(t);
+	if (!n) {
+		add(&counts.uncounted_fds, opened + closed + unsure);
+		return 0;
+	}
+	if (opened)
+		add(&n->fd_opened, opened);
+	if (closed)
+		add(&n->fd_closed, closed);
+	if (unsure)
+		add(&n->fd_unsure, unsure);
 	return 0;
 }

@@ -32,6 +32,31 @@ struct task_state {
 	char exe[EXE_MAX]; // its last exe_len bytes
 };
 
+// What sched_switch tells of a process, in task storage of its own on the group
+// leader.
+struct task_switches {
+	u64 voluntary;
+	u64 involuntary;
+	u64 on_cpu; // ns
+};
+
+// What a system call does to its caller's descriptors.
+enum fd_class {
+	FD_NONE,
+	FD_ONE,      // opens what it returns
+	FD_PAIR,     // opens two
+	FD_FCNTL,    // opens what it returns, for two of its commands
+	FD_CLOSE,
+	FD_SIGNALFD, // opens what it returns, if it was given none
+	FD_CLONE,    // opens a pidfd, if a flag says so
+	FD_CLONE3,
+	FD_MESSAGE,  // opens what came with a message
+	FD_MESSAGES,
+	FD_MAYBE,    // opens something, perhaps, if it returns more than 0
+	FD_UNSURE,   // does something that its result does not tell
+	FD_CALLS = 512,
+};
+
 enum event_kind {
 	EVENT_EXIT = 1,
 	EVENT_EXEC,

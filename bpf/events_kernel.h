@@ -16,6 +16,22 @@
 #define AF_INET6 10
 #define MSG_PEEK 2
 #define MSG_ERRQUEUE 0x2000
+#define SOL_SOCKET 1
+#define SCM_RIGHTS 1
+
+/* include/uapi/asm-generic/errno-base.h */
+#define EBADF 9
+
+/* include/uapi/linux/fcntl.h */
+#define F_DUPFD 0
+#define F_DUPFD_CLOEXEC 1030
+
+/* include/uapi/linux/sched.h */
+#define CLONE_PIDFD 0x1000
+
+/* arch/x86/include/asm/thread_info.h, arch/arm64/include/asm/thread_info.h */
+#define TS_COMPAT 0x0002
+#define _TIF_32BIT (1 << 22)
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -67,6 +83,29 @@ struct msghdr {
 };
 struct page {
 	unsigned long flags;
+};
+
+/* System calls. */
+struct pt_regs;
+struct pt_regs___x86 {
+	unsigned long di, si, dx, orig_ax;
+};
+struct pt_regs___64 {
+	u64 regs[31];
+	u64 orig_x0;
+	s32 syscallno;
+};
+struct thread_info___x86 {
+	u32 status;
+};
+struct thread_info___64 {
+	unsigned long flags;
+};
+struct task_struct___x86 {
+	struct thread_info___x86 thread_info;
+};
+struct task_struct___64 {
+	struct thread_info___64 thread_info;
 };
 
 #pragma clang attribute pop

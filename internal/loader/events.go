@@ -3,6 +3,7 @@ package loader
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"sync"
@@ -20,7 +21,10 @@ import (
 // EventOptions says which events are wanted.
 type EventOptions struct {
 	Hooks []string // names of Hooks; nil means those that are on by default
-	Execs bool     // deliver an Exec for each, beside what Exits say
+	// Standby are hooks that are loaded, to be attached later: attaching needs no
+	// capability, loading does.
+	Standby []string
+	Execs   bool // deliver an Exec for each, beside what Exits say
 	// OverdueAge is how long an ended process may stay unreaped before its Exit is
 	// delivered without the last accounting; 0 means 2 s.
 	OverdueAge time.Duration
@@ -34,7 +38,7 @@ type EventOptions struct {
 type Events struct {
 	spec    *ebpf.CollectionSpec
 	base    *ebpf.Collection // the maps, and no program
-	hooks   map[string]*attached
+	hooks   map[string]*loaded
 	refused map[string]error
 	reader  *ringbuf.Reader
 	record  ringbuf.Record
@@ -52,18 +56,19 @@ type Events struct {
 	watch   sync.WaitGroup
 }
 
-// attached is a hook that runs.
-type attached struct {
+// loaded is a hook's programs, and where they are attached.
+type loaded struct {
+	names    []string // of the programs, in the order of their attachment
 	programs *ebpf.Collection
-	links    []link.Link
+	links    []link.Link // none: it does not run
 }
 
-func (a *attached) close() error {
+func (l *loaded) detach() error {
 	var errs []error
-	for _, l := range slices.Backward(a.links) {
+	for _, l := range slices.Backward(l.links) {
 		errs = append(errs, l.Close())
 	}
-	a.programs.Close()
+	l.links = nil
 	return errors.Join(errs...)
 }
 
@@ -74,7 +79,7 @@ func OpenEvents(o EventOptions) (_ *Events, err error) {
 		o.OverdueAge = 2 * time.Second
 	}
 	e := &Events{
-		hooks:   map[string]*attached{},
+		hooks:   map[string]*loaded{},
 		refused: map[string]error{},
 		age:     o.OverdueAge,
 		ready:   make(chan struct{}, 1),
@@ -84,15 +89,31 @@ func OpenEvents(o EventOptions) (_ *Events, err error) {
 			e.Close()
 		}
 	}()
-	if err := e.load(o); err != nil {
+	env, err := eventEnvironment()
+	if err != nil {
 		return nil, err
 	}
-	for _, name := range wanted(o.Hooks) {
-		if err := e.Attach(name); err != nil {
+	if err := e.load(o, env); err != nil {
+		return nil, err
+	}
+	for _, name := range o.Standby {
+		if err := e.loadHook(name, env); err != nil {
 			e.refused[name] = err
 		}
 	}
-	if len(e.hooks) == 0 {
+	running := 0
+	for _, name := range wanted(o.Hooks) {
+		err := e.loadHook(name, env)
+		if err == nil {
+			err = e.Attach(name)
+		}
+		if err != nil {
+			e.refused[name] = err
+			continue
+		}
+		running++
+	}
+	if running == 0 {
 		return nil, fmt.Errorf("attach events: %w", e.refusals())
 	}
 	if err := e.startWatch(); err != nil {
@@ -121,25 +142,31 @@ func (e *Events) refusals() error {
 	return errors.Join(errs...)
 }
 
-// load makes the maps, and what reads them.
-func (e *Events) load(o EventOptions) error {
+// eventEnvironment says what the event programs must know, or why there can be
+// none.
+func eventEnvironment() (*environment, error) {
 	if err := checkPrivileges(); err != nil {
-		return err
+		return nil, err
 	}
 	env, err := readEnvironment()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if env.nsLevel > 0 {
-		return &UnsupportedError{Missing: "events carry PIDs of the initial PID namespace, and this is another"}
+		return nil, &UnsupportedError{Missing: "events carry PIDs of the initial PID namespace, and this is another"}
 	}
+	return env, nil
+}
+
+// load makes the maps, and what reads them.
+func (e *Events) load(o EventOptions, env *environment) error {
 	spec, err := eventsSpec(o, env)
 	if err != nil {
 		return err
 	}
 	e.spec = spec.Copy()
 	clear(spec.Programs)
-	if e.base, err = ebpf.NewCollection(spec); err != nil {
+	if e.base, err = ebpf.NewCollectionWithOptions(spec, *env.options()); err != nil {
 		return fmt.Errorf("load event maps: %w", refused(err))
 	}
 	e.spill = e.base.Maps[eventsMapTaskSpill]
@@ -167,6 +194,7 @@ func eventsSpec(o EventOptions, env *environment) (*ebpf.CollectionSpec, error) 
 	}
 	for name, v := range map[string]any{
 		eventsVarWakeEvery:    uint64(ring.MaxEntries / 8),
+		eventsVarFdClass:      fdClasses(),
 		eventsVarDeliverExecs: o.Execs,
 		eventsVarOverdueNs:    uint64(o.OverdueAge),
 	} {
@@ -177,83 +205,111 @@ func eventsSpec(o EventOptions, env *environment) (*ebpf.CollectionSpec, error) 
 	return spec, nil
 }
 
-// Attach loads and attaches a hook that is not attached yet.
+// Attach attaches a hook that is not attached yet. It needs capabilities only if
+// the hook was neither wanted nor on standby.
 func (e *Events) Attach(name string) error {
-	h, err := hookNamed(name)
-	if err != nil {
-		return err
-	}
-	if e.hooks[name] != nil {
+	if e.Attached(name) {
 		return nil
 	}
-	programs, err := h.choose()
-	if err != nil {
-		return fmt.Errorf("hook %s: %w", name, err)
+	if e.hooks[name] == nil {
+		env, err := eventEnvironment()
+		if err != nil {
+			return err
+		}
+		if err := e.loadHook(name, env); err != nil {
+			return err
+		}
 	}
-	a, err := e.attach(programs)
-	if err != nil {
-		return fmt.Errorf("hook %s: %w", name, err)
+	h := e.hooks[name]
+	for _, n := range h.names {
+		if err := e.attach(h, n); err != nil {
+			return errors.Join(fmt.Errorf("hook %s: attach %s: %w", name, n, err), h.detach())
+		}
 	}
-	e.hooks[name] = a
 	delete(e.refused, name)
 	return nil
 }
 
-// Detach takes a hook away; it is no error if it was not there.
+// Detach takes a hook away; it is no error if it was not there. Its programs stay
+// loaded.
 func (e *Events) Detach(name string) error {
-	a := e.hooks[name]
-	if a == nil {
+	if !e.Attached(name) {
 		return nil
 	}
-	delete(e.hooks, name)
-	if name == "exits" {
-		e.overdue = nil
-	}
-	return a.close()
+	return e.hooks[name].detach()
 }
 
 // Attached reports whether a hook runs.
-func (e *Events) Attached(name string) bool { return e.hooks[name] != nil }
+func (e *Events) Attached(name string) bool {
+	h := e.hooks[name]
+	return h != nil && len(h.links) > 0
+}
 
 // Refused says why hooks that were wanted do not run.
 func (e *Events) Refused() map[string]error { return e.refused }
 
-func (e *Events) attach(names []string) (_ *attached, err error) {
+func (e *Events) loadHook(name string, env *environment) error {
+	if e.hooks[name] != nil {
+		return nil
+	}
+	hook, err := hookNamed(name)
+	if err != nil {
+		return err
+	}
+	h := &loaded{}
+	if h.names, err = hook.choose(env); err != nil {
+		return fmt.Errorf("hook %s: %w", name, err)
+	}
 	spec := e.spec.Copy()
 	for n := range spec.Programs {
-		if !slices.Contains(names, n) {
+		if !slices.Contains(h.names, n) {
 			delete(spec.Programs, n)
 		}
 	}
-	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: e.base.Maps})
-	if err != nil {
-		return nil, fmt.Errorf("load: %w", refused(err))
+	o := env.options()
+	o.MapReplacements = e.base.Maps
+	if h.programs, err = ebpf.NewCollectionWithOptions(spec, *o); err != nil {
+		return fmt.Errorf("hook %s: load: %w", name, refused(err))
 	}
-	a := &attached{programs: c}
-	defer func() {
-		if err != nil {
-			a.close()
-		}
-	}()
-	for _, n := range names {
-		if err := e.attachProgram(a, n, c.Programs[n]); err != nil {
-			return nil, fmt.Errorf("attach %s: %w", n, err)
-		}
-	}
-	return a, nil
+	e.hooks[name] = h
+	return nil
 }
 
-func (e *Events) attachProgram(a *attached, name string, p *ebpf.Program) error {
-	if name == eventsProgSendOverdue { // run, not attached
+// attach attaches one of a hook's programs, or runs it where that is what it is
+// for.
+func (e *Events) attach(h *loaded, name string) error {
+	p := h.programs.Programs[name]
+	switch p.Type() {
+	case ebpf.Syscall: // send_overdue, run when it is needed
 		e.overdue = p
 		return nil
+	case ebpf.Tracing:
+		if name == eventsProgSeedSwitches {
+			return runIter(p)
+		}
 	}
 	l, err := link.AttachTracing(link.TracingOptions{Program: p})
 	if err != nil {
 		return err
 	}
-	a.links = append(a.links, l)
+	h.links = append(h.links, l)
 	return nil
+}
+
+// runIter has an iterator visit every task, once.
+func runIter(p *ebpf.Program) error {
+	l, err := link.AttachIter(link.IterOptions{Program: p})
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	r, err := l.Open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	_, err = io.Copy(io.Discard, r)
+	return err
 }
 
 // startWatch signals Ready whenever the kernel wakes the ring's readers. The
@@ -325,7 +381,7 @@ func (e *Events) Drain(dst *sample.Events) error {
 // sendOverdue has the kernel put the records of processes that nobody reaps into
 // the ring. Its table is walked only if there is such a process.
 func (e *Events) sendOverdue() error {
-	if e.overdue == nil {
+	if !e.Attached("exits") {
 		return nil
 	}
 	c, err := e.readCounts()
@@ -416,6 +472,33 @@ func (e *Events) Runs() (map[string]uint64, error) {
 	return out, nil
 }
 
+// Activity is what optional hooks say of a living process, since they were
+// attached or since it began.
+type Activity struct {
+	Faults            uint64 // hook faults
+	VoluntarySwitches uint64 // hook switch
+	Preemptions       uint64
+	OnCPUNanos        uint64 // up to the last switch
+}
+
+// Activity reads what the hooks faults and switch counted of a process.
+func (e *Events) Activity(pid int) (a Activity, err error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return a, fmt.Errorf("open process %d: %w", pid, err)
+	}
+	defer unix.Close(fd)
+	var st eventsTaskState
+	var sw eventsTaskSwitches
+	for name, v := range map[string]any{eventsMapTaskStates: &st, eventsMapSwitches: &sw} {
+		err := e.base.Maps[name].Lookup(uint32(fd), v)
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return a, fmt.Errorf("read %s of process %d: %w", name, pid, err)
+		}
+	}
+	return Activity{st.N.Faults, sw.Voluntary, sw.Involuntary, sw.OnCpu}, nil
+}
+
 // states returns the maps that the scan reads counters from.
 func (e *Events) states() map[string]*ebpf.Map {
 	return map[string]*ebpf.Map{
@@ -431,8 +514,9 @@ func (e *Events) Close() error {
 		errs = append(errs, e.watched.Close())
 		e.watch.Wait()
 	}
-	for name := range e.hooks {
+	for name, h := range e.hooks {
 		errs = append(errs, e.Detach(name))
+		h.programs.Close()
 	}
 	if e.reader != nil {
 		errs = append(errs, e.reader.Close())

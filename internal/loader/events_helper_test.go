@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -29,6 +30,11 @@ var helpers = map[string]func(args []string){
 	"again":   helpAgain,
 	"threads": helpThreads,
 	"storm":   helpStorm,
+	"fds":     helpFDs,
+	"faults":  helpFaults,
+	"switch":  helpSwitch,
+	"eat":     helpEat,
+	"hold":    helpHold,
 	"pass":    func([]string) { step("ready") },
 }
 
@@ -253,4 +259,124 @@ func helpStorm(args []string) {
 		}
 	}
 	step("done")
+}
+
+// helpFDs opens and closes descriptors in every way that is counted.
+func helpFDs([]string) {
+	step("0 0")
+	opened, closed := 0, 0
+	open := func(fds ...int) []int { opened += len(fds); return fds }
+	shut := func(fds []int) {
+		for _, fd := range fds {
+			check(unix.Close(fd))
+			closed++
+		}
+	}
+	for range 100 {
+		shut(open(must(unix.Open("/", unix.O_RDONLY, 0))))
+	}
+	unix.Open("/nonexistent", unix.O_RDONLY, 0)
+	unix.Close(1000)
+	var pair [2]int
+	check(unix.Pipe2(pair[:], unix.O_CLOEXEC))
+	shut(open(pair[:]...))
+	socks, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	check(err)
+	open(socks[:]...)
+	kept := open(must(unix.Dup(0)), must(unix.FcntlInt(0, unix.F_DUPFD, 0)), must(unix.FcntlInt(0, unix.F_DUPFD_CLOEXEC, 0)),
+		must(unix.Eventfd(0, 0)), must(unix.EpollCreate1(0)), must(unix.TimerfdCreate(unix.CLOCK_MONOTONIC, 0)),
+		must(unix.MemfdCreate("x", 0)), must(unix.InotifyInit1(0)), must(unix.PidfdOpen(os.Getpid(), 0)),
+		must(unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)), must(unix.Signalfd(-1, &unix.Sigset_t{}, 0)))
+	must(unix.FcntlInt(0, unix.F_GETFD, 0))
+	check(unix.Sendmsg(socks[0], []byte{1}, unix.UnixRights(0, 1, 2), nil, 0))
+	oob := make([]byte, 128)
+	_, n, _, _, err := unix.Recvmsg(socks[1], make([]byte, 1), oob, 0)
+	check(err)
+	messages, err := unix.ParseSocketControlMessage(oob[:n])
+	check(err)
+	came, err := unix.ParseUnixRights(&messages[0])
+	check(err)
+	shut(open(came...))
+	child := -1
+	pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD)|unix.CLONE_PIDFD, 0, uintptr(unsafe.Pointer(&child)), 0, 0, 0)
+	if errno != 0 {
+		check(errno)
+	}
+	if pid == 0 {
+		syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+	}
+	shut(open(child))
+	step("%d %d", opened, closed)
+	shut(kept)
+	shut(socks[:])
+	step("%d %d", opened, closed)
+	check(unix.CloseRange(100, 200, 0))
+	step("unsure")
+}
+
+// helpFaults touches pages that are new.
+func helpFaults(args []string) {
+	n, err := strconv.Atoi(args[0])
+	check(err)
+	mem, err := unix.Mmap(-1, 0, n*os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	check(err)
+	check(unix.Madvise(mem, unix.MADV_NOHUGEPAGE))
+	step("ready")
+	for i := 0; i < len(mem); i += os.Getpagesize() {
+		mem[i] = 1
+	}
+	step("done")
+}
+
+// helpSwitch switches, and says what getrusage(2) counted before and after the
+// test looks.
+func helpSwitch([]string) {
+	r, w, err := os.Pipe()
+	check(err)
+	go func() {
+		runtime.LockOSThread()
+		b := []byte{0}
+		for {
+			must(unix.Write(int(w.Fd()), b))
+			runtime.Gosched()
+		}
+	}()
+	b := make([]byte, 1)
+	for range 2000 {
+		must(unix.Read(int(r.Fd()), b))
+	}
+	for range 2 {
+		var use unix.Rusage
+		check(unix.Getrusage(unix.RUSAGE_SELF, &use))
+		step("%d %d", use.Nvcsw, use.Nivcsw)
+	}
+}
+
+// helpEat takes more memory than it may have.
+func helpEat([]string) {
+	step("ready")
+	var all [][]byte
+	for {
+		b := make([]byte, 1<<20)
+		for i := range b {
+			b[i] = 1
+		}
+		all = append(all, b)
+	}
+}
+
+// helpHold opens events and says which programs it holds.
+func helpHold([]string) {
+	e, err := OpenEvents(EventOptions{})
+	check(err)
+	var ids []string
+	for _, h := range e.hooks {
+		for _, p := range h.programs.Programs {
+			info, err := p.Info()
+			check(err)
+			id, _ := info.ID()
+			ids = append(ids, strconv.Itoa(int(id)))
+		}
+	}
+	step("%s", strings.Join(ids, " "))
 }

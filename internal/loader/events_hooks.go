@@ -69,6 +69,36 @@ var Hooks = []Hook{
 			{programs: []string{eventsProgOnVictimExit}, here: always},
 		},
 	},
+	{
+		Name:   "fds",
+		For:    "descriptors opened and closed, of processes whose calls all say how many",
+		Kernel: "BTF",
+		variants: []variant{{
+			programs: []string{eventsProgOnSyscall},
+			here:     always,
+		}},
+	},
+	{
+		Name:   "faults",
+		For:    "page faults as they happen",
+		Kernel: "BTF, the tracepoint page_fault_user (amd64)",
+		variants: []variant{{
+			programs: []string{eventsProgOnFault},
+			here:     func(k *btf.Spec) bool { return hasTracepoint(k, "page_fault_user") },
+		}},
+	},
+	{
+		Name:   "switch",
+		For:    "context switches and time on the CPU as they happen",
+		Kernel: "5.18",
+		variants: []variant{{
+			programs: []string{eventsProgOnSwitchFork, eventsProgSeedSwitches, eventsProgOnSwitch},
+			here: func(k *btf.Spec) bool {
+				proto := tracepoint(k, "sched_switch")
+				return proto != nil && len(proto.Params) == 5
+			},
+		}},
+	},
 }
 
 // runNames are the hooks whose runs are counted, in the order of enum hook.
@@ -87,8 +117,8 @@ func hookNamed(name string) (*Hook, error) {
 }
 
 // choose returns the programs to attach on this kernel.
-func (h *Hook) choose() ([]string, error) {
-	k, err := btf.LoadKernelSpec()
+func (h *Hook) choose(env *environment) ([]string, error) {
+	k, err := env.btf.Kernel()
 	if err != nil {
 		return nil, fmt.Errorf("read kernel BTF: %w", err)
 	}

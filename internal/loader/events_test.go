@@ -2,6 +2,7 @@ package loader
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/sample"
@@ -74,8 +76,9 @@ func awaitExit(t *testing.T, e *Events, pid int) (found sample.Exit) {
 	return found
 }
 
-// ownCgroup moves this process into a new cgroup for the test, and returns its id.
-func ownCgroup(t *testing.T, from uint32) uint64 {
+// newCgroup makes a cgroup that ends with the test, and returns its directory and
+// id.
+func newCgroup(t *testing.T, from uint32) (dir string, id uint64) {
 	t.Helper()
 	mnt := t.TempDir()
 	fs, controller := "cgroup2", ""
@@ -88,29 +91,41 @@ func ownCgroup(t *testing.T, from uint32) uint64 {
 	if err := unix.Mount("none", mnt, fs, 0, controller); err != nil {
 		t.Fatalf("mount %s: %v", fs, err)
 	}
-	old := currentCgroup(t, controller)
-	dir := filepath.Join(mnt, fmt.Sprintf("rmagent-test-%d", os.Getpid()))
-	move := func(dir string) error {
-		return os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Appendln(nil, os.Getpid()), 0)
-	}
+	dir = filepath.Join(mnt, fmt.Sprintf("rmagent-test-%d", os.Getpid()))
 	t.Cleanup(func() {
-		for _, err := range []error{move(filepath.Join(mnt, old)), os.Remove(dir), unix.Unmount(mnt, 0)} {
+		for _, err := range []error{os.Remove(dir), unix.Unmount(mnt, 0)} {
 			if err != nil {
 				t.Error(err)
 			}
 		}
 	})
-	if err := os.Mkdir(dir, 0o755); err != nil {
-		t.Fatal(err)
+	if from == cgroupV2 {
+		// Fails where it is on already or the kernel has none; what needs it will say.
+		os.WriteFile(filepath.Join(mnt, "cgroup.subtree_control"), []byte("+memory"), 0)
 	}
-	if err := move(dir); err != nil {
+	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
 		t.Fatal(err)
 	}
-	return st.Ino
+	return dir, st.Ino
+}
+
+// ownCgroup moves this process into a new cgroup for the test, and returns its id.
+func ownCgroup(t *testing.T, from uint32) uint64 {
+	t.Helper()
+	dir, id := newCgroup(t, from)
+	old := currentCgroup(t, map[uint32]string{cgroupV2: "", cgroupMemory: "memory", cgroupPIDs: "pids"}[from])
+	move := func(dir string) {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Appendln(nil, os.Getpid()), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move(dir)
+	t.Cleanup(func() { move(filepath.Join(filepath.Dir(dir), old)) })
+	return id
 }
 
 // currentCgroup returns this process's path in the hierarchy of a v1 controller,
@@ -485,4 +500,238 @@ func TestHooksAttachAndDetach(t *testing.T) {
 	if err := e.Attach("nonsense"); err == nil {
 		t.Error("a hook named nonsense was attached")
 	}
+}
+
+func TestOpenedAndClosedDescriptorsAreCounted(t *testing.T) {
+	e := openEvents(t, EventOptions{Hooks: []string{"exits", "fds"}})
+	h := startHelper(t, "fds")
+	var before eventsTaskCounters
+	for first := true; ; first = false {
+		line, ok := h.line()
+		if !ok {
+			t.Fatal("the helper ended early")
+		}
+		n := counters(t, e, h.pid)
+		if first {
+			before = n // the start of a process opens and calls exec, too
+		}
+		if line == "unsure" {
+			if n.FdUnsure == before.FdUnsure {
+				t.Error("close_range(2) left the count sure")
+			}
+			break
+		}
+		var opened, closed uint64
+		if _, err := fmt.Sscan(line, &opened, &closed); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if n.FdOpened-before.FdOpened != opened || n.FdClosed-before.FdClosed != closed || n.FdUnsure != before.FdUnsure {
+			t.Errorf("opened %d, closed %d, unsure %d; want %d and %d", n.FdOpened-before.FdOpened, n.FdClosed-before.FdClosed,
+				n.FdUnsure-before.FdUnsure, opened, closed)
+		}
+		h.next()
+	}
+	h.next()
+	h.wait()
+}
+
+func TestFaultsAreCounted(t *testing.T) {
+	const pages = 5000
+	e := openEvents(t, EventOptions{Hooks: []string{"faults"}})
+	h := startHelper(t, "faults", fmt.Sprint(pages))
+	h.line()
+	before, err := e.Activity(h.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.next()
+	h.line()
+	after, err := e.Activity(h.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The runtime may touch pages of its own.
+	if n := after.Faults - before.Faults; n < pages || n > pages+500 {
+		t.Errorf("%d faults on %d new pages", n, pages)
+	}
+	h.next()
+	h.wait()
+}
+
+func TestSwitchesAreThoseOfGetrusage(t *testing.T) {
+	e := openEvents(t, EventOptions{Hooks: []string{"switch"}})
+	h := startHelper(t, "switch")
+	read := func() (voluntary, involuntary uint64) {
+		line, _ := h.line()
+		if _, err := fmt.Sscan(line, &voluntary, &involuntary); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		return
+	}
+	v0, i0 := read()
+	a, err := e.Activity(h.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.next()
+	v1, i1 := read()
+	h.next()
+	h.wait()
+	if v0 > a.VoluntarySwitches || a.VoluntarySwitches > v1 || i0 > a.Preemptions || a.Preemptions > i1 {
+		t.Errorf("%d voluntary and %d other switches; getrusage says %d and %d before, %d and %d after",
+			a.VoluntarySwitches, a.Preemptions, v0, i0, v1, i1)
+	}
+	if a.OnCPUNanos == 0 {
+		t.Error("it was never on a CPU")
+	}
+}
+
+func TestHooksOnStandbyAttachLater(t *testing.T) {
+	e := openEvents(t, EventOptions{Hooks: []string{"oom"}, Standby: []string{"fds"}})
+	if e.Attached("fds") {
+		t.Fatal("a hook on standby runs")
+	}
+	if err := e.Attach("fds"); err != nil {
+		t.Fatal(err)
+	}
+	runs, err := e.Runs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !e.Attached("fds") || runs["fds"] == 0 {
+		t.Errorf("attached %t, runs %v", e.Attached("fds"), runs)
+	}
+	if err := e.Detach("fds"); err != nil {
+		t.Fatal(err)
+	}
+	before, _ := e.Runs()
+	os.Getppid()
+	after, _ := e.Runs()
+	if before["fds"] != after["fds"] {
+		t.Error("it runs on after it was detached")
+	}
+}
+
+func TestAnOOMKillIsToldWithItsVictim(t *testing.T) {
+	const limit = 64 << 20
+	env, err := readEnvironment()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if env.cgroupFrom == cgroupPIDs {
+		t.Skip("the kernel has no memory controller")
+	}
+	e := openEvents(t, EventOptions{Hooks: []string{"oom", "exits"}})
+	dir, id := newCgroup(t, env.cgroupFrom)
+	file := "memory.max"
+	if env.cgroupFrom == cgroupMemory {
+		file = "memory.limit_in_bytes"
+	}
+	if err := os.WriteFile(filepath.Join(dir, file), fmt.Append(nil, limit), 0); err != nil {
+		t.Fatal(err)
+	}
+	h := startHelper(t, "eat")
+	h.line()
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), fmt.Append(nil, h.pid), 0); err != nil {
+		t.Fatal(err)
+	}
+	h.next()
+	var oom sample.OOM
+	collect(t, e, func(ev *sample.Events) bool {
+		for _, o := range ev.OOMs {
+			if int(o.P.ID.PID) == h.pid {
+				oom = o
+			}
+		}
+		return oom.P.ID.PID != 0
+	})
+	h.wait()
+	if oom.P.CgroupID != id || oom.P.UID != 0 || int(oom.P.PPID) != os.Getpid() || time.Since(oom.Time) > time.Minute {
+		t.Errorf("%+v; want cgroup %d, parent %d", oom, id, os.Getpid())
+	}
+	kernel, err := env.btf.Kernel()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !victimIsTask(kernel) {
+		return // before 6.8 nobody says what it had
+	}
+	// What was charged before it moved into the cgroup is not in the limit.
+	if rss := oom.P.RSSBytes(); !oom.P.Known.HasAll(sample.RSS) || oom.P.RSSAnonBytes < limit*3/4 || rss > 2*limit {
+		t.Errorf("anonymous %d, RSS %d, known %b; the limit was %d", oom.P.RSSAnonBytes, rss, oom.P.Known, limit)
+	}
+}
+
+func TestNothingStaysAttachedAfterTheHolderIsKilled(t *testing.T) {
+	openEvents(t, EventOptions{Hooks: []string{"oom"}}) // skips without privileges
+	h := startHelper(t, "hold")
+	line, _ := h.line()
+	var ids []ebpf.ProgramID
+	for _, f := range strings.Fields(line) {
+		var id ebpf.ProgramID
+		if _, err := fmt.Sscan(f, &id); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id)
+	}
+	if len(ids) < 6 {
+		t.Fatalf("the holder has programs %q", line)
+	}
+	if err := h.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	h.wait()
+	for deadline := time.Now().Add(20 * time.Second); len(ids) > 0; {
+		p, err := ebpf.NewProgramFromID(ids[0])
+		if errors.Is(err, os.ErrNotExist) {
+			ids = ids[1:]
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+		if time.Now().After(deadline) {
+			t.Fatalf("programs %v are still there", ids)
+		}
+		time.Sleep(10 * time.Millisecond) // links go after a grace period
+	}
+}
+
+// With a hundred PIDs, each has a new user every few milliseconds. Only in a
+// guest: nobody else could fork here.
+func TestPIDReuseConfusesNobody(t *testing.T) {
+	if os.Getenv("RMAGENT_GUEST") == "" {
+		t.Skip("it would take the PIDs of everybody else: runs in guests only")
+	}
+	const n = 3000
+	const file = "/proc/sys/kernel/pid_max"
+	old, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte("400"), 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.WriteFile(file, old, 0) })
+	e := openEvents(t, EventOptions{})
+	h := startHelper(t, "storm", fmt.Sprint(n))
+	h.line()
+	h.next()
+	told := 0
+	collect(t, e, func(ev *sample.Events) bool {
+		for _, x := range ev.Exits {
+			if int(x.P.PPID) == h.pid {
+				told++
+			}
+		}
+		return told >= n
+	})
+	h.line()
+	h.next()
+	h.wait()
+	if told != n {
+		t.Errorf("%d of %d processes were told of", told, n)
+	}
+	balanced(t, e)
 }

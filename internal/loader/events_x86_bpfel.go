@@ -129,18 +129,28 @@ type eventsTaskState struct {
 	Exe      [256]int8
 }
 
+type eventsTaskSwitches struct {
+	_           structs.HostLayout
+	Voluntary   uint64
+	Involuntary uint64
+	OnCpu       uint64
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	eventsMapEnded           = "ended"
+	eventsMapOnCpuSince      = "on_cpu_since"
 	eventsMapRing            = "ring"
 	eventsMapRuns            = "runs"
 	eventsMapScratches       = "scratches"
+	eventsMapSwitches        = "switches"
 	eventsMapTaskSpill       = "task_spill"
 	eventsMapTaskStates      = "task_states"
 	eventsProgOnExec         = "on_exec"
 	eventsProgOnExit         = "on_exit"
+	eventsProgOnFault        = "on_fault"
 	eventsProgOnFork         = "on_fork"
 	eventsProgOnFree         = "on_free"
 	eventsProgOnInet6Receive = "on_inet6_receive"
@@ -151,11 +161,16 @@ const (
 	eventsProgOnOom          = "on_oom"
 	eventsProgOnReceive      = "on_receive"
 	eventsProgOnSend         = "on_send"
+	eventsProgOnSwitch       = "on_switch"
+	eventsProgOnSwitchFork   = "on_switch_fork"
+	eventsProgOnSyscall      = "on_syscall"
 	eventsProgOnVictimExit   = "on_victim_exit"
+	eventsProgSeedSwitches   = "seed_switches"
 	eventsProgSendOverdue    = "send_overdue"
 	eventsVarCgroupFrom      = "cgroup_from"
 	eventsVarCounts          = "counts"
 	eventsVarDeliverExecs    = "deliver_execs"
+	eventsVarFdClass         = "fd_class"
 	eventsVarOverdueNs       = "overdue_ns"
 	eventsVarUnusedExit      = "unused_exit"
 	eventsVarUnusedOom       = "unused_oom"
@@ -206,6 +221,7 @@ type eventsSpecs struct {
 type eventsProgramSpecs struct {
 	OnExec         *ebpf.ProgramSpec `ebpf:"on_exec"`
 	OnExit         *ebpf.ProgramSpec `ebpf:"on_exit"`
+	OnFault        *ebpf.ProgramSpec `ebpf:"on_fault"`
 	OnFork         *ebpf.ProgramSpec `ebpf:"on_fork"`
 	OnFree         *ebpf.ProgramSpec `ebpf:"on_free"`
 	OnInet6Receive *ebpf.ProgramSpec `ebpf:"on_inet6_receive"`
@@ -216,7 +232,11 @@ type eventsProgramSpecs struct {
 	OnOom          *ebpf.ProgramSpec `ebpf:"on_oom"`
 	OnReceive      *ebpf.ProgramSpec `ebpf:"on_receive"`
 	OnSend         *ebpf.ProgramSpec `ebpf:"on_send"`
+	OnSwitch       *ebpf.ProgramSpec `ebpf:"on_switch"`
+	OnSwitchFork   *ebpf.ProgramSpec `ebpf:"on_switch_fork"`
+	OnSyscall      *ebpf.ProgramSpec `ebpf:"on_syscall"`
 	OnVictimExit   *ebpf.ProgramSpec `ebpf:"on_victim_exit"`
+	SeedSwitches   *ebpf.ProgramSpec `ebpf:"seed_switches"`
 	SendOverdue    *ebpf.ProgramSpec `ebpf:"send_overdue"`
 }
 
@@ -225,9 +245,11 @@ type eventsProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type eventsMapSpecs struct {
 	Ended      *ebpf.MapSpec `ebpf:"ended"`
+	OnCpuSince *ebpf.MapSpec `ebpf:"on_cpu_since"`
 	Ring       *ebpf.MapSpec `ebpf:"ring"`
 	Runs       *ebpf.MapSpec `ebpf:"runs"`
 	Scratches  *ebpf.MapSpec `ebpf:"scratches"`
+	Switches   *ebpf.MapSpec `ebpf:"switches"`
 	TaskSpill  *ebpf.MapSpec `ebpf:"task_spill"`
 	TaskStates *ebpf.MapSpec `ebpf:"task_states"`
 }
@@ -239,6 +261,7 @@ type eventsVariableSpecs struct {
 	CgroupFrom   *ebpf.VariableSpec `ebpf:"cgroup_from"`
 	Counts       *ebpf.VariableSpec `ebpf:"counts"`
 	DeliverExecs *ebpf.VariableSpec `ebpf:"deliver_execs"`
+	FdClass      *ebpf.VariableSpec `ebpf:"fd_class"`
 	OverdueNs    *ebpf.VariableSpec `ebpf:"overdue_ns"`
 	UnusedExit   *ebpf.VariableSpec `ebpf:"unused_exit"`
 	UnusedOom    *ebpf.VariableSpec `ebpf:"unused_oom"`
@@ -266,9 +289,11 @@ func (o *eventsObjects) Close() error {
 // It can be passed to loadEventsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type eventsMaps struct {
 	Ended      *ebpf.Map `ebpf:"ended"`
+	OnCpuSince *ebpf.Map `ebpf:"on_cpu_since"`
 	Ring       *ebpf.Map `ebpf:"ring"`
 	Runs       *ebpf.Map `ebpf:"runs"`
 	Scratches  *ebpf.Map `ebpf:"scratches"`
+	Switches   *ebpf.Map `ebpf:"switches"`
 	TaskSpill  *ebpf.Map `ebpf:"task_spill"`
 	TaskStates *ebpf.Map `ebpf:"task_states"`
 }
@@ -276,9 +301,11 @@ type eventsMaps struct {
 func (m *eventsMaps) Close() error {
 	return _EventsClose(
 		m.Ended,
+		m.OnCpuSince,
 		m.Ring,
 		m.Runs,
 		m.Scratches,
+		m.Switches,
 		m.TaskSpill,
 		m.TaskStates,
 	)
@@ -291,6 +318,7 @@ type eventsVariables struct {
 	CgroupFrom   *ebpf.Variable `ebpf:"cgroup_from"`
 	Counts       *ebpf.Variable `ebpf:"counts"`
 	DeliverExecs *ebpf.Variable `ebpf:"deliver_execs"`
+	FdClass      *ebpf.Variable `ebpf:"fd_class"`
 	OverdueNs    *ebpf.Variable `ebpf:"overdue_ns"`
 	UnusedExit   *ebpf.Variable `ebpf:"unused_exit"`
 	UnusedOom    *ebpf.Variable `ebpf:"unused_oom"`
@@ -303,6 +331,7 @@ type eventsVariables struct {
 type eventsPrograms struct {
 	OnExec         *ebpf.Program `ebpf:"on_exec"`
 	OnExit         *ebpf.Program `ebpf:"on_exit"`
+	OnFault        *ebpf.Program `ebpf:"on_fault"`
 	OnFork         *ebpf.Program `ebpf:"on_fork"`
 	OnFree         *ebpf.Program `ebpf:"on_free"`
 	OnInet6Receive *ebpf.Program `ebpf:"on_inet6_receive"`
@@ -313,7 +342,11 @@ type eventsPrograms struct {
 	OnOom          *ebpf.Program `ebpf:"on_oom"`
 	OnReceive      *ebpf.Program `ebpf:"on_receive"`
 	OnSend         *ebpf.Program `ebpf:"on_send"`
+	OnSwitch       *ebpf.Program `ebpf:"on_switch"`
+	OnSwitchFork   *ebpf.Program `ebpf:"on_switch_fork"`
+	OnSyscall      *ebpf.Program `ebpf:"on_syscall"`
 	OnVictimExit   *ebpf.Program `ebpf:"on_victim_exit"`
+	SeedSwitches   *ebpf.Program `ebpf:"seed_switches"`
 	SendOverdue    *ebpf.Program `ebpf:"send_overdue"`
 }
 
@@ -321,6 +354,7 @@ func (p *eventsPrograms) Close() error {
 	return _EventsClose(
 		p.OnExec,
 		p.OnExit,
+		p.OnFault,
 		p.OnFork,
 		p.OnFree,
 		p.OnInet6Receive,
@@ -331,7 +365,11 @@ func (p *eventsPrograms) Close() error {
 		p.OnOom,
 		p.OnReceive,
 		p.OnSend,
+		p.OnSwitch,
+		p.OnSwitchFork,
+		p.OnSyscall,
 		p.OnVictimExit,
+		p.SeedSwitches,
 		p.SendOverdue,
 	)
 }
