@@ -172,7 +172,7 @@ func TestMedianOfEvenAndOddCounts(t *testing.T) {
 
 func TestTableSaysWhatIsMissingAndWhichGoalsAreMet(t *testing.T) {
 	charged := int64(41 << 20)
-	sample := steadySample{CPUSecondsPerMinute: 0.09, ChargedBytes: &charged, SeenRatio: 1, ReadingsPerSecond: 1}
+	sample := steadySample{CPUSecondsPerMinute: 0.09, ChargedBytes: &charged, SeenRatio: 1, ReadingsPerSecond: 1, ForksPerSecond: 70}
 	r := result{Steady: []*steadyRow{
 		{Kind: "idle", N: 1000, Watcher: agentName, Samples: []steadySample{sample}, Median: sample},
 		{Kind: "idle", N: 1000, Watcher: "pidstat", Missing: "not found"},
@@ -185,6 +185,7 @@ func TestTableSaysWhatIsMissingAndWhichGoalsAreMet(t *testing.T) {
 		"at most 0.10 CPU s/min: met (0.090)",
 		"at most 40 MiB charged: NOT MET (41.0)",
 		"rmagent missing: ended",
+		"disturbed: something else started 70 processes a second",
 	} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in:\n%s", want, out.String())

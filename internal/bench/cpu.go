@@ -71,6 +71,18 @@ func (r cpuReading) since(earlier cpuReading) time.Duration {
 	return used
 }
 
+// forks is how many processes and threads were started since boot (proc_stat(5)).
+func forks() int64 {
+	b, _ := os.ReadFile("/proc/stat")
+	for line := range bytes.Lines(b) {
+		if count, ok := bytes.CutPrefix(line, []byte("processes ")); ok {
+			n, _ := strconv.ParseInt(string(bytes.TrimSpace(count)), 10, 64)
+			return n
+		}
+	}
+	return 0
+}
+
 // waitedFor is cutime + cstime, fields 16 and 17 of /proc/PID/stat.
 func waitedFor(pid int) time.Duration {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))

@@ -28,6 +28,7 @@ func medianSteady(samples []steadySample) steadySample {
 		ReadingsPerSecond:   of(func(s steadySample) float64 { return s.ReadingsPerSecond }),
 		WrittenPerSecond:    of(func(s steadySample) float64 { return s.WrittenPerSecond }),
 		SeenRatio:           of(func(s steadySample) float64 { return s.SeenRatio }),
+		ForksPerSecond:      of(func(s steadySample) float64 { return s.ForksPerSecond }),
 		PopulationCores:     of(func(s steadySample) float64 { return s.PopulationCores }),
 	}
 	if charged := chargedOf(samples); len(charged) > 0 {

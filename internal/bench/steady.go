@@ -22,6 +22,9 @@ type steadySample struct {
 	WrittenPerSecond  float64 `json:"written_bytes_per_second"`
 	SeenRatio         float64 `json:"seen_ratio"`
 	PopulationCores   float64 `json:"population_cores"`
+	// Processes that anybody started meanwhile: the agent has more to do where
+	// something else starts many.
+	ForksPerSecond float64 `json:"forks_per_second"`
 }
 
 // steadyRow gathers a watcher's samples beside one population.
@@ -130,11 +133,12 @@ type meter struct {
 	pids   []int
 	cpu    cpuReading
 	counts counts
+	forks  int64
 }
 
 func (w *watcher) meter() meter {
 	pids := descendants(w.cmd.Process.Pid)
-	return meter{cpu: readCPU(pids), at: time.Now(), pids: pids, counts: w.out.counts()}
+	return meter{cpu: readCPU(pids), at: time.Now(), pids: pids, counts: w.out.counts(), forks: forks()}
 }
 
 func (m meter) since(before meter) steadySample {
@@ -143,6 +147,7 @@ func (m meter) since(before meter) steadySample {
 		CPUSecondsPerMinute: m.cpu.since(before.cpu).Seconds() / seconds * 60,
 		ReadingsPerSecond:   float64(m.counts.readings-before.counts.readings) / seconds,
 		WrittenPerSecond:    float64(m.counts.bytes-before.counts.bytes) / seconds,
+		ForksPerSecond:      float64(m.forks-before.forks) / seconds,
 	}
 }
 

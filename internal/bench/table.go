@@ -50,7 +50,24 @@ func printPopulation(w io.Writer, rows []*steadyRow) {
 			fmt.Fprintf(w, "  %s missing: %s\n", row.Watcher, row.Missing)
 		}
 	}
+	if forks := forksBeside(rows); forks > disturbingForks {
+		fmt.Fprintf(w, "  disturbed: something else started %.0f processes a second\n", forks)
+	}
 	printSteadyGoals(w, agent)
+}
+
+// disturbingForks is what a machine that does nothing else stays below. The
+// watchers themselves start none.
+const disturbingForks = 5
+
+func forksBeside(rows []*steadyRow) float64 {
+	var all []float64
+	for _, row := range rows {
+		for _, s := range row.Samples {
+			all = append(all, s.ForksPerSecond)
+		}
+	}
+	return median(all)
 }
 
 func populationTitle(rows []*steadyRow) string {
