@@ -27,7 +27,6 @@ const volatile u32 cgroup_from = CGROUP_V2;
 
 #define MAX_CPUS 8192 /* the most that distributions build for */
 #define MAX_THREADS (1 << 16)
-#define ATTEMPTS 4
 #define TABLE_WORDS 512 /* 4 KiB of bitmap, 32,768 descriptors, in one read */
 #define MAX_TABLE_READS (1 << 15) /* 2^30 descriptors: more than fs.nr_open allows */
 
@@ -351,11 +350,14 @@ static __always_inline void fill_threads(struct process_record *r, struct work *
 {
 	struct thread_walk *w = &k->threads;
 
-	for (int i = 0; i < ATTEMPTS; i++) {
+	/* Up to four attempts; no loop, for 6.1 takes no call of bpf_loop in one. */
+	sum_threads(k, sig, leader, address);
+	if (!w->whole)
 		sum_threads(k, sig, leader, address);
-		if (w->whole)
-			break;
-	}
+	if (!w->whole)
+		sum_threads(k, sig, leader, address);
+	if (!w->whole)
+		sum_threads(k, sig, leader, address);
 	if (!w->whole)
 		r->flags |= REC_CPU_TORN;
 	if (w->walked >= MAX_THREADS)

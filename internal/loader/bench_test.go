@@ -176,6 +176,43 @@ func BenchmarkCPUs(b *testing.B) {
 	}
 }
 
+// BenchmarkThreads reads one process of many threads, by itself.
+func BenchmarkThreads(b *testing.B) {
+	for _, threads := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprintf("threads=%d", threads), func(b *testing.B) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			r, err := Open(Options{Scan: ScanSyscall})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer r.Close()
+			release := make(chan bool)
+			started := make(chan bool)
+			for range threads {
+				go func() {
+					runtime.LockOSThread() // and ends with the thread
+					started <- true
+					<-release
+				}()
+				<-started
+			}
+			defer close(release)
+			self := sample.Scope{PIDs: []int32{int32(os.Getpid())}}
+			var s sample.Snapshot
+			var ours []time.Duration
+			for b.Loop() {
+				ours = append(ours, timed(func() {
+					if err := r.Read(context.Background(), self, &s); err != nil {
+						b.Fatal(err)
+					}
+				}))
+			}
+			b.ReportMetric(float64(median(ours).Nanoseconds())/float64(s.Processes[0].Threads), "cpu-ns/thread")
+		})
+	}
+}
+
 // BenchmarkOpen is how long a command waits for the scan.
 func BenchmarkOpen(b *testing.B) {
 	for _, scan := range []Scan{ScanSyscall, ScanIter} {
