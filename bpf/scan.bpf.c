@@ -119,16 +119,17 @@ static long visit(u32 i, struct list_walk *w)
 }
 
 /* place finds where the walk begins, or 0 where the last process is not there any
- * more. The task must be the one that was met: while a thread that is not the
- * leader calls exec, it has the PID before it has a place in the list
- * (fs/exec.c, de_thread), and its own ->tasks is stale. */
+ * more. The task must be the one that was met, and still the leader: while another
+ * thread calls exec, that has the PID before it has a place in the list, and the
+ * old leader has no place any more before it is gone; the ->tasks of both are stale
+ * (fs/exec.c, de_thread). */
 static __always_inline u64 place(struct work *k, struct scan_args *args, struct task_struct *found)
 {
 	u64 task = as_number(k, found);
 
 	if (!args->after) /* kthreadd's parent is the idle task, the head of the list */
 		task = as_number(k, found->real_parent);
-	else if (task != args->after_task || found->start_boottime != args->after_start)
+	else if (task != args->after_task || found->start_boottime != args->after_start || found->pid != found->tgid)
 		return 0;
 	return next_leader(k, CAST(struct task_struct, task));
 }

@@ -32,6 +32,7 @@ func init() {
 		"hostile":      func([]string) { must(os.WriteFile("/proc/self/comm", []byte(hostileName), 0)); ready(); wait() },
 		"uid":          uid,
 		"exec":         execSelf,
+		"execs":        execs,
 		"vfork":        vfork,
 		"storm":        storm,
 		"crowd":        crowd,
@@ -361,6 +362,20 @@ func execSelf(args []string) {
 		select {}
 	}
 	wait()
+}
+
+// execs calls exec from one thread after another, until it is killed: each time the
+// process has another leader.
+func execs(args []string) {
+	if len(args) == 0 {
+		ready()
+		must(os.Setenv(helperVariable, "execs again"))
+	}
+	go func() {
+		runtime.LockOSThread()
+		must(syscall.Exec("/proc/self/exe", []string{"execs"}, os.Environ()))
+	}()
+	select {}
 }
 
 // vfork is in an uninterruptible sleep until its child ends.
