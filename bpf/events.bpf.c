@@ -374,8 +374,9 @@ int BPF_PROG(on_exec, struct task_struct *p, pid_t old_pid, struct linux_binprm 
 
 static __always_inline s32 pid_in_own_namespace(struct task_struct *t)
 {
-	struct pid *pid = t->thread_pid;
-	u32 level = pid->level;
+	// Read by call: the place is not a constant, which a typed pointer must have.
+	struct pid *pid = BPF_CORE_READ(t, thread_pid);
+	u32 level = BPF_CORE_READ(pid, level);
 	s32 nr = 0;
 
 	bpf_probe_read_kernel(&nr, sizeof nr,
@@ -657,19 +658,19 @@ static __always_inline void fill_memory(struct oom_record *r, struct mm_struct *
 {
 	struct mm_struct___before62 *old = (void *)mm;
 
-	r->total_vm_pages = mm->total_vm;
+	r->total_vm_pages = BPF_CORE_READ(mm, total_vm);
 	r->h.flags |= FLAG_RSS;
 	if (bpf_core_type_exists(struct mm_rss_stat)) {
-		r->file_pages = old->rss_stat.count[MM_FILEPAGES].counter;
-		r->anon_pages = old->rss_stat.count[MM_ANONPAGES].counter;
-		r->swap_pages = old->rss_stat.count[MM_SWAPENTS].counter;
-		r->shmem_pages = old->rss_stat.count[MM_SHMEMPAGES].counter;
+		r->file_pages = BPF_CORE_READ(old, rss_stat.count[MM_FILEPAGES].counter);
+		r->anon_pages = BPF_CORE_READ(old, rss_stat.count[MM_ANONPAGES].counter);
+		r->swap_pages = BPF_CORE_READ(old, rss_stat.count[MM_SWAPENTS].counter);
+		r->shmem_pages = BPF_CORE_READ(old, rss_stat.count[MM_SHMEMPAGES].counter);
 		return;
 	}
-	r->file_pages = mm->rss_stat[MM_FILEPAGES].count;
-	r->anon_pages = mm->rss_stat[MM_ANONPAGES].count;
-	r->swap_pages = mm->rss_stat[MM_SWAPENTS].count;
-	r->shmem_pages = mm->rss_stat[MM_SHMEMPAGES].count;
+	r->file_pages = BPF_CORE_READ(mm, rss_stat[MM_FILEPAGES].count);
+	r->anon_pages = BPF_CORE_READ(mm, rss_stat[MM_ANONPAGES].count);
+	r->swap_pages = BPF_CORE_READ(mm, rss_stat[MM_SWAPENTS].count);
+	r->shmem_pages = BPF_CORE_READ(mm, rss_stat[MM_SHMEMPAGES].count);
 }
 
 static __always_inline void emit_oom(struct task_struct *victim, struct mm_struct *mm)
@@ -691,7 +692,7 @@ static __always_inline void emit_oom(struct task_struct *victim, struct mm_struc
 }
 
 // The victim itself is an argument since 6.8 (72ba14deb40a, mm: update
-// mark_victim tracepoints fields).
+// mark_victim tracepoints fields), and in stable kernels that took it over.
 SEC("tp_btf/mark_victim")
 int BPF_PROG(on_oom, struct task_struct *victim)
 {

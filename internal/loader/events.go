@@ -256,13 +256,18 @@ func (e *Events) loadHook(name string, env *environment) error {
 	if err != nil {
 		return err
 	}
-	h := &loaded{}
-	if h.names, err = hook.choose(env); err != nil {
+	names, err := hook.choose(env)
+	if err != nil {
 		return fmt.Errorf("hook %s: %w", name, err)
 	}
+	return e.loadPrograms(name, names, env)
+}
+
+func (e *Events) loadPrograms(name string, programs []string, env *environment) (err error) {
+	h := &loaded{names: programs}
 	spec := e.spec.Copy()
 	for n := range spec.Programs {
-		if !slices.Contains(h.names, n) {
+		if !slices.Contains(programs, n) {
 			delete(spec.Programs, n)
 		}
 	}

@@ -355,13 +355,12 @@ func helpSwitch([]string) {
 // helpEat takes more memory than it may have.
 func helpEat([]string) {
 	step("ready")
-	var all [][]byte
 	for {
-		b := make([]byte, 1<<20)
+		b, err := unix.Mmap(-1, 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+		check(err)
 		for i := range b {
 			b[i] = 1
 		}
-		all = append(all, b)
 	}
 }
 

@@ -63,7 +63,7 @@ var Hooks = []Hook{
 	{
 		Name: "oom", Default: true,
 		For:    "the OOM killer's victims",
-		Kernel: "BTF; the victim's memory from 6.8 on",
+		Kernel: "BTF; the victim's memory from 6.8 on, and in later stable kernels of 6.1 and 6.6",
 		variants: []variant{
 			{programs: []string{eventsProgOnOom}, here: victimIsTask},
 			{programs: []string{eventsProgOnVictimExit}, here: always},

@@ -125,8 +125,7 @@ func readv(fd int, p []byte) (int, error) { return unix.Readv(fd, [][]byte{p[:1]
 
 type mmsghdr struct {
 	hdr unix.Msghdr
-	len uint32
-	_   [4]byte
+	_   [8]byte // what the kernel says of each
 }
 
 func sendmmsg(fd int) int {
