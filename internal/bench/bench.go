@@ -136,7 +136,7 @@ func (b *bench) machine(ctx context.Context) machine {
 	m := machine{
 		CPUs: runtime.NumCPU(), Kernel: kernelRelease(), Rounds: b.rounds,
 		WindowSeconds: b.span.Seconds(), AgentSeconds: b.agentSpan.Seconds(),
-		Agent: b.agentPeer().missing, MemoryCgroup: "v2",
+		Agent: b.agentPeer().missing, MemoryCgroup: "v2", OtherAgents: pidsOf(agentName),
 	}
 	if m.Agent == "" {
 		out, err := exec.CommandContext(ctx, b.agent, "version").Output()

@@ -172,8 +172,8 @@ func TestMedianOfEvenAndOddCounts(t *testing.T) {
 
 func TestTableSaysWhatIsMissingAndWhichGoalsAreMet(t *testing.T) {
 	charged := int64(41 << 20)
-	sample := steadySample{CPUSecondsPerMinute: 0.09, ChargedBytes: &charged, SeenRatio: 1, ReadingsPerSecond: 1, ForksPerSecond: 70}
-	r := result{Steady: []*steadyRow{
+	sample := steadySample{CPUSecondsPerMinute: 0.09, ChargedBytes: &charged, SeenRatio: 1, ReadingsPerSecond: 0.5, ForksPerSecond: 70}
+	r := result{Machine: machine{OtherAgents: []int{42}}, Steady: []*steadyRow{
 		{Kind: "idle", N: 1000, Watcher: agentName, Samples: []steadySample{sample}, Median: sample},
 		{Kind: "idle", N: 1000, Watcher: "pidstat", Missing: "not found"},
 		{Kind: "idle", N: 5000, Watcher: agentName, Missing: "ended"},
@@ -185,6 +185,8 @@ func TestTableSaysWhatIsMissingAndWhichGoalsAreMet(t *testing.T) {
 		"at most 0.10 CPU s/min: met (0.090)",
 		"at most 40 MiB charged: NOT MET (41.0)",
 		"rmagent missing: ended",
+		"rmagent could not hold one reading a second",
+		"other agents run here, whose hooks cost too: PIDs [42]",
 		"disturbed: something else started 70 processes a second",
 	} {
 		if !strings.Contains(out.String(), want) {

@@ -71,6 +71,20 @@ func (r cpuReading) since(earlier cpuReading) time.Duration {
 	return used
 }
 
+// pidsOf returns the processes of a name.
+func pidsOf(comm string) []int {
+	var pids []int
+	files, _ := filepath.Glob("/proc/[0-9]*/comm")
+	for _, name := range files {
+		b, _ := os.ReadFile(name)
+		if string(bytes.TrimSpace(b)) == comm {
+			pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(name)))
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
 // forks is how many processes and threads were started since boot (proc_stat(5)).
 func forks() int64 {
 	b, _ := os.ReadFile("/proc/stat")

@@ -14,6 +14,7 @@ type machine struct {
 	Kernel        string  `json:"kernel"`
 	Agent         string  `json:"agent"`
 	MemoryCgroup  string  `json:"memory_cgroup"` // or why there is none
+	OtherAgents   []int   `json:"other_agents,omitempty"` // PIDs
 	Rounds        int     `json:"rounds"`
 	WindowSeconds float64 `json:"window_seconds"`
 	AgentSeconds  float64 `json:"agent_window_seconds"`

@@ -13,6 +13,9 @@ func (r *result) print(w io.Writer) {
 	fmt.Fprintf(w, "%d CPUs, Linux %s; agent: %s\n", m.CPUs, m.Kernel, m.Agent)
 	fmt.Fprintf(w, "memory cgroup: %s; windows of %.0f s (the agent's: %.0f s), rounds: %d, medians\n",
 		m.MemoryCgroup, m.WindowSeconds, m.AgentSeconds, m.Rounds)
+	if len(m.OtherAgents) > 0 {
+		fmt.Fprintf(w, "disturbed: other agents run here, whose hooks cost too: PIDs %v\n", m.OtherAgents)
+	}
 	for rows := r.Steady; len(rows) > 0; {
 		n := samePopulation(rows)
 		printPopulation(w, rows[:n])
@@ -50,10 +53,21 @@ func printPopulation(w io.Writer, rows []*steadyRow) {
 			fmt.Fprintf(w, "  %s missing: %s\n", row.Watcher, row.Missing)
 		}
 	}
+	printLate(w, rows)
 	if forks := forksBeside(rows); forks > disturbingForks {
 		fmt.Fprintf(w, "  disturbed: something else started %.0f processes a second\n", forks)
 	}
 	printSteadyGoals(w, agent)
+}
+
+// printLate names who didn't read once a second: their CPU is for less than it
+// seems.
+func printLate(w io.Writer, rows []*steadyRow) {
+	for _, row := range rows {
+		if len(row.Samples) > 0 && row.Median.ReadingsPerSecond < 0.9 {
+			fmt.Fprintf(w, "  %s could not hold one reading a second\n", row.Watcher)
+		}
+	}
 }
 
 // disturbingForks is what a machine that does nothing else stays below. The
