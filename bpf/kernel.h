@@ -263,8 +263,4 @@ struct bpf_array {
 
 #pragma clang attribute pop
 
-struct bpf_iter_num {
-	u64 __opaque[1];
-} __attribute__((aligned(8)));
-
 #endif

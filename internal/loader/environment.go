@@ -34,9 +34,8 @@ const (
 
 // environment is what the programs must be told about this machine.
 type environment struct {
-	cpus       int // possible
-	nsLevel    uint32
-	nsInum     uint32
+	cpus       int  // possible
+	nested     bool // in another than the initial PID namespace
 	cgroupFrom uint32
 	bootOffset time.Duration
 	btf        *btf.Cache // the kernel's types, decoded once for all programs; garbage after loading
@@ -48,7 +47,7 @@ func readEnvironment() (*environment, error) {
 		return nil, fmt.Errorf("count the possible CPUs: %w", err)
 	}
 	env := &environment{cpus: cpus, btf: btf.NewCache()}
-	if env.nsLevel, env.nsInum, err = pidNamespace(); err != nil {
+	if env.nested, err = inOwnNamespace(); err != nil {
 		return nil, err
 	}
 	controllers, err := os.ReadFile("/proc/cgroups")
@@ -75,17 +74,13 @@ func boottimeOffset(offsets string) time.Duration {
 	return 0
 }
 
-// pidNamespace returns how deep this process's PID namespace is and its inode
-// number. Its depth is how many PIDs it has beside the initial one.
-func pidNamespace() (level, inum uint32, err error) {
+// inOwnNamespace reports whether this process's PID namespace is not the initial one.
+func inOwnNamespace() (bool, error) {
 	var st unix.Stat_t
 	if err := unix.Stat("/proc/self/ns/pid", &st); err != nil {
-		return 0, 0, fmt.Errorf("find the PID namespace: %w", err)
+		return false, fmt.Errorf("find the PID namespace: %w", err)
 	}
-	if st.Ino == initialPIDNamespace {
-		return 0, 0, nil
-	}
-	return 1, uint32(st.Ino), nil
+	return st.Ino != initialPIDNamespace, nil
 }
 
 // cgroupSource says which hierarchy tells cgroups apart, from /proc/cgroups: the
@@ -116,8 +111,6 @@ func (env *environment) options() *ebpf.CollectionOptions {
 func (env *environment) configure(spec *ebpf.CollectionSpec) error {
 	for name, value := range map[string]uint32{
 		"nr_cpus":     uint32(env.cpus),
-		"ns_level":    env.nsLevel,
-		"ns_inum":     env.nsInum,
 		"cgroup_from": env.cgroupFrom,
 	} {
 		v, ok := spec.Variables[name]

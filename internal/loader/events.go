@@ -152,7 +152,7 @@ func eventEnvironment() (*environment, error) {
 	if err != nil {
 		return nil, err
 	}
-	if env.nsLevel > 0 {
+	if env.nested {
 		return nil, &UnsupportedError{Missing: "events carry PIDs of the initial PID namespace, and this is another"}
 	}
 	return env, nil

@@ -89,7 +89,7 @@ func Open(opts Options) (*Reader, error) {
 	r := &Reader{
 		scanner: s,
 		exact:   env.cpus*max(opts.repeatCPUs, 1) <= maxExactCPUs || !env.percpuRSS(),
-		alone:   s.name() == ScanSyscall && env.nsLevel == 0,
+		alone:   s.name() == ScanSyscall && !env.nested,
 		want:    map[int32]bool{},
 	}
 	r.caps = env.capabilities(opts.Events)
@@ -106,7 +106,7 @@ func Open(opts Options) (*Reader, error) {
 // from BPF; the walk of the syscall scan still meets it.
 func (r *Reader) probe(env *environment) error {
 	var s sample.Snapshot
-	if err := r.Read(context.Background(), sample.Scope{}, &s); err != nil || env.nsLevel > 0 {
+	if err := r.Read(context.Background(), sample.Scope{}, &s); err != nil || env.nested {
 		return err
 	}
 	if r.alone {

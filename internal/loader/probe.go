@@ -93,11 +93,11 @@ func probeLockdown() error {
 }
 
 func probeNamespace() error {
-	level, _, err := pidNamespace()
+	nested, err := inOwnNamespace()
 	if err != nil {
 		return err
 	}
-	if level > 0 {
+	if nested {
 		return errors.New("rmagent is in a PID namespace of its own: it sees the processes of that namespace only, and no events")
 	}
 	return nil
