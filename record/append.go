@@ -292,6 +292,7 @@ func (e *encoder) agent(r *Agent) {
 	e.optUint(`,"events_delivered":`, r.EventsDelivered)
 	e.counts(`,"events_lost":`, r.EventsLost)
 	e.optUint(`,"events_pending":`, r.EventsPending)
+	e.counts(`,"uncounted":`, r.Uncounted)
 	e.uint(`,"records_written":`, r.RecordsWritten)
 	e.counts(`,"records_lost":`, r.RecordsLost)
 	e.uint(`,"tasks_missed":`, r.TasksMissed)

@@ -49,7 +49,7 @@ func golden() []Record {
 		&OOM{Header: head(7), PID: 4711, StartTicks: 99, Comm: "java", UID: Some[uint32](1000), Cgroup: Some("/user.slice"),
 			RSSBytes: Some[uint64](3 << 30), RSSAnonBytes: Some[uint64](3 << 30), OOMScoreAdj: Some[int32](-500)},
 		&Agent{Header: head(8), Version: "v0.1.0", Source: SourceEBPF, CPUSecondsTotal: Some(0.75), CPUCores: Some(0.0125), RSSBytes: Some[uint64](25 << 20),
-			IntervalSeconds: 1, EventsSeen: Some[uint64](10), EventsDelivered: Some[uint64](7), EventsLost: map[string]uint64{"ring_full": 2}, EventsPending: Some[uint64](1),
+			IntervalSeconds: 1, EventsSeen: Some[uint64](10), EventsDelivered: Some[uint64](7), EventsLost: map[string]uint64{"ring_full": 2}, EventsPending: Some[uint64](1), Uncounted: map[string]uint64{"net_bytes": 1500},
 			RecordsWritten: 7, RecordsLost: map[string]uint64{"queue_full": 3, "disk_full": 1}, ScanSeconds: Some(1.25e-7)},
 	}
 }

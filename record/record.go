@@ -267,6 +267,7 @@ type Agent struct {
 	EventsDelivered         Opt[uint64]       `json:"events_delivered"`
 	EventsLost              map[string]uint64 `json:"events_lost"` // by cause
 	EventsPending           Opt[uint64]       `json:"events_pending"`
+	Uncounted               map[string]uint64 `json:"uncounted"` // what found no counter in the kernel, by what it was
 	RecordsWritten          uint64            `json:"records_written"`
 	RecordsLost             map[string]uint64 `json:"records_lost"` // by cause
 	TasksMissed             uint64            `json:"tasks_missed"` // by scans, since the start

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -100,6 +101,8 @@ func (a *agent) run(ctx context.Context, f engine.Filter) error {
 	go a.reopen(ctx, hup)
 
 	a.started()
+	// Loading took the kernel's types apart, some 10 MiB that nobody needs again.
+	debug.FreeOSMemory()
 	err = engine.New(*o).Run(ctx)
 	if errors.Is(err, sink.ErrReaderGone) {
 		a.log.Logger().Info("reader_gone", zap.String("jsonl", a.loaded.JSONL))

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -98,6 +99,8 @@ func (e *Engine) writeAgent() {
 		FDOpen:          self.FDOpen,
 		IntervalSeconds: e.budget.current.Seconds(),
 		EventsLost:      map[string]uint64{},
+		Uncounted:       map[string]uint64{},
+		RecordsLost:     map[string]uint64{},
 		TasksMissed:     a.missed,
 		TicksSkipped:    a.skipped,
 	}
@@ -134,16 +137,27 @@ func (e *Engine) fillBalance(r *record.Agent) {
 	r.EventsSeen = record.Some(sum.Seen)
 	r.EventsDelivered = record.Some(sum.Delivered)
 	r.EventsPending = record.Some(sum.Pending)
-	for cause, n := range map[string]uint64{
+	r.EventsLost = nonZero(map[string]uint64{
 		"exit_ring_full": b.Exits.Lost,
 		"exec_ring_full": b.Execs.Lost,
 		"oom_ring_full":  b.OOMs.Lost,
-	} {
-		if n > 0 {
-			r.EventsLost[cause] = n
-		}
-	}
+	})
+	r.Uncounted = nonZero(map[string]uint64{
+		"processes_without_state":    b.StateFailed,
+		"processes_told_late":        b.HoldFailed,
+		"processes_that_lost_counts": b.Stranded,
+		"spills":                     b.SpillFailed,
+		"net_bytes":                  b.UncountedBytes,
+		"descriptors":                b.UncountedFDs,
+		"malformed_events":           b.Malformed,
+	})
 	r.MapEntries = record.Some(b.SpillEntries)
 	r.MapCapacity = record.Some(b.SpillCapacity)
 	r.ProgramSecondsEstimated = record.Some(e.Events.Cost().Seconds())
+}
+
+// nonZero leaves out what did not happen.
+func nonZero(counts map[string]uint64) map[string]uint64 {
+	maps.DeleteFunc(counts, func(_ string, n uint64) bool { return n == 0 })
+	return counts
 }
