@@ -5,8 +5,8 @@ import "time"
 // Growth is judged on the low-water marks of this many buckets of this length: a
 // count that swings comes back to its mark, a leak does not.
 const (
-	bucket  = 5 * time.Second
-	buckets = 12
+	bucket  = 2 * time.Second
+	buckets = 30
 	enough  = 4 // finished ones, before growth is known
 )
 
