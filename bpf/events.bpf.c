@@ -97,12 +97,8 @@ static __always_inline void ran(u32 hook)
 
 static __always_inline struct task_state *state_of(struct task_struct *leader)
 {
-	struct task_state *st;
+	struct task_state *st = bpf_task_storage_get(&task_states, leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 
-	st = bpf_task_storage_get(&task_states, leader, 0, 0);
-	if (st)
-		return st;
-	st = bpf_task_storage_get(&task_states, leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!st)
 		add(&counts.state_failed, 1);
 	return st;
