@@ -1,6 +1,7 @@
 package sampletest
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
@@ -76,38 +77,52 @@ var counters = []sample.Field{
 	sample.MinorFaults, sample.MajorFaults, sample.IORead, sample.IOWritten, sample.DiskRead, sample.DiskWritten,
 }
 
-// testStill compares every number of a process that waits, with the little that its
-// runtime may do meanwhile.
+// testStill compares every number of a process while /proc's stay the same.
 func testStill(t *testing.T, s *suite) {
 	helper := start(t, "still")
 	helper.ready()
 	awaitState(t, helper.pid, 'S')
-	want, ok := readTruth(helper.pid)
-	if !ok {
-		t.Fatal("the helper is gone")
-	}
 	fields := slices.Concat(plain, counters)
-	if kernelHas(6, 16) || s.caps[sample.ExecID].Level == sample.Absent { // or it reads the same text
-		// Until 82241a83cd15 ("mm: fix the inaccurate memory statistics issue for
-		// users", 6.16) /proc itself is approximate.
+	if kernelHas(6, 17) || s.caps[sample.ExecID].Level == sample.Absent { // or it reads the same text
+		// Between 6.2 and 82241a83cd15 ("mm: fix the inaccurate memory statistics
+		// issue for users") /proc itself is approximate, and before 6.2 too.
 		fields = append(fields, sample.RSSAnon, sample.RSSFile, sample.RSSShmem, sample.Swap)
 	}
-	s.both(helper.pid, func(p *sample.Process) {
-		s.known(p, fields...)
-		after, ok := readTruth(helper.pid) // its runtime may still stir
-		if !ok {
-			t.Fatal("the helper is gone")
-		}
+	one := s.while(helper.pid, func() sample.Process { return s.one(helper.pid) })
+	all := s.while(helper.pid, func() sample.Process { s.read(); return *s.find(helper.pid) })
+	for _, r := range []still{one, all} {
+		s.known(&r.p, fields...)
 		for _, f := range fields {
-			low, high := min(want.value[f], after.value[f]), max(want.value[f], after.value[f])
-			if got := fieldOf(p, f); p.Known.Has(f) && (got < low || got > high) {
-				t.Errorf("%v: %d, want %d to %d", f, got, low, high)
+			if got := fieldOf(&r.p, f); r.p.Known.Has(f) && got != r.truth.value[f] {
+				t.Errorf("%v: %d, want %d", f, got, r.truth.value[f])
 			}
 		}
-		if ticks := p.CPUNanos / 1e7; p.Known.Has(sample.CPU) && (ticks < want.cpuTicks || ticks > want.cpuTicks+2) {
-			t.Errorf("cpu: %d ns, want %d ticks", p.CPUNanos, want.cpuTicks)
+		if ticks := r.p.CPUNanos / 1e7; r.p.Known.Has(sample.CPU) && (ticks < r.truth.cpuTicks || ticks > r.truth.cpuTicks+2) {
+			t.Errorf("cpu: %d ns, want %d ticks", r.p.CPUNanos, r.truth.cpuTicks)
 		}
-	})
+	}
+}
+
+// still is a reading during which /proc said the same.
+type still struct {
+	p     sample.Process
+	truth truth
+}
+
+// while reads until /proc says the same before and after: even a process that only
+// waits has a runtime that works now and then.
+func (s *suite) while(pid int32, read func() sample.Process) still {
+	s.t.Helper()
+	for range 100 {
+		before, _ := readTruth(pid)
+		p := read()
+		after, ok := readTruth(pid)
+		if ok && before.cpuTicks == after.cpuTicks && maps.Equal(before.value, after.value) {
+			return still{p, after}
+		}
+	}
+	s.t.Fatalf("PID %d never was still", pid)
+	return still{}
 }
 
 // testBracketed reads every process's counters between two readings of /proc.
