@@ -230,7 +230,7 @@ func checkPrivileges() error {
 }
 
 func effectiveCapabilities() (uint64, error) {
-	f, err := os.Open("/proc/self/status")
+	f, err := os.Open("/proc/thread-self/status") // they are a thread's own: capabilities(7)
 	if err != nil {
 		return 0, fmt.Errorf("read the own capabilities: %w", err)
 	}
@@ -241,7 +241,7 @@ func effectiveCapabilities() (uint64, error) {
 			return strconv.ParseUint(strings.TrimSpace(text), 16, 64)
 		}
 	}
-	return 0, errors.New("read the own capabilities: /proc/self/status has no CapEff")
+	return 0, errors.New("read the own capabilities: /proc/thread-self/status has no CapEff")
 }
 
 // refused says what a refused load means. The kernel answers EPERM for several

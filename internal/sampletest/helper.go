@@ -17,9 +17,9 @@ import (
 const helperVariable = "SAMPLETEST_HELPER"
 
 func init() {
-	if os.Getenv(helperVariable) != "" {
-		runtime.LockOSThread() // main stays on the leader
-	}
+	// Main stays on the leader: helpers count on it, and a test that drops its
+	// thread's privileges must not drop the leader's, which cannot end by itself.
+	runtime.LockOSThread()
 }
 
 // Main runs the tests, or becomes a process that they measure.
