@@ -50,18 +50,17 @@ struct {
 	__type(value, u64);
 } runs SEC(".maps");
 
-// Where a record or a path is put together. Programs on tracepoints are not
-// preempted, but sched_process_free runs in the RCU softirq, on top of the
-// others: each of the three has its own.
+// Where an exe's path is put together from its end, and records that have no
+// entry. Programs on tracepoints are not preempted, but sched_process_free runs in
+// the RCU softirq, on top of the others: it has its own.
 struct scratch {
 	struct exit_record record;
-	char exe[2 * EXE_MAX]; // after a record, or while it is put together from its end
+	char exe[2 * EXE_MAX];
 };
 
 enum scratch_user {
 	SCRATCH_PROCESS,
 	SCRATCH_FREE,
-	SCRATCH_SWEEP,
 	SCRATCHES,
 };
 
@@ -72,15 +71,23 @@ struct {
 	__type(value, struct scratch);
 } scratches SEC(".maps");
 
-// Processes between their exit and the record of it. Whoever deletes the entry
-// sends the record: sched_process_free, or send_overdue where nobody reaps.
+// Every process since its fork or exec, by its signal_struct, which an exec from
+// any thread leaves as it is. An insertion here costs a third of a task storage's.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 16384);
+	__uint(max_entries, 32768);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, struct ended_key);
-	__type(value, struct ended_process);
-} ended SEC(".maps");
+	__type(key, u64);
+	__type(value, struct process_entry);
+} processes SEC(".maps");
+
+// What an entry begins as.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct process_entry);
+} blank SEC(".maps");
 
 static __always_inline void add(u64 *to, u64 n)
 {
@@ -117,6 +124,13 @@ static __always_inline struct task_counters *spill_of(struct task_struct *t, boo
 	if (!n)
 		add(&counts.spill_failed, 1);
 	return n;
+}
+
+static __always_inline void drop_spill(struct task_struct *t)
+{
+	u64 key = (u64)t->signal;
+
+	bpf_map_delete_elem(&task_spill, &key);
 }
 
 // The counters that the current task's events go to.
@@ -193,7 +207,6 @@ static __always_inline u64 cgroup_id(struct task_struct *t)
 static __always_inline void fill_head(struct event_head *h, u32 kind, struct task_struct *leader)
 {
 	h->kind = kind;
-	h->exe_len = 0;
 	h->flags = leader->flags & PF_KTHREAD ? FLAG_KERNEL_THREAD : 0;
 	h->uid = leader->real_cred->uid.val;
 	h->pid = leader->tgid;
@@ -205,18 +218,55 @@ static __always_inline void fill_head(struct event_head *h, u32 kind, struct tas
 	__builtin_memcpy(h->comm, leader->comm, sizeof h->comm);
 }
 
-// Puts the exe behind a record of size bytes at the scratch's start, and returns
-// the bytes of both.
-static __always_inline u64 append_exe(struct scratch *s, u64 size, struct task_state *st)
-{
-	u32 len = st ? st->exe_len : 0;
+// ---- entries
 
-	if (len == 0 || len > EXE_MAX)
-		return size;
-	if (bpf_probe_read_kernel((void *)s + size, len, st->exe + EXE_MAX - len))
-		return size;
-	s->record.h.exe_len = len;
-	return size + len;
+static __always_inline bool emit_entry(struct process_entry *e)
+{
+	u32 len = e->r.h.exe_len;
+
+	if (len > EXE_MAX)
+		len = 0;
+	return emit(&e->r, sizeof e->r + len, &counts.exits);
+}
+
+static __always_inline void told(struct process_entry *e)
+{
+	add((u64 *)&counts.untold[(e->r.h.time >> 30) % EPOCHS], -1);
+}
+
+// An entry that begins as from. Whoever had the key before is dead, and not told
+// of where the kernel did not run sched_process_free.
+static __always_inline struct process_entry *new_entry(struct task_struct *leader, struct process_entry *from)
+{
+	u64 key = (u64)leader->signal;
+	struct process_entry *e = bpf_map_lookup_elem(&processes, &key);
+	u32 zero = 0;
+
+	if (e && e->dead == DEAD && !__sync_val_compare_and_swap(&e->sent, 0, 1)) {
+		told(e);
+		emit_entry(e);
+	}
+	if (!from)
+		from = bpf_map_lookup_elem(&blank, &zero);
+	if (!from)
+		return 0;
+	if (bpf_map_update_elem(&processes, &key, from, BPF_ANY)) {
+		add(&counts.hold_failed, 1);
+		return 0;
+	}
+	e = bpf_map_lookup_elem(&processes, &key);
+	if (e)
+		e->r.h.start = leader->start_boottime;
+	return e;
+}
+
+// The entry of a living process; null if it has none.
+static __always_inline struct process_entry *entry_of(struct task_struct *leader)
+{
+	u64 key = (u64)leader->signal;
+	struct process_entry *e = bpf_map_lookup_elem(&processes, &key);
+
+	return e && e->r.h.start == leader->start_boottime ? e : 0;
 }
 
 // ---- the path of an exe, as readlink /proc/PID/exe gives it to a reader whose
@@ -276,15 +326,15 @@ static long walk_up(u32 i, struct walk *w)
 #define DELETED " (deleted)"
 
 // Sets the exe of a process from its address space.
-static __always_inline void set_exe(struct task_state *st, struct mm_struct *mm)
+static __always_inline void set_exe(struct process_entry *e, struct mm_struct *mm)
 {
-	u32 key = SCRATCH_PROCESS;
+	u32 key = SCRATCH_PROCESS, len;
 	struct scratch *s = bpf_map_lookup_elem(&scratches, &key);
 	struct walk w = { .off = EXE_MAX };
 	struct dentry *file;
 	struct vfsmount *vfs;
 
-	st->exe_len = 0;
+	e->r.h.exe_len = 0;
 	if (!s || !mm || !mm->exe_file)
 		return;
 	file = BPF_CORE_READ(mm, exe_file, f_path.dentry);
@@ -301,10 +351,30 @@ static __always_inline void set_exe(struct task_state *st, struct mm_struct *mm)
 		w.known = prepend(&w, s, file);
 	else
 		bpf_loop(MAX_STEPS, walk_up, &w, 0);
-	if (!w.known)
+	len = EXE_MAX - w.off;
+	if (!w.known || len == 0 || len > EXE_MAX)
 		return;
-	__builtin_memcpy(st->exe, s->exe, EXE_MAX);
-	st->exe_len = EXE_MAX - w.off;
+	if (!bpf_probe_read_kernel(e->exe, len, s->exe + EXE_MAX - len))
+		e->r.h.exe_len = len;
+}
+
+static __always_inline void emit_exec(struct task_struct *p, struct process_entry *e)
+{
+	u32 key = SCRATCH_PROCESS, len = e ? e->r.h.exe_len : 0;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &key);
+	struct event_head *h = (void *)s;
+
+	if (!s)
+		return;
+	fill_head(h, EVENT_EXEC, p);
+	h->ppid = p->real_parent->tgid;
+	h->flags |= FLAG_PARENT;
+	h->exe_len = 0;
+	if (e && len && len <= EXE_MAX && !bpf_probe_read_kernel((void *)s + sizeof *h, len, e->exe))
+		h->exe_len = len;
+	else
+		len = 0;
+	emit(s, sizeof *h + len, &counts.execs);
 }
 
 // ---- processes
@@ -312,59 +382,39 @@ static __always_inline void set_exe(struct task_state *st, struct mm_struct *mm)
 SEC("tp_btf/sched_process_fork")
 int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 {
-	struct task_state *st, *from;
+	struct process_entry *from, *e;
 
 	if (child->pid != child->tgid)
 		return 0;
-	st = state_of(child);
-	if (!st)
-		return 0;
-	from = bpf_task_storage_get(&task_states, parent->group_leader, 0, 0);
-	if (from && from->exe_len) {
-		__builtin_memcpy(st->exe, from->exe, EXE_MAX);
-		st->exe_len = from->exe_len;
-	} else {
-		set_exe(st, child->mm);
-	}
+	from = entry_of(parent->group_leader);
+	e = new_entry(child, from);
+	if (e && !from)
+		set_exe(e, child->mm);
 	return 0;
-}
-
-// Takes back what was spilled: nothing will be spilled any more.
-static __always_inline void take_spill(struct task_struct *p, struct task_state *st)
-{
-	struct task_counters *n = spill_of(p, false);
-	u64 key = (u64)p->signal;
-
-	if (!n)
-		return;
-	move_counters(&st->n, n);
-	bpf_map_delete_elem(&task_spill, &key);
 }
 
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm)
 {
-	u32 key = SCRATCH_PROCESS;
-	struct task_state *st = state_of(p);
-	struct scratch *s;
+	struct process_entry *e = entry_of(p);
+	struct task_counters *n;
+	struct task_state *st;
 
-	if (deliver_execs)
-		add(&counts.execs.seen, 1);
-	if (st) {
-		// The old leader is gone, and its storage with it.
-		if (old_pid != p->pid)
-			take_spill(p, st);
-		set_exe(st, p->mm);
+	// The old leader is gone, and its storage with it.
+	n = old_pid != p->pid ? spill_of(p, false) : 0;
+	st = n ? state_of(p) : 0;
+	if (n && st) {
+		move_counters(&st->n, n);
+		drop_spill(p);
 	}
+	if (!e)
+		e = new_entry(p, 0);
+	if (e)
+		set_exe(e, p->mm);
 	if (!deliver_execs)
 		return 0;
-	s = bpf_map_lookup_elem(&scratches, &key);
-	if (!s)
-		return 0;
-	fill_head(&s->record.h, EVENT_EXEC, p);
-	s->record.h.ppid = p->real_parent->tgid;
-	s->record.h.flags |= FLAG_PARENT;
-	emit(s, append_exe(s, sizeof(struct event_head), st), &counts.execs);
+	add(&counts.execs.seen, 1);
+	emit_exec(p, e);
 	return 0;
 }
 
@@ -395,11 +445,10 @@ static __always_inline void add_task(struct exit_record *r, struct task_struct *
 }
 
 // Every thread that was reaped has its totals in the signal_struct.
-static __always_inline void fill_exit(struct exit_record *r, struct task_struct *leader, struct task_state *st)
+static __always_inline void fill_totals(struct exit_record *r, struct task_struct *leader)
 {
 	struct signal_struct *sig = leader->signal;
 
-	fill_head(&r->h, EVENT_EXIT, leader);
 	r->status = sig->flags & SIGNAL_GROUP_EXIT ? sig->group_exit_code : leader->exit_code;
 	r->cpu = sig->sum_sched_runtime;
 	r->utime = sig->utime;
@@ -411,39 +460,27 @@ static __always_inline void fill_exit(struct exit_record *r, struct task_struct 
 	r->wchar = sig->ioac.wchar;
 	r->read_bytes = sig->ioac.read_bytes;
 	r->write_bytes = sig->ioac.write_bytes;
-	r->ns_pid = 0;
-	if (!st) {
-		__builtin_memset(&r->n, 0, sizeof r->n);
-		return;
-	}
-	r->n = st->n;
-	r->h.flags |= FLAG_STATE;
-	if (!st->dead)
-		return;
-	r->h.time = st->exit_time;
-	r->h.ppid = st->ppid;
-	r->ns_pid = st->ns_pid;
-	r->h.flags |= FLAG_PARENT;
 }
 
-// Keeps what is known of a process at its exit, until it is reaped or overdue.
-static __always_inline void hold(struct task_struct *p, struct task_struct *leader, struct task_state *st)
+// What a process counted, in both places.
+static __always_inline void fill_counters(struct exit_record *r, struct task_struct *leader)
 {
-	struct ended_key key = { .start = leader->start_boottime, .pid = leader->tgid };
-	u32 user = SCRATCH_PROCESS;
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &user);
+	struct task_state *st = bpf_task_storage_get(&task_states, leader, 0, 0);
+	struct task_counters *n = spill_of(leader, false);
 
-	if (!s)
-		return;
-	fill_exit(&s->record, leader, st);
-	add_task(&s->record, p);
-	if (p != leader)
-		add_task(&s->record, leader);
-	append_exe(s, sizeof(struct exit_record), st);
-	if (bpf_map_update_elem(&ended, &key, s, BPF_ANY))
-		add(&counts.hold_failed, 1);
+	if (st)
+		r->n = st->n;
 	else
-		st->held = 1;
+		__builtin_memset(&r->n, 0, sizeof r->n);
+	if (!n)
+		return;
+	r->n.net_received += n->net_received;
+	r->n.net_sent += n->net_sent;
+	r->n.fd_opened += n->fd_opened;
+	r->n.fd_closed += n->fd_closed;
+	r->n.faults += n->faults;
+	r->n.fd_unsure += n->fd_unsure;
+	drop_spill(leader);
 }
 
 // A leader that exits before its threads.
@@ -464,7 +501,7 @@ int BPF_PROG(on_exit, struct task_struct *p)
 {
 	struct task_struct *leader = p->group_leader;
 	struct signal_struct *sig = p->signal;
-	struct task_state *st;
+	struct process_entry *e;
 
 	if (sig->live.counter > 0) {
 		// Where all threads are about to end, none will call exec.
@@ -472,21 +509,44 @@ int BPF_PROG(on_exit, struct task_struct *p)
 			spill(leader);
 		return 0;
 	}
-	st = state_of(leader);
-	if (!st) // on_free will see it
+	e = entry_of(leader);
+	if (!e)
+		e = new_entry(leader, 0);
+	if (!e) // on_free will see it
 		return 0;
 	// Two threads that exit at once may both find none alive.
-	if (__sync_val_compare_and_swap(&st->dead, 0, 1))
+	if (__sync_val_compare_and_swap(&e->dead, 0, DYING))
 		return 0;
-	take_spill(p, st);
-	st->exit_time = bpf_ktime_get_boot_ns();
-	st->epoch = (st->exit_time >> 30) % EPOCHS;
-	st->ppid = leader->real_parent->tgid;
-	st->ns_pid = pid_in_own_namespace(leader);
+	fill_head(&e->r.h, EVENT_EXIT, leader);
+	e->r.h.ppid = leader->real_parent->tgid;
+	e->r.h.flags |= FLAG_PARENT;
+	e->r.ns_pid = pid_in_own_namespace(leader);
+	fill_totals(&e->r, leader);
+	add_task(&e->r, p);
+	if (p != leader)
+		add_task(&e->r, leader);
+	fill_counters(&e->r, leader);
 	add(&counts.exits.seen, 1);
-	add((u64 *)&counts.untold[st->epoch % EPOCHS], 1);
-	hold(p, leader, st);
+	add((u64 *)&counts.untold[(e->r.h.time >> 30) % EPOCHS], 1);
+	__sync_lock_test_and_set(&e->dead, DEAD); // in order after what was written
 	return 0;
+}
+
+static __always_inline void send_without_entry(struct task_struct *p)
+{
+	u32 user = SCRATCH_FREE;
+	struct scratch *s = bpf_map_lookup_elem(&scratches, &user);
+
+	add(&counts.exits.seen, 1);
+	if (!s)
+		return;
+	s->record.h.exe_len = 0;
+	fill_head(&s->record.h, EVENT_EXIT, p);
+	s->record.h.flags |= FLAG_CPU_FINAL;
+	s->record.ns_pid = 0;
+	fill_totals(&s->record, p);
+	fill_counters(&s->record, p);
+	emit(&s->record, sizeof s->record, &counts.exits);
 }
 
 // The last thing that happens to a task: an RCU grace period after it was
@@ -494,62 +554,54 @@ int BPF_PROG(on_exit, struct task_struct *p)
 SEC("tp_btf/sched_process_free")
 int BPF_PROG(on_free, struct task_struct *p)
 {
-	struct task_state *st = bpf_task_storage_get(&task_states, p, 0, 0);
-	struct ended_key key = { .start = p->start_boottime, .pid = p->tgid };
-	u32 user = SCRATCH_FREE;
-	struct scratch *s;
+	u64 key = (u64)p->signal;
+	struct process_entry *e;
+	struct task_state *st;
 
 	if (p->pid != p->tgid) {
 		// Only the old leader of an exec from another thread has a state.
+		st = bpf_task_storage_get(&task_states, p, 0, 0);
 		if (st && counted(&st->n))
 			add(&counts.stranded, 1);
 		return 0;
 	}
-	if (st && st->held && bpf_map_delete_elem(&ended, &key))
-		return 0; // send_overdue was first
-	if (st && st->dead)
-		add((u64 *)&counts.untold[st->epoch % EPOCHS], -1);
-	else // it ended before on_exit was attached
-		add(&counts.exits.seen, 1);
-	s = bpf_map_lookup_elem(&scratches, &user);
-	if (!s)
-		return 0;
-	fill_exit(&s->record, p, st);
-	s->record.h.flags |= FLAG_CPU_FINAL;
-	emit(s, append_exe(s, sizeof(struct exit_record), st), &counts.exits);
+	e = entry_of(p);
+	if (!e || e->dead != DEAD) { // it ended before on_exit was attached, or there was no room
+		send_without_entry(p);
+	} else if (!__sync_val_compare_and_swap(&e->sent, 0, 1)) {
+		told(e);
+		fill_totals(&e->r, p);
+		e->r.h.flags |= FLAG_CPU_FINAL;
+		emit_entry(e);
+	}
+	if (e)
+		bpf_map_delete_elem(&processes, &key);
 	return 0;
 }
 
-static long send_if_overdue(void *map, struct ended_key *key, struct ended_process *e, u64 *now)
+static long send_if_overdue(void *map, u64 *key, struct process_entry *e, u64 *now)
 {
-	u32 user = SCRATCH_SWEEP;
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &user);
-	u64 size, time = e->r.h.time;
+	u64 time = e->r.h.time;
 
-	if (!s)
-		return 1;
-	if (*now < time || *now - time < overdue_ns)
+	if (e->dead != DEAD || e->sent || *now < time || *now - time < overdue_ns)
 		return 0;
-	__builtin_memcpy(s, e, sizeof *e);
-	if (bpf_map_delete_elem(&ended, key))
-		return 0; // on_free was first
-	add((u64 *)&counts.untold[(time >> 30) % EPOCHS], -1);
-	size = s->record.h.exe_len;
-	if (size > EXE_MAX)
+	if (__sync_val_compare_and_swap(&e->sent, 0, 1))
 		return 0;
-	emit(s, sizeof(struct exit_record) + size, &counts.exits);
+	told(e);
+	emit_entry(e);
 	return 0;
 }
 
 // Run by the reader when processes stay untold: nobody reaps them, or the kernel
 // kept sched_process_free to itself (seen on 6.18: in a storm of forks, a few in a
-// thousand). Their records lack the last accounting.
+// thousand). Their records lack the last accounting. The entry stays until the
+// process is freed, or its key has a new user, so that none is told of twice.
 SEC("syscall")
 int send_overdue(void *ctx)
 {
 	u64 now = bpf_ktime_get_boot_ns();
 
-	bpf_for_each_map_elem(&ended, send_if_overdue, &now, 0);
+	bpf_for_each_map_elem(&processes, send_if_overdue, &now, 0);
 	return 0;
 }
 

@@ -5,7 +5,7 @@
 #ifndef RMAGENT_EVENTS_H
 #define RMAGENT_EVENTS_H
 
-#define EXE_MAX 256 // the longest exe kept is one byte shorter
+#define EXE_MAX 256 // the longest exe that is kept
 #define EPOCHS 8    // of 2^30 ns each
 
 // Counters of a process that only events can count. They are what the spill
@@ -19,17 +19,10 @@ struct task_counters {
 	u64 fd_unsure; // calls whose descriptors could not be counted
 };
 
-// The state of a process, in task storage on its group leader.
+// What a process counts, in task storage on its group leader. There is one only
+// where something was counted.
 struct task_state {
 	struct task_counters n;
-	u64 exit_time; // CLOCK_BOOTTIME of its last thread's exit; 0 while it lives
-	u64 dead;      // 1 once its exit has been seen
-	u64 held;      // 1 if its exit record waits in ended
-	s32 ppid;      // at its exit
-	s32 ns_pid;    // at its exit
-	u32 epoch;
-	u32 exe_len;       // 0 where it is unknown
-	char exe[EXE_MAX]; // its last exe_len bytes
 };
 
 // What sched_switch tells of a process, in task storage of its own on the group
@@ -66,7 +59,6 @@ enum event_kind {
 enum event_flag {
 	FLAG_CPU_FINAL = 1,    // every thread's accounting is complete
 	FLAG_PARENT = 2,       // ppid, ns_pid and exit_time are known
-	FLAG_STATE = 4,        // the counters of events are known
 	FLAG_KERNEL_THREAD = 8,
 	FLAG_RSS = 16,         // an OOM record's RSS parts are known
 };
@@ -103,14 +95,13 @@ struct exit_record {
 	struct task_counters n;
 };
 
-// A process that ended and was not yet told of.
-struct ended_key {
-	u64 start;
-	u64 pid;
-};
+enum { DYING = 1, DEAD };
 
-struct ended_process {
-	struct exit_record r; // what its exit knew
+// A process from its birth to the record of its end.
+struct process_entry {
+	u64 dead; // 0, DYING while the record is written, DEAD once it is
+	u64 sent; // 1 once the record belongs to somebody
+	struct exit_record r; // until it is dead, only r.h.start and r.h.exe_len
 	char exe[EXE_MAX];    // r.h.exe_len bytes
 };
 
@@ -139,7 +130,7 @@ struct event_counts {
 	s64 untold[EPOCHS];        // processes that ended and were not told of, by when
 	u64 state_failed;        // no memory for a process's state
 	u64 spill_failed;        // the spill was full
-	u64 hold_failed;         // ended was full: told only when they are reaped
+	u64 hold_failed;         // processes was full: told only when they are reaped
 	u64 uncounted_received;  // bytes that found no state
 	u64 uncounted_sent;
 	u64 uncounted_fds;
@@ -148,7 +139,7 @@ struct event_counts {
 };
 
 _Static_assert(sizeof(struct task_counters) == 48, "task_counters");
-_Static_assert(sizeof(struct task_state) == 48 + 40 + EXE_MAX, "task_state");
+_Static_assert(sizeof(struct process_entry) == 16 + 208 + EXE_MAX, "process_entry");
 _Static_assert(sizeof(struct event_head) == 72, "event_head");
 _Static_assert(sizeof(struct exit_record) == 72 + 88 + 48, "exit_record");
 _Static_assert(sizeof(struct oom_record) == 72 + 48, "oom_record");

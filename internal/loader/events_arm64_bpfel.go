@@ -13,18 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-type eventsEndedKey struct {
-	_     structs.HostLayout
-	Start uint64
-	Pid   uint64
-}
-
-type eventsEndedProcess struct {
-	_   structs.HostLayout
-	R   eventsExitRecord
-	Exe [256]int8
-}
-
 type eventsEventCounts struct {
 	_     structs.HostLayout
 	Exits struct {
@@ -100,6 +88,14 @@ type eventsOomRecord struct {
 	TotalVmPages uint64
 }
 
+type eventsProcessEntry struct {
+	_    structs.HostLayout
+	Dead uint64
+	Sent uint64
+	R    eventsExitRecord
+	Exe  [256]int8
+}
+
 type eventsScratch struct {
 	_      structs.HostLayout
 	Record eventsExitRecord
@@ -117,16 +113,8 @@ type eventsTaskCounters struct {
 }
 
 type eventsTaskState struct {
-	_        structs.HostLayout
-	N        eventsTaskCounters
-	ExitTime uint64
-	Dead     uint64
-	Held     uint64
-	Ppid     int32
-	NsPid    int32
-	Epoch    uint32
-	ExeLen   uint32
-	Exe      [256]int8
+	_ structs.HostLayout
+	N eventsTaskCounters
 }
 
 type eventsTaskSwitches struct {
@@ -140,8 +128,9 @@ type eventsTaskSwitches struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	eventsMapEnded           = "ended"
+	eventsMapBlank           = "blank"
 	eventsMapOnCpuSince      = "on_cpu_since"
+	eventsMapProcesses       = "processes"
 	eventsMapRing            = "ring"
 	eventsMapRuns            = "runs"
 	eventsMapScratches       = "scratches"
@@ -244,8 +233,9 @@ type eventsProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type eventsMapSpecs struct {
-	Ended      *ebpf.MapSpec `ebpf:"ended"`
+	Blank      *ebpf.MapSpec `ebpf:"blank"`
 	OnCpuSince *ebpf.MapSpec `ebpf:"on_cpu_since"`
+	Processes  *ebpf.MapSpec `ebpf:"processes"`
 	Ring       *ebpf.MapSpec `ebpf:"ring"`
 	Runs       *ebpf.MapSpec `ebpf:"runs"`
 	Scratches  *ebpf.MapSpec `ebpf:"scratches"`
@@ -288,8 +278,9 @@ func (o *eventsObjects) Close() error {
 //
 // It can be passed to loadEventsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type eventsMaps struct {
-	Ended      *ebpf.Map `ebpf:"ended"`
+	Blank      *ebpf.Map `ebpf:"blank"`
 	OnCpuSince *ebpf.Map `ebpf:"on_cpu_since"`
+	Processes  *ebpf.Map `ebpf:"processes"`
 	Ring       *ebpf.Map `ebpf:"ring"`
 	Runs       *ebpf.Map `ebpf:"runs"`
 	Scratches  *ebpf.Map `ebpf:"scratches"`
@@ -300,8 +291,9 @@ type eventsMaps struct {
 
 func (m *eventsMaps) Close() error {
 	return _EventsClose(
-		m.Ended,
+		m.Blank,
 		m.OnCpuSince,
+		m.Processes,
 		m.Ring,
 		m.Runs,
 		m.Scratches,

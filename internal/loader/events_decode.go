@@ -19,7 +19,6 @@ const (
 
 	flagCPUFinal     = 1
 	flagParent       = 2
-	flagState        = 4
 	flagKernelThread = 8
 	flagRSS          = 16
 )

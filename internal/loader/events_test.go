@@ -445,7 +445,7 @@ func TestLossIsCounted(t *testing.T) {
 // kernel asks for it.
 func TestAForkStormLosesNothing(t *testing.T) {
 	n := many(10000)
-	e := openEvents(t, EventOptions{ringBytes: 256 << 10}) // about 900 records
+	e := openEvents(t, EventOptions{ringBytes: 1 << 20}) // about 3,600 records
 	h := startHelper(t, "storm", fmt.Sprint(n))
 	h.line()
 	h.next()
