@@ -13,7 +13,7 @@ type machine struct {
 	CPUs          int     `json:"cpus"`
 	Kernel        string  `json:"kernel"`
 	Agent         string  `json:"agent"`
-	MemoryCgroup  string  `json:"memory_cgroup"` // or why there is none
+	MemoryCgroup  string  `json:"memory_cgroup"`          // or why there is none
 	OtherAgents   []int   `json:"other_agents,omitempty"` // PIDs
 	Rounds        int     `json:"rounds"`
 	WindowSeconds float64 `json:"window_seconds"`
