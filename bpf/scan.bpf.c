@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: (MIT OR GPL-2.0-only)
 /*
- * The scan for kernels with bpf_rdonly_cast and bpf_task_from_pid (6.10 for syscall programs): a syscall
- * program that walks the kernel's list of processes and writes records into an
- * array that user space maps. A run is at most SCAN_CHUNK processes, because it
- * holds RCU and cannot be preempted by a grace period; the next run goes on
- * behind the last process, found again by its PID. That process must still be
- * hashed: a task that left the list points to what may long be gone.
+ * The scan for kernels whose syscall programs may call kfuncs (6.10): it walks the
+ * list of processes and writes records into an array that user space maps. A run
+ * is at most SCAN_CHUNK processes, and about a millisecond, because it holds RCU;
+ * the next one goes on behind the last process, found again by its PID. That must
+ * still be there: a task that left the list points to what may long be gone.
  */
 #include "kernel.h"
 #include <bpf/bpf_helpers.h>

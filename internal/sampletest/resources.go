@@ -29,6 +29,9 @@ func testDescriptors(t *testing.T, s *suite) {
 		b, old := before[p.ID.PID]
 		a, ok := readTruth(p.ID.PID)
 		n, readable := b.value[sample.FDOpen]
+		if p.ID.PID == int32(os.Getpid()) {
+			continue // it may hold one to read with
+		}
 		if !old || !ok || !readable || n != a.value[sample.FDOpen] || b.cpuTicks != a.cpuTicks || p.FDTable == 0 && s.caps[sample.FDTable].Level != sample.Absent {
 			continue
 		}
