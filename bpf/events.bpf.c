@@ -72,11 +72,11 @@ struct {
 } scratches SEC(".maps");
 
 // Every process since its fork or exec, by its signal_struct, which an exec from
-// any thread leaves as it is. An insertion here costs a third of a task storage's.
+// any thread leaves as it is. An insertion here costs a third of a task storage's,
+// but only where the memory is there already.
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 32768);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 8192);
 	__type(key, u64);
 	__type(value, struct process_entry);
 } processes SEC(".maps");

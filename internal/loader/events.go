@@ -192,6 +192,7 @@ func eventsSpec(o EventOptions, env *environment) (*ebpf.CollectionSpec, error) 
 	if o.ringBytes != 0 {
 		ring.MaxEntries = o.ringBytes
 	}
+	spec.Maps[eventsMapProcesses].MaxEntries = processCapacity()
 	for name, v := range map[string]any{
 		eventsVarWakeEvery:    uint64(ring.MaxEntries / 8),
 		eventsVarFdClass:      fdClasses(),
@@ -203,6 +204,23 @@ func eventsSpec(o EventOptions, env *environment) (*ebpf.CollectionSpec, error) 
 		}
 	}
 	return spec, nil
+}
+
+// processCapacity is for how many processes there shall be room: for twice the
+// tasks that there are, within reason. Each takes half a KiB, used or not: what
+// is allocated at a fork costs more than the rest of the hook.
+func processCapacity() uint32 {
+	const least, most = 8192, 131072
+	b, err := os.ReadFile("/proc/loadavg") // 0.20 0.18 0.12 RUNNING/TASKS 11206
+	if err != nil {
+		return least
+	}
+	var load1, load5, load15 float64
+	var running, tasks uint32
+	if _, err := fmt.Sscanf(string(b), "%f %f %f %d/%d", &load1, &load5, &load15, &running, &tasks); err != nil {
+		return least
+	}
+	return min(max(least, 2*tasks), most)
 }
 
 // Attach attaches a hook that is not attached yet. It needs capabilities only if
