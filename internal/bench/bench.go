@@ -83,7 +83,7 @@ func (b *bench) plannedSteady() time.Duration {
 	var each time.Duration
 	for _, p := range b.peers {
 		if p.missing == "" {
-			each += startTime + settle + b.window(p)
+			each += startTime + settle + b.span
 		}
 	}
 	return each * time.Duration(len(b.populations())*b.rounds)
@@ -135,8 +135,8 @@ func buildPrograms(ctx context.Context, cache string) error {
 func (b *bench) machine(ctx context.Context) machine {
 	m := machine{
 		CPUs: runtime.NumCPU(), Kernel: kernelRelease(), Rounds: b.rounds,
-		WindowSeconds: b.span.Seconds(), AgentSeconds: b.agentSpan.Seconds(),
-		Agent: b.agentPeer().missing, MemoryCgroup: "v2", OtherAgents: pidsOf(agentName),
+		WindowSeconds: b.span.Seconds(),
+		Agent:         b.agentPeer().missing, MemoryCgroup: "v2", OtherAgents: pidsOf(agentName),
 	}
 	if m.Agent == "" {
 		out, err := exec.CommandContext(ctx, b.agent, "version").Output()

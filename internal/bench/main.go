@@ -50,7 +50,6 @@ type options struct {
 	busy, hertz int
 	rounds      int
 	span        time.Duration
-	agentSpan   time.Duration
 
 	loopRounds int
 	loopTime   time.Duration
@@ -61,7 +60,7 @@ type options struct {
 func parseOptions(args []string) (options, error) {
 	var o options
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
-	full := f.Bool("full", false, "about 40 minutes: 3 rounds of longer windows, the agent's a whole minute")
+	full := f.Bool("full", false, "about 20 minutes: 3 rounds of longer windows")
 	n := f.String("n", "100,1000,5000", "numbers of idle processes")
 	names := f.String("peers", "", "whom to compare, of "+strings.Join(peerNames, ", ")+" (default all, rmagent-all only with -full)")
 	suites := f.String("suites", strings.Join(suiteNames, ","), "what to measure")
@@ -81,14 +80,14 @@ func parseOptions(args []string) (options, error) {
 	}
 	o.loopRounds, o.loopTime = 4, 300*time.Millisecond
 	o.short, o.shortTime = 2000, 4*time.Second
-	o.span, o.agentSpan = 2*time.Second, 3*time.Second
+	o.span = 2 * time.Second
 	defaultRounds := 1
 	if *full {
 		o.loopRounds, o.loopTime, o.shortTime = 15, time.Second, 10*time.Second
-		o.span, o.agentSpan, defaultRounds = 10*time.Second, time.Minute, 3
+		o.span, defaultRounds = 10*time.Second, 3
 	}
 	if *secs > 0 {
-		o.span, o.agentSpan = time.Duration(*secs)*time.Second, time.Duration(*secs)*time.Second
+		o.span = time.Duration(*secs) * time.Second
 	}
 	if o.rounds == 0 {
 		o.rounds = defaultRounds
@@ -133,12 +132,3 @@ func numbers(s string) ([]int, error) {
 }
 
 func (o options) wants(name string) bool { return slices.Contains(o.names, name) }
-
-// window is how long a peer is watched. The agent's can be longer: it writes
-// processes that do nothing once a minute.
-func (o options) window(p peer) time.Duration {
-	if p.name == agentName {
-		return o.agentSpan
-	}
-	return o.span
-}

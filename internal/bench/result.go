@@ -17,7 +17,6 @@ type machine struct {
 	OtherAgents   []int   `json:"other_agents,omitempty"` // PIDs
 	Rounds        int     `json:"rounds"`
 	WindowSeconds float64 `json:"window_seconds"`
-	AgentSeconds  float64 `json:"agent_window_seconds"`
 }
 
 type failedSuite struct {

@@ -114,7 +114,7 @@ func (b *bench) watch(ctx context.Context, p peer, pop population) (steadySample
 	}
 	before := w.meter()
 	population := watched.cpu()
-	charged, err := w.highestCharge(ctx, b.window(p))
+	charged, err := w.highestCharge(ctx, b.span)
 	if err != nil {
 		return steadySample{}, err
 	}

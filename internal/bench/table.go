@@ -11,8 +11,8 @@ import (
 func (r *result) print(w io.Writer) {
 	m := r.Machine
 	fmt.Fprintf(w, "%d CPUs, Linux %s; agent: %s\n", m.CPUs, m.Kernel, m.Agent)
-	fmt.Fprintf(w, "memory cgroup: %s; windows of %.0f s (the agent's: %.0f s), rounds: %d, medians\n",
-		m.MemoryCgroup, m.WindowSeconds, m.AgentSeconds, m.Rounds)
+	fmt.Fprintf(w, "memory cgroup: %s; windows of %.0f s, rounds: %d, medians\n",
+		m.MemoryCgroup, m.WindowSeconds, m.Rounds)
 	if len(m.OtherAgents) > 0 {
 		fmt.Fprintf(w, "disturbed: other agents run here, whose hooks cost too: PIDs %v\n", m.OtherAgents)
 	}
