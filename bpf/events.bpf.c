@@ -846,21 +846,21 @@ static __always_inline u64 call_number(void *regs)
 {
 	struct pt_regs___x86 *r = regs;
 
-	return BPF_CORE_READ(r, orig_ax);
+	return r->orig_ax;
 }
 
 static __always_inline u64 first_argument(void *regs)
 {
 	struct pt_regs___x86 *r = regs;
 
-	return BPF_CORE_READ(r, di);
+	return r->di;
 }
 
 static __always_inline u64 second_argument(void *regs)
 {
 	struct pt_regs___x86 *r = regs;
 
-	return BPF_CORE_READ(r, si);
+	return r->si;
 }
 #elif defined(__TARGET_ARCH_arm64)
 static __always_inline bool is_compat(struct task_struct *t)
@@ -874,21 +874,21 @@ static __always_inline u64 call_number(void *regs)
 {
 	struct pt_regs___64 *r = regs;
 
-	return BPF_CORE_READ(r, syscallno);
+	return r->syscallno;
 }
 
 static __always_inline u64 first_argument(void *regs)
 {
 	struct pt_regs___64 *r = regs;
 
-	return BPF_CORE_READ(r, orig_x0);
+	return r->orig_x0;
 }
 
 static __always_inline u64 second_argument(void *regs)
 {
 	struct pt_regs___64 *r = regs;
 
-	return BPF_CORE_READ(r, regs[1]);
+	return r->regs[1];
 }
 #endif
 

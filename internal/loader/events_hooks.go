@@ -14,8 +14,8 @@ type Hook struct {
 	Default bool
 	For     string // what it is for
 	Kernel  string // what it needs
-	// Cost is what one event costs, in ns, as measured on Linux 6.18 (amd64), and
-	// of what; "" where it is below the noise.
+	// Cost is what one event costs, as measured on Linux 6.18 (amd64; docs/events.md
+	// says how), and of what; "" where it is rare.
 	Cost string
 
 	variants []variant
@@ -35,6 +35,7 @@ var Hooks = []Hook{
 		Name: "exits", Default: true,
 		For:    "exit records with final totals; exe, uid, cgroup and parent of processes too short for /proc",
 		Kernel: "BTF, 5.17 (bpf_loop)",
+		Cost:   "3900 ns a process, of the 550 us in which one is forked, calls exec and ends",
 		variants: []variant{{
 			// on_free before on_exit: an exit seen is an exit that will be sent.
 			programs: []string{eventsProgOnFork, eventsProgOnExec, eventsProgOnFree, eventsProgOnExit, eventsProgSendOverdue},
@@ -45,6 +46,7 @@ var Hooks = []Hook{
 		Name: "net", Default: true,
 		For:    "bytes received and sent over IP sockets",
 		Kernel: "6.3 (sock_send_length), below that fexit on inet_sendmsg and its family",
+		Cost:   "100 ns a send or receive, of the 3600 ns that one of TCP takes; 75 ns on other sockets",
 		variants: []variant{
 			{
 				programs: []string{eventsProgOnSend, eventsProgOnReceive},
@@ -73,6 +75,7 @@ var Hooks = []Hook{
 		Name:   "fds",
 		For:    "descriptors opened and closed, of processes whose calls all say how many",
 		Kernel: "BTF",
+		Cost:   "100 ns every system call of everybody, 250 ns one that opens or closes",
 		variants: []variant{{
 			programs: []string{eventsProgOnSyscall},
 			here:     always,
@@ -82,6 +85,7 @@ var Hooks = []Hook{
 		Name:   "faults",
 		For:    "page faults as they happen",
 		Kernel: "BTF, the tracepoint page_fault_user (amd64)",
+		Cost:   "107 ns a fault, of 1600 ns",
 		variants: []variant{{
 			programs: []string{eventsProgOnFault},
 			here:     func(k *btf.Spec) bool { return hasTracepoint(k, "page_fault_user") },
@@ -91,6 +95,7 @@ var Hooks = []Hook{
 		Name:   "switch",
 		For:    "context switches and time on the CPU as they happen",
 		Kernel: "5.18",
+		Cost:   "160 ns a switch, of 1500 ns",
 		variants: []variant{{
 			programs: []string{eventsProgOnSwitchFork, eventsProgSeedSwitches, eventsProgOnSwitch},
 			here: func(k *btf.Spec) bool {
