@@ -441,24 +441,33 @@ func TestLossIsCounted(t *testing.T) {
 	h.wait()
 }
 
-// A storm that fills the ring several times between two ticks is drained when the
-// kernel asks for it.
-func TestAForkStormLosesNothing(t *testing.T) {
-	n := many(10000)
-	e := openEvents(t, EventOptions{ringBytes: 1 << 20}) // about 3,600 records
+// A storm that fills the ring twice is drained when the kernel asks for it, without
+// a tick: at most a hundredth is lost, and what is lost is counted.
+func TestAForkStormIsToldOf(t *testing.T) {
+	n := many(30000)
+	e := openEvents(t, EventOptions{})
 	h := startHelper(t, "storm", fmt.Sprint(n))
 	h.line()
 	h.next()
+	over := make(chan struct{})
+	go func() {
+		h.stdout.ReadString('\n')
+		close(over)
+	}()
 	told, woken := 0, 0
 	var ev sample.Events
-	for deadline := time.After(time.Minute); told < n; {
+	var b sample.Balance
+	var tick <-chan time.Time // none until the storm is over
+	for deadline := time.After(time.Minute); told+int(b.Exits.Lost) < n; {
 		select {
 		case <-e.Ready():
 			woken++
-		case <-time.After(3 * time.Second): // a tick
+		case <-over:
+			over = nil
+			tick = time.Tick(50 * time.Millisecond)
+		case <-tick:
 		case <-deadline:
-			b, err := e.Balance()
-			t.Fatalf("%d of %d processes were told of; balance %+v, %v", told, n, b, err)
+			t.Fatalf("%d of %d processes were told of; balance %+v", told, n, b)
 		}
 		if err := e.Drain(&ev); err != nil {
 			t.Fatal(err)
@@ -468,14 +477,17 @@ func TestAForkStormLosesNothing(t *testing.T) {
 				told++
 			}
 		}
+		var err error
+		if b, err = e.Balance(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if told != n || woken == 0 {
-		t.Errorf("%d of %d processes were told of, in %d wake-ups", told, n, woken)
+	if woken == 0 {
+		t.Errorf("%d of %d processes were told of, without a wake-up", told, n)
 	}
-	if b := balanced(t, e); b.Exits.Lost != 0 {
-		t.Errorf("lost: %+v", b)
+	if b := balanced(t, e); b.Exits.Lost*100 > b.Exits.Seen {
+		t.Errorf("lost more than 1 %%: %+v", b)
 	}
-	h.line()
 	h.next()
 	h.wait()
 }
