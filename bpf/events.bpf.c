@@ -369,11 +369,12 @@ static __always_inline void emit_exec(struct task_struct *p, struct process_entr
 	fill_head(h, EVENT_EXEC, p);
 	h->ppid = p->real_parent->tgid;
 	h->flags |= FLAG_PARENT;
-	h->exe_len = 0;
-	if (e && len && len <= EXE_MAX && !bpf_probe_read_kernel((void *)s + sizeof *h, len, e->exe))
-		h->exe_len = len;
-	else
+	if (e)
+		__builtin_memcpy((void *)s + sizeof *h, e->exe, EXE_MAX);
+	asm volatile("" : "+r"(len)); // or the compiler drops what tells the verifier of 6.1
+	if (len > EXE_MAX)
 		len = 0;
+	h->exe_len = len;
 	emit(s, sizeof *h + len, &counts.execs);
 }
 
@@ -579,6 +580,27 @@ int BPF_PROG(on_free, struct task_struct *p)
 	return 0;
 }
 
+// Run before send_overdue: a zombie's own CPU time, which its exit did not know
+// yet, is complete once it is off its CPU.
+SEC("iter/task")
+int refresh_unreaped(struct bpf_iter__task *ctx)
+{
+	struct task_struct *p = ctx->task;
+	struct process_entry *e;
+
+	if (!p || p->pid != p->tgid || p->exit_state != EXIT_ZOMBIE)
+		return 0;
+	e = entry_of(p);
+	if (!e || e->dead != DEAD || e->sent)
+		return 0;
+	fill_totals(&e->r, p);
+	add_task(&e->r, p);
+	// Reaped meanwhile, its share may have been in both.
+	if (BPF_CORE_READ(p, exit_state) != EXIT_ZOMBIE)
+		fill_totals(&e->r, p);
+	return 0;
+}
+
 static long send_if_overdue(void *map, u64 *key, struct process_entry *e, u64 *now)
 {
 	u64 time = e->r.h.time;
@@ -594,7 +616,7 @@ static long send_if_overdue(void *map, u64 *key, struct process_entry *e, u64 *n
 
 // Run by the reader when processes stay untold: nobody reaps them, or the kernel
 // kept sched_process_free to itself (seen on 6.18: in a storm of forks, a few in a
-// thousand). Their records lack the last accounting. The entry stays until the
+// thousand). The records of the latter lack the last accounting. The entry stays until the
 // process is freed, or its key has a new user, so that none is told of twice.
 SEC("syscall")
 int send_overdue(void *ctx)

@@ -42,8 +42,10 @@ type Events struct {
 	refused map[string]error
 	reader  *ringbuf.Reader
 	record  ringbuf.Record
-	overdue *ebpf.Program
-	age     time.Duration
+
+	unreaped *link.Iter // of the hook exits, as overdue
+	overdue  *ebpf.Program
+	age      time.Duration
 
 	spill     *ebpf.Map
 	runs      *ebpf.Map
@@ -302,16 +304,24 @@ func (e *Events) loadPrograms(name string, programs []string, env *environment) 
 // for.
 func (e *Events) attach(h *loaded, name string) error {
 	p := h.programs.Programs[name]
-	switch p.Type() {
-	case ebpf.Syscall: // send_overdue, run when it is needed
+	var l link.Link
+	var err error
+	switch name {
+	case eventsProgSendOverdue: // run when it is needed
 		e.overdue = p
 		return nil
-	case ebpf.Tracing:
-		if name == eventsProgSeedSwitches {
-			return runIter(p)
+	case eventsProgRefreshUnreaped:
+		e.unreaped, err = link.AttachIter(link.IterOptions{Program: p})
+		l = e.unreaped
+	case eventsProgSeedSwitches:
+		it, err := link.AttachIter(link.IterOptions{Program: p})
+		if err != nil {
+			return err
 		}
+		return errors.Join(visitTasks(it), it.Close())
+	default:
+		l, err = link.AttachTracing(link.TracingOptions{Program: p})
 	}
-	l, err := link.AttachTracing(link.TracingOptions{Program: p})
 	if err != nil {
 		return err
 	}
@@ -319,14 +329,9 @@ func (e *Events) attach(h *loaded, name string) error {
 	return nil
 }
 
-// runIter has an iterator visit every task, once.
-func runIter(p *ebpf.Program) error {
-	l, err := link.AttachIter(link.IterOptions{Program: p})
-	if err != nil {
-		return err
-	}
-	defer l.Close()
-	r, err := l.Open()
+// visitTasks has an iterator visit every task, once.
+func visitTasks(it *link.Iter) error {
+	r, err := it.Open()
 	if err != nil {
 		return err
 	}
@@ -413,6 +418,9 @@ func (e *Events) sendOverdue() error {
 	}
 	if !hasOld(&c.Untold, clock(unix.CLOCK_BOOTTIME), e.age) {
 		return nil
+	}
+	if err := visitTasks(e.unreaped); err != nil {
+		return fmt.Errorf("run %s: %w", eventsProgRefreshUnreaped, err)
 	}
 	if _, err := e.overdue.Run(&ebpf.RunOptions{}); err != nil {
 		return fmt.Errorf("run %s: %w", eventsProgSendOverdue, err)

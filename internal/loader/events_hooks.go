@@ -38,7 +38,7 @@ var Hooks = []Hook{
 		Cost:   "3900 ns a process, of the 550 us in which one is forked, calls exec and ends",
 		variants: []variant{{
 			// on_free before on_exit: an exit seen is an exit that will be sent.
-			programs: []string{eventsProgOnFork, eventsProgOnExec, eventsProgOnFree, eventsProgOnExit, eventsProgSendOverdue},
+			programs: []string{eventsProgOnFork, eventsProgOnExec, eventsProgOnFree, eventsProgOnExit, eventsProgRefreshUnreaped, eventsProgSendOverdue},
 			here:     always,
 		}},
 	},
