@@ -1,0 +1,125 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Each mistake is one line that names it, and nothing else happens.
+func TestMistakes(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, content string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	for _, tt := range []struct {
+		args   string
+		status int
+		says   []string
+	}{
+		{"snapsho", 2, []string{`"snapsho"`, "snapshot"}},
+		{"--bogus", 2, []string{"--bogus"}},
+		{"run --bogus", 2, []string{"run", "--bogus"}},
+		{"run --interval", 2, []string{"--interval", "needs a value"}},
+		{"run --interval soon", 2, []string{"interval", `soon`, "allowed"}},
+		{"run --interval 0s", 2, []string{"interval", "allowed"}},
+		{"run --source magic", 2, []string{"source", "magic", "auto, ebpf or procfs"}},
+		{"run --processes some", 2, []string{"processes", "some", "active, all or none"}},
+		{"run --cpu-budget 1.5", 2, []string{"cpu-budget", "1.5", "allowed"}},
+		{"run --hooks exits,nonsense", 2, []string{"hooks", "nonsense"}},
+		{"run --log-level loud", 2, []string{"log-level", "loud"}},
+		{"run extra", 2, []string{"run", `"extra"`}},
+		{"run --config " + filepath.Join(dir, "none.yaml"), 2, []string{"none.yaml", "no such file"}},
+		{"run --config " + write("key.yaml", "interval: 1s\nintervall: 2s\n"), 2, []string{"key.yaml:2", "intervall", "interval"}},
+		{"run --config " + write("type.yaml", "\n\nthresholds:\n  fd:\n    warning: lots\n"), 2, []string{"type.yaml:5", "thresholds.fd.warning"}},
+		{"run --config " + write("order.yaml", "thresholds:\n  fd:\n    warning: 0.95\n"), 2, []string{"order.yaml:3", "thresholds.fd", "info <= warning <= critical"}},
+		{"config --config " + write("tabs.yaml", "interval:\t1s\n\t- x\n"), 2, []string{"tabs.yaml"}},
+		{"snapshot --pid 0", 2, []string{"--pid 0", "allowed"}},
+		{"snapshot --pid x", 2, []string{"pid", `"x"`}},
+		{"snapshot --name [", 2, []string{`"["`}},
+		{"snapshot --pid 4194303", 1, []string{"4194303"}},
+		{"run --jsonl " + dir + "/none/x.jsonl --duration 1s", 1, []string{"none/x.jsonl", "no such file"}},
+		{"run --log-file " + dir + "/none/x.log --duration 1s", 1, []string{"none/x.log", "no such file"}},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			t.Parallel()
+			r := runToEnd(t, agentCommand(t, strings.Fields(tt.args)...))
+			if r.status != tt.status {
+				t.Errorf("exit status %d, want %d", r.status, tt.status)
+			}
+			if r.stdout != "" {
+				t.Errorf("it wrote to stdout: %q", r.stdout)
+			}
+			line := mistake(r.stderr)
+			for _, want := range tt.says {
+				if !strings.Contains(line, want) {
+					t.Errorf("%q does not say %q", line, want)
+				}
+			}
+			if n := strings.Count(line, "\n"); n != 1 {
+				t.Errorf("%d lines say what is wrong:\n%s", n, line)
+			}
+		})
+	}
+}
+
+// mistake is what stderr says beside the log.
+func mistake(stderr string) string {
+	var lines []string
+	for line := range strings.Lines(stderr) {
+		if strings.HasPrefix(line, "rmagent: ") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines, "")
+}
+
+func TestHelp(t *testing.T) {
+	for _, args := range []string{"", "--help", "run --help", "snapshot --help", "doctor --help", "config --help", "version --help"} {
+		r := runToEnd(t, agentCommand(t, strings.Fields(args)...))
+		if r.status != 0 || r.stderr != "" || !strings.Contains(r.stdout, "USAGE") {
+			t.Errorf("%q: exit status %d, stderr %q, stdout %q", args, r.status, r.stderr, r.stdout)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	r := runToEnd(t, agentCommand(t, "version"))
+	for _, want := range []string{"rmagent ", "commit ", "go ", "bpf "} {
+		if !strings.Contains(r.stdout, want) {
+			t.Errorf("%q does not say %q", r.stdout, want)
+		}
+	}
+}
+
+func TestConfigSaysWhereFrom(t *testing.T) {
+	cmd := agentCommand(t, "config", "--interval", "3s")
+	cmd.Env = append(cmd.Env, "RMAGENT_PROCESSES=all")
+	r := runToEnd(t, cmd)
+	for _, want := range [][2]string{{"interval: 3s", "--interval"}, {"processes: all", "RMAGENT_PROCESSES"}, {"source: auto", "default"}} {
+		found := false
+		for line := range strings.Lines(r.stdout) {
+			found = found || strings.HasPrefix(line, want[0]) && strings.Contains(line, want[1])
+		}
+		if !found {
+			t.Errorf("no line says %s and %s:\n%s", want[0], want[1], r.stdout)
+		}
+	}
+}
+
+func TestDoctor(t *testing.T) {
+	r := runToEnd(t, agentCommand(t, "doctor"))
+	for _, want := range []string{"kernel", "source", "HOOK", "exits", "FIELD", "fd_open"} {
+		if !strings.Contains(r.stdout, want) {
+			t.Errorf("it does not say %q:\n%s", want, r.stdout)
+		}
+	}
+	if r := runToEnd(t, agentCommand(t, "doctor", "--json")); r.status != 0 || !strings.HasPrefix(r.stdout, "{") {
+		t.Errorf("exit status %d: %.200s", r.status, r.stdout)
+	}
+}
