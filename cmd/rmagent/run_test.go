@@ -1,0 +1,609 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"rmagent/record"
+)
+
+// only decodes the records of one type.
+func only[T record.Record](all []record.Record) (some []T) {
+	for _, r := range all {
+		if x, ok := r.(T); ok {
+			some = append(some, x)
+		}
+	}
+	return some
+}
+
+// each runs a test with each source that this machine allows.
+func each(t *testing.T, test func(t *testing.T, source string)) {
+	for _, source := range []string{"ebpf", "procfs"} {
+		t.Run(source, func(t *testing.T) {
+			if source == "ebpf" && os.Geteuid() != 0 {
+				t.Skip("eBPF needs root")
+			}
+			test(t, source)
+		})
+	}
+}
+
+func TestRunForAWhile(t *testing.T) {
+	each(t, func(t *testing.T, source string) {
+		cmd := agentCommand(t, "run", "--source", source, "--interval", "200ms", "--duration", "1500ms", "--jsonl", "out.jsonl")
+		r := runToEnd(t, cmd)
+		if r.status != 0 {
+			t.Fatalf("exit status %d: %s", r.status, r.stderr)
+		}
+		all := records(t, filepath.Join(cmd.Dir, "out.jsonl"))
+		gapless(t, all)
+		if _, ok := all[0].(*record.Config); !ok {
+			t.Errorf("the first record is a %s", all[0].Head().Kind)
+		}
+		if _, ok := all[len(all)-1].(*record.Agent); !ok {
+			t.Errorf("the last record is a %s", all[len(all)-1].Head().Kind)
+		}
+		if n := len(only[*record.Host](all)); n < 3 {
+			t.Errorf("%d readings of the host in 1.5 s", n)
+		}
+		self := false
+		for _, p := range only[*record.Process](all) {
+			self = self || int(p.PID) == os.Getpid() && string(p.Source) == source
+		}
+		if !self {
+			t.Error("no record of this process")
+		}
+	})
+}
+
+// The keys that other programs depend on, in full.
+func TestFieldNames(t *testing.T) {
+	cmd := agentCommand(t, "run", "--interval", "200ms", "--duration", "700ms", "--jsonl", "-")
+	r := runToEnd(t, cmd)
+	want := map[string]string{
+		"process": `pid start_ticks ns_pid ppid start_time comm exe uid cgroup container_id unit source threads
+			fd_open fd_open_min fd_open_max fd_limit fd_hard_limit fd_ratio fd_opened_total fd_closed_total fd_growth_per_second fd_seconds_to_limit
+			rss_bytes rss_anon_bytes rss_file_bytes rss_shmem_bytes rss_peak_bytes swap_bytes virtual_bytes minor_faults_total major_faults_total
+			cpu_seconds_total cpu_user_seconds_total cpu_system_seconds_total cpu_cores run_delay_seconds_total
+			disk_read_bytes_total disk_written_bytes_total disk_read_bytes_per_second disk_written_bytes_per_second io_read_bytes_total io_written_bytes_total
+			net_received_bytes_total net_sent_bytes_total net_received_bytes_per_second net_sent_bytes_per_second gpu_memory_bytes gpu_utilization_ratio`,
+		"host": `cpu_ratio cpu_count load1 memory_total_bytes memory_available_bytes memory_used_bytes swap_total_bytes swap_used_bytes
+			files_open files_limit processes threads pid_limit disk_read_bytes_total disk_written_bytes_total net_received_bytes_total net_sent_bytes_total
+			disk_read_bytes_per_second disk_written_bytes_per_second net_received_bytes_per_second net_sent_bytes_per_second
+			pressure_cpu_some_ratio pressure_cpu_full_ratio pressure_memory_some_ratio pressure_memory_full_ratio pressure_io_some_ratio pressure_io_full_ratio filesystems`,
+		"cgroup": `path container_id unit memory_bytes memory_limit_bytes swap_bytes pids pids_limit cpu_seconds_total cpu_throttled_seconds_total
+			cpu_limit_cores oom_kills_total fd_open pressure_cpu_some_ratio`,
+		"agent": `events_seen events_delivered events_lost events_pending map_entries map_capacity scan_seconds program_seconds_estimated`,
+	}
+	seen := map[string]bool{}
+	for line := range strings.Lines(r.stdout) {
+		var got map[string]any
+		if err := json.Unmarshal([]byte(line), &got); err != nil {
+			t.Fatalf("%v: %q", err, line)
+		}
+		kind := got["kind"].(string)
+		if seen[kind] {
+			continue
+		}
+		seen[kind] = true
+		for _, key := range strings.Fields("time kind host boot_id seq schema " + want[kind]) {
+			if _, ok := got[key]; !ok {
+				t.Errorf("a %s record has no %s", kind, key)
+			}
+		}
+	}
+	for kind := range want {
+		if !seen[kind] {
+			t.Errorf("there is no %s record", kind)
+		}
+	}
+}
+
+func TestSignalsEndItWell(t *testing.T) {
+	for _, sig := range []os.Signal{unix.SIGTERM, unix.SIGINT} {
+		cmd := agentCommand(t, "run", "--interval", "200ms", "--jsonl", "out.jsonl")
+		s := start(t, cmd)
+		out := filepath.Join(cmd.Dir, "out.jsonl")
+		await(t, "the first records", func() bool { return size(out) > 0 })
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+		if status := s.wait(); status != 0 {
+			t.Errorf("%v: exit status %d: %s", sig, status, s.stderr.String())
+		}
+		all := records(t, out)
+		gapless(t, all)
+		if _, ok := all[len(all)-1].(*record.Agent); !ok {
+			t.Errorf("%v: the last record is a %s", sig, all[len(all)-1].Head().Kind)
+		}
+	}
+}
+
+// What logrotate does: rename, then SIGHUP. No record may be lost or doubled.
+func TestRotation(t *testing.T) {
+	cmd := agentCommand(t, "run", "--interval", "100ms", "--processes", "all", "--jsonl", "out.jsonl", "--log-file", "log")
+	s := start(t, cmd)
+	out := filepath.Join(cmd.Dir, "out.jsonl")
+	paths := []string{}
+	for i := range 4 {
+		await(t, "records", func() bool { return size(out) > 0 })
+		old := fmt.Sprintf("%s.%d", out, i)
+		paths = append(paths, old)
+		if err := os.Rename(out, old); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Process.Signal(unix.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	await(t, "the last file", func() bool { return size(out) > 0 })
+	s.stop()
+	gapless(t, records(t, append(paths, out)...))
+}
+
+func TestAReaderThatCloses(t *testing.T) {
+	cmd := agentCommand(t, "run", "--interval", "100ms", "--jsonl", "-")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout = w
+	s := start(t, cmd)
+	w.Close()
+	if _, err := r.Read(make([]byte, 100)); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	if status := s.wait(); status != 0 {
+		t.Errorf("exit status %d: %s", status, s.stderr.String())
+	}
+}
+
+// A reader that does not read costs records, which leave a gap in seq.
+func TestAReaderThatIsSlow(t *testing.T) {
+	cmd := agentCommand(t, "run", "--interval", "100ms", "--processes", "all", "--jsonl", "-")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	crowd := helperCrowd(t, 300)
+	defer crowd()
+	cmd.Stdout = w
+	s := start(t, cmd)
+	w.Close()
+	// Some 500 kB ten times a second: the queue of 8 MiB is full soon. Its memory
+	// must stay bounded; the kernel's mark of the peak tells.
+	await(t, "as many ticks as fill the queue", func() bool { return cpuTicks(t, cmd.Process.Pid) > 60 })
+	if peak := peakBytes(t, cmd.Process.Pid); peak > 160<<20 {
+		t.Errorf("the agent took %d MiB", peak>>20)
+	}
+	var rest []byte
+	read := make(chan error, 1)
+	go func() {
+		var err error
+		rest, err = io.ReadAll(r)
+		read <- err
+	}()
+	// A few more ticks, whose records find room.
+	before := cpuTicks(t, cmd.Process.Pid)
+	await(t, "more ticks", func() bool { return cpuTicks(t, cmd.Process.Pid) > before+10 })
+	if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-read; err != nil {
+		t.Fatal(err)
+	}
+	if status := s.wait(); status != 0 {
+		t.Errorf("exit status %d: %s", status, s.stderr.String())
+	}
+	var last, gap uint64
+	for line := range bytes.Lines(rest) {
+		rec, err := record.Decode(line)
+		if err != nil {
+			continue // what the pipe had when the agent ended may be half a line
+		}
+		seq := rec.Head().Seq
+		if last != 0 && seq != last+1 {
+			gap += seq - last - 1
+		}
+		last = seq
+	}
+	if gap == 0 {
+		t.Error("no gap shows that records were lost")
+	}
+}
+
+func helperCrowd(t *testing.T, n int) (end func()) {
+	t.Helper()
+	var all []*exec.Cmd
+	for range n {
+		cmd := exec.Command("/bin/sleep", "1000")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, cmd)
+	}
+	return func() {
+		for _, cmd := range all {
+			cmd.Process.Kill()
+			cmd.Wait()
+		}
+	}
+}
+
+func cpuTicks(t *testing.T, pid int) (ticks int) {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+2:]))
+	var user, system int
+	fmt.Sscan(f[11]+" "+f[12], &user, &system)
+	return user + system
+}
+
+func peakBytes(t *testing.T, pid int) (n uint64) {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if _, err := fmt.Sscanf(line, "VmHWM: %d kB", &n); err == nil {
+			return n << 10
+		}
+	}
+	t.Fatal("no VmHWM")
+	return 0
+}
+
+// A disk that fills costs what does not fit, says so, and the file goes on with
+// whole lines when there is room.
+func TestAFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to mount a small disk")
+	}
+	disk := t.TempDir()
+	if err := unix.Mount("tmpfs", disk, "tmpfs", 0, "size=256k"); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(disk, unix.MNT_DETACH)
+	ballast := filepath.Join(disk, "ballast")
+	if err := os.WriteFile(ballast, make([]byte, 128<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(disk, "out.jsonl")
+	cmd := agentCommand(t, "run", "--interval", "100ms", "--processes", "all", "--jsonl", out, "--log-file", "log", "--log-format", "json")
+	s := start(t, cmd)
+	log := filepath.Join(cmd.Dir, "log")
+	await(t, "the log to tell of the full disk", func() bool {
+		b, _ := os.ReadFile(log)
+		return bytes.Contains(b, []byte("output_failed")) && bytes.Contains(b, []byte("no space"))
+	})
+	full := size(out)
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the file to go on", func() bool { return size(out) > full })
+	s.stop()
+	all := records(t, out)
+	gap := uint64(0)
+	for i := 1; i < len(all); i++ {
+		gap += all[i].Head().Seq - all[i-1].Head().Seq - 1
+	}
+	if gap == 0 {
+		t.Error("no gap shows that records were lost")
+	}
+}
+
+func TestWarningsFile(t *testing.T) {
+	cmd := agentCommand(t, "run", "--interval", "100ms", "--warnings-file", "warnings", "--log-format", "console", "--source", "procfs")
+	h := helper(t, "fds")
+	s := start(t, cmd)
+	warnings := filepath.Join(cmd.Dir, "warnings")
+	await(t, "the warning", func() bool {
+		b, _ := os.ReadFile(warnings)
+		return bytes.Contains(b, []byte(fmt.Sprintf("(pid %d)", h.Process.Pid)))
+	})
+	s.stop()
+	if said := s.stderr.String(); strings.Contains(said, "High FD usage") || !strings.Contains(said, "started") {
+		t.Errorf("the console is not clean, or mute:\n%s", said)
+	}
+}
+
+func TestASecondAgentRefuses(t *testing.T) {
+	first := agentCommand(t, "run", "--interval", "1h", "--jsonl", "out.jsonl")
+	s := start(t, first)
+	await(t, "the first agent", func() bool { return size(filepath.Join(first.Dir, "out.jsonl")) > 0 })
+	second := agentCommand(t, "run", "--socket", filepath.Join(first.Dir, "rmagent.sock"))
+	r := runToEnd(t, second)
+	if r.status != 1 || !strings.Contains(r.stderr, fmt.Sprintf("PID %d", first.Process.Pid)) {
+		t.Errorf("exit status %d: %s", r.status, r.stderr)
+	}
+	// kill -9 leaves nothing that stands in the way.
+	first.Process.Kill()
+	s.wait()
+	if r := runToEnd(t, agentCommand(t, "run", "--duration", "300ms", "--socket", filepath.Join(first.Dir, "rmagent.sock"))); r.status != 0 {
+		t.Errorf("after kill -9: exit status %d: %s", r.status, r.stderr)
+	}
+}
+
+// A process that comes near its limit is told of once for each threshold on the
+// way up, and once when it is down again.
+func TestStates(t *testing.T) {
+	each(t, func(t *testing.T, source string) {
+		cmd := agentCommand(t, "run", "--config", "c.yaml", "--source", source, "--jsonl", "out.jsonl")
+		config := "interval: 100ms\nthresholds:\n  fd:\n    hold: 500ms\n"
+		if err := os.WriteFile(filepath.Join(cmd.Dir, "c.yaml"), []byte(config), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		s := start(t, cmd)
+		out := filepath.Join(cmd.Dir, "out.jsonl")
+		await(t, "the agent", func() bool { return size(out) > 0 })
+		h := helper(t, "fds")
+		states := func() (got []string) {
+			b, _ := os.ReadFile(out)
+			for line := range bytes.Lines(b) {
+				if !bytes.HasSuffix(line, []byte("\n")) {
+					break
+				}
+				if r, err := record.Decode(line); err == nil {
+					if c, ok := r.(*record.StateChange); ok && strings.HasPrefix(c.Target, fmt.Sprintf("pid:%d@", h.Process.Pid)) {
+						got = append(got, string(c.State))
+					}
+				}
+			}
+			return got
+		}
+		await(t, "the state critical", func() bool { return slices.Contains(states(), "critical") })
+		proceed(t, h)
+		await(t, "the state normal", func() bool { return slices.Contains(states(), "normal") })
+		s.stop()
+		got := states()
+		if got[len(got)-1] != "normal" || got[len(got)-2] != "critical" || len(got) > 4 || !slices.IsSorted(ranks(got[:len(got)-1])) {
+			t.Errorf("states %v", got)
+		}
+	})
+}
+
+func ranks(states []string) (r []int) {
+	for _, s := range states {
+		r = append(r, slices.Index([]string{"normal", "info", "warning", "critical"}, s))
+	}
+	return r
+}
+
+// A child that ends is told of with what wait4 says of it.
+func TestExitRecords(t *testing.T) {
+	each(t, func(t *testing.T, source string) {
+		cmd := agentCommand(t, "run", "--interval", "100ms", "--source", source, "--jsonl", "out.jsonl")
+		s := start(t, cmd)
+		out := filepath.Join(cmd.Dir, "out.jsonl")
+		await(t, "the agent", func() bool { return size(out) > 0 })
+		h := helper(t, "burn")
+		pid := h.Process.Pid
+		find := func() *record.Exit {
+			b, _ := os.ReadFile(out)
+			for line := range bytes.Lines(b) {
+				if !bytes.Contains(line, []byte(`"kind":"exit"`)) || !bytes.HasSuffix(line, []byte("\n")) {
+					continue
+				}
+				if r, err := record.Decode(line); err == nil && int(r.(*record.Exit).PID) == pid {
+					return r.(*record.Exit)
+				}
+			}
+			return nil
+		}
+		await(t, "a reading of the child", func() bool {
+			b, _ := os.ReadFile(out)
+			return bytes.Contains(b, []byte(fmt.Sprintf(`"pid":%d,`, pid)))
+		})
+		proceed(t, h)
+		state, err := h.Process.Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(t, "the exit record", func() bool { return find() != nil })
+		s.stop()
+		x := find()
+		want := (state.UserTime() + state.SystemTime()).Seconds()
+		got := x.CPUSecondsTotal.Or(-1)
+		if source == "procfs" {
+			if !x.Inferred || x.ExitCode.Known() || got > want*1.02+0.02 {
+				t.Errorf("inferred %v, code known %v, %v CPU seconds of %v", x.Inferred, x.ExitCode.Known(), got, want)
+			}
+			return
+		}
+		if x.Inferred || x.ExitCode.Or(-1) != 7 || x.ExitSignal.Known() {
+			t.Errorf("inferred %v, code %v, signal %v", x.Inferred, x.ExitCode, x.ExitSignal)
+		}
+		if x.CPUFinal && (got < want*0.98 || got > want*1.02) {
+			t.Errorf("%v CPU seconds, wait4 says %v", got, want)
+		}
+		if x.PPID.Or(0) != int32(os.Getpid()) || x.Exe.Or("") == "" || !x.Cgroup.Known() {
+			t.Errorf("parent %v, exe %v, cgroup %v", x.PPID, x.Exe, x.Cgroup)
+		}
+	})
+}
+
+func TestSnapshotOfOne(t *testing.T) {
+	each(t, func(t *testing.T, source string) {
+		h := helper(t, "fds")
+		r := runToEnd(t, agentCommand(t, "snapshot", "--source", source, "--pid", fmt.Sprint(h.Process.Pid)))
+		if r.status != 0 {
+			t.Fatalf("exit status %d: %s", r.status, r.stderr)
+		}
+		rec, err := record.Decode([]byte(r.stdout))
+		if err != nil {
+			t.Fatalf("%v: %q", err, r.stdout)
+		}
+		p := rec.(*record.Process)
+		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", h.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p.FDOpen.Or(0) != uint64(len(fds)) || p.FDLimit.Or(0) != 200 || p.CPUCores.Known() || p.PPID.Or(0) != int32(os.Getpid()) {
+			t.Errorf("%v of %v descriptors (listed: %d), cores %v, parent %v", p.FDOpen, p.FDLimit, len(fds), p.CPUCores, p.PPID)
+		}
+	})
+}
+
+// A name that is full of escapes and broken text stays within its string.
+func TestHostileName(t *testing.T) {
+	h := helper(t, "hostile")
+	r := runToEnd(t, agentCommand(t, "snapshot"))
+	if strings.ContainsAny(r.stdout, "\x1b\xff") {
+		t.Error("raw bytes of a name reach the output")
+	}
+	found := false
+	for line := range strings.Lines(r.stdout) {
+		rec, err := record.Decode([]byte(line))
+		if err != nil {
+			t.Fatalf("%v: %q", err, line)
+		}
+		if p, ok := rec.(*record.Process); ok && int(p.PID) == h.Process.Pid {
+			found = true
+			if p.Comm != "a) R\n\x1b[2J\\xff" {
+				t.Errorf("comm %q", p.Comm)
+			}
+		}
+	}
+	if !found {
+		t.Error("it is not in the snapshot")
+	}
+}
+
+func TestFilters(t *testing.T) {
+	h := helper(t, "still")
+	comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", h.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	name := strings.TrimSpace(string(comm))
+	for args, want := range map[string]func(*record.Process) bool{
+		"--name " + name[:3] + "*":               func(p *record.Process) bool { return strings.HasPrefix(p.Comm, name[:3]) },
+		"--pid " + fmt.Sprint(os.Getpid()):       func(p *record.Process) bool { return int(p.PID) == os.Getpid() },
+		"--cgroup /":                             func(p *record.Process) bool { return p.Cgroup.Known() },
+		"--unit none-*.service":                  func(*record.Process) bool { return false },
+		"--name nobody-is-called --name " + name: func(p *record.Process) bool { return p.Comm == name },
+	} {
+		r := runToEnd(t, agentCommand(t, append([]string{"snapshot"}, strings.Fields(args)...)...))
+		n := 0
+		for line := range strings.Lines(r.stdout) {
+			rec, err := record.Decode([]byte(line))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p, ok := rec.(*record.Process); ok {
+				if n++; !want(p) {
+					t.Errorf("%s shows %s (%d)", args, p.Comm, p.PID)
+				}
+			}
+		}
+		if r.status != 0 || n == 0 && !strings.Contains(args, "none") {
+			t.Errorf("%s: exit status %d, %d processes: %s", args, r.status, n, r.stderr)
+		}
+	}
+}
+
+// asNobody runs a copy of the test binary as a user without privileges.
+func asNobody(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to become nobody")
+	}
+	dir, err := os.MkdirTemp("/tmp", "nobody")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	self, err := os.ReadFile("/proc/self/exe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(dir, "rmagent")
+	if err := os.WriteFile(binary, self, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chown(dir, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	cmd := agentCommand(t, args...)
+	cmd.Path, cmd.Dir = binary, dir
+	cmd.Env = append(cmd.Env, "RMAGENT_SOCKET="+filepath.Join(dir, "rmagent.sock"), "HOME="+dir)
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
+	return cmd
+}
+
+func TestWithoutPrivileges(t *testing.T) {
+	r := runToEnd(t, asNobody(t, "run", "--source", "ebpf", "--duration", "300ms"))
+	if r.status != 1 || !strings.Contains(mistake(r.stderr), "CAP_BPF") {
+		t.Errorf("--source ebpf: exit status %d: %s", r.status, r.stderr)
+	}
+
+	cmd := asNobody(t, "run", "--interval", "200ms", "--duration", "900ms", "--jsonl", "out.jsonl", "--log-format", "json")
+	r = runToEnd(t, cmd)
+	if r.status != 0 {
+		t.Fatalf("exit status %d: %s", r.status, r.stderr)
+	}
+	if n := strings.Count(r.stderr, "source_fallback"); n != 1 || !strings.Contains(r.stderr, "CAP_BPF") {
+		t.Errorf("the fallback is told of %d times:\n%s", n, r.stderr)
+	}
+	all := records(t, filepath.Join(cmd.Dir, "out.jsonl"))
+	gapless(t, all)
+	own, others := 0, 0
+	for _, p := range only[*record.Process](all) {
+		switch {
+		case p.UID.Or(0) == 65534:
+			own++
+			if !p.FDOpen.Known() || !p.IOReadBytesTotal.Known() {
+				t.Errorf("of the own process %s (%d) the descriptors or I/O are unknown", p.Comm, p.PID)
+			}
+		case int(p.PID) == os.Getpid():
+			others++
+			if p.IOReadBytesTotal.Known() || p.Exe.Known() || !p.Threads.Known() || !p.RSSAnonBytes.Known() {
+				t.Errorf("of root's process: bytes read %v, exe %v, threads %v", p.IOReadBytesTotal, p.Exe, p.Threads)
+			}
+		}
+	}
+	if own == 0 || others == 0 {
+		t.Errorf("%d records of its own process, %d of root's", own, others)
+	}
+}
+
+// A budget that can't be kept makes the interval long, and says so.
+func TestCPUBudget(t *testing.T) {
+	cmd := agentCommand(t, "run", "--interval", "100ms", "--cpu-budget", "0.000001", "--log-file", "log", "--log-format", "json", "--jsonl", "out.jsonl")
+	s := start(t, cmd)
+	log := filepath.Join(cmd.Dir, "log")
+	await(t, "the log to tell of a longer interval", func() bool { return lines(log, "interval_changed") > 0 })
+	s.stop()
+	if n := lines(log, "interval_changed"); n != 1 {
+		t.Errorf("the change is told of %d times", n)
+	}
+	agents := only[*record.Agent](records(t, filepath.Join(cmd.Dir, "out.jsonl")))
+	if last := agents[len(agents)-1]; last.IntervalSeconds != 60 {
+		t.Errorf("the interval is %v s", last.IntervalSeconds)
+	}
+}
+
+// lines counts the lines of a file that have a text once.
+func lines(path, text string) (n int) {
+	b, _ := os.ReadFile(path)
+	return bytes.Count(b, []byte(text))
+}
