@@ -79,6 +79,8 @@ type Engine struct {
 	minute   time.Duration   // of the last that began a minute
 	failures int             // readings that failed in a row
 
+	ended sample.Identity // of identityOf
+
 	// Reused for every record of their kind.
 	process record.Process
 	exit    record.Exit
@@ -273,11 +275,11 @@ func (e *Engine) drain() {
 	e.now = time.Now()
 	for i := range e.events.Exits {
 		x := &e.events.Exits[i]
-		last := e.table.Find(x.P.ID)
-		if !e.Filter.Match(&x.P, identityOf(last)) {
+		id := e.identityOf(&x.P)
+		if !e.Filter.Match(&x.P, id) {
 			continue
 		}
-		e.builder.Exit(&e.exit, x, last)
+		e.builder.Exit(&e.exit, x, id)
 		e.emit(&e.exit)
 	}
 	for i := range e.events.OOMs {
@@ -285,19 +287,18 @@ func (e *Engine) drain() {
 	}
 }
 
-func identityOf(p *aggregate.Process) *sample.Identity {
-	if p == nil {
-		return nil
+// identityOf says who a process was that the kernel told of: as the last snapshot
+// had it, else what its cgroup says. It is valid until the next call.
+func (e *Engine) identityOf(p *sample.Process) *sample.Identity {
+	if last := e.table.Find(p.ID); last != nil && last.Identity != nil {
+		return last.Identity
 	}
-	return p.Identity
+	e.Who.Ended(p, &e.ended)
+	return &e.ended
 }
 
 func (e *Engine) writeOOM(o *sample.OOM) {
-	path := ""
-	if id := identityOf(e.table.Find(o.P.ID)); id != nil {
-		path = id.Cgroup
-	}
-	e.builder.OOM(&e.oom, o, path)
+	e.builder.OOM(&e.oom, o, e.identityOf(&o.P).Cgroup)
 	e.Log.Warn("oom_kill",
 		zap.Int32("pid", o.P.ID.PID),
 		zap.String("comm", e.oom.Comm),

@@ -84,6 +84,13 @@ func (i *Identifier) Identify(p *sample.Process) *sample.Identity {
 	return id
 }
 
+// Ended fills in what can still be said of a process that has ended: its cgroup, if
+// another process made that known.
+func (i *Identifier) Ended(p *sample.Process, id *sample.Identity) {
+	*id = sample.Identity{}
+	i.cgroupByID(p, id)
+}
+
 // cgroupByID takes the cgroup that p's own id names, if it is known.
 func (i *Identifier) cgroupByID(p *sample.Process, id *sample.Identity) bool {
 	if !p.Known.Has(sample.CgroupID) {

@@ -8,15 +8,13 @@ import (
 	"rmagent/record"
 )
 
-// Exit fills r, but for its header, with an end that the kernel told of. last is
-// the process as the last snapshot had it, nil if none did: it knows the identity.
-func (b *Builder) Exit(r *record.Exit, e *sample.Exit, last *aggregate.Process) {
+// Exit fills r, but for its header, with an end that the kernel told of. id is what
+// is known of the process beside that; it may be nil.
+func (b *Builder) Exit(r *record.Exit, e *sample.Exit, id *sample.Identity) {
 	*r = record.Exit{Header: r.Header}
 	b.Facts(&r.ProcessFacts, &e.P)
-	if last != nil {
-		b.Identity(&r.ProcessFacts, last.Identity)
-	}
-	if len(e.Exe) > 0 && !r.Exe.Known() {
+	b.Identity(&r.ProcessFacts, id)
+	if len(e.Exe) > 0 { // the program that it ran last, which a snapshot may not have seen
 		r.Exe = record.Some(record.Text(e.Exe))
 	}
 	r.ExitTime = record.SomeIf(e.Time.UTC(), !e.Time.IsZero())

@@ -191,10 +191,14 @@ func TestExit(t *testing.T) {
 		!r.ExitTime.Or(time.Time{}).Equal(boot) || r.CPUSecondsTotal.Or(0) != 2 {
 		t.Errorf("%+v", r)
 	}
-	last := &aggregate.Process{Identity: &sample.Identity{Exe: "/bin/seen", Unit: "a.service"}}
-	builder().Exit(&r, e, last)
-	if r.Exe.Or("") != "/bin/seen" || r.Unit.Or("") != "a.service" {
-		t.Errorf("exe %q, unit %q of what the snapshot saw", r.Exe.Or(""), r.Unit.Or(""))
+	builder().Exit(&r, e, &sample.Identity{Exe: "/bin/seen", Unit: "a.service"})
+	if r.Exe.Or("") != `/bin/true\xff` || r.Unit.Or("") != "a.service" {
+		t.Errorf("exe %q of what it ran last, unit %q of what the snapshot saw", r.Exe.Or(""), r.Unit.Or(""))
+	}
+	e.Exe = nil
+	builder().Exit(&r, e, &sample.Identity{Exe: "/bin/seen"})
+	if r.Exe.Or("") != "/bin/seen" {
+		t.Errorf("exe %q of what the snapshot saw", r.Exe.Or(""))
 	}
 }
 
