@@ -1,0 +1,183 @@
+package engine
+
+import (
+	"context"
+	"os"
+	"os/exec"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/hostfs"
+	"rmagent/internal/policy"
+	"rmagent/internal/report"
+	"rmagent/internal/sample"
+	"rmagent/internal/sink"
+	"rmagent/internal/source"
+	"rmagent/record"
+)
+
+// discard is a sink that encodes and forgets.
+type discard struct {
+	line []byte
+	n    uint64
+}
+
+func (d *discard) Write(r record.Record) (err error) {
+	d.n++
+	d.line, err = record.Append(d.line[:0], r)
+	return err
+}
+func (d *discard) Flush() error            { return nil }
+func (d *discard) Counters() sink.Counters { return sink.Counters{Written: d.n} }
+
+// realEngine reads this machine by eBPF.
+func realEngine(t testing.TB) *Engine {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("eBPF needs root")
+	}
+	s, err := source.Open(source.EBPF, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	cgroups, err := hostfs.OpenCgroups(hostfs.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cgroups.Close() })
+	who, err := hostfs.NewIdentifier(hostfs.Options{}, cgroups, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { who.Close() })
+	host := hostfs.OpenHost(hostfs.Options{})
+	t.Cleanup(func() { host.Close() })
+	return New(Options{
+		Reader: s, Source: s.Name, Host: host, Cgroups: cgroups, Who: who,
+		Policy: policy.New(policy.Default()), Sink: &discard{}, Log: zap.NewNop(),
+		Interval: time.Second, Select: report.All,
+	})
+}
+
+func descriptors(t testing.TB) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// Ten thousand ticks leave nothing behind: no descriptor, no goroutine, no memory.
+func TestTicksLeaveNothingBehind(t *testing.T) {
+	e := realEngine(t)
+	tick := func(n int) {
+		for range n {
+			if err := e.tick(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	tick(500)
+	fds, goroutines, before := descriptors(t), runtime.NumGoroutine(), heap()
+	tick(10000)
+	// Cgroups of other tests may have come: each is a descriptor for as long as it
+	// is there.
+	if n := descriptors(t); n > fds+8 {
+		t.Errorf("%d descriptors are open, %d were before", n, fds)
+	}
+	if n := runtime.NumGoroutine(); n > goroutines {
+		t.Errorf("%d goroutines run, %d did before", n, goroutines)
+	}
+	if after := heap(); after > before+1<<20 {
+		t.Errorf("the heap grew from %d to %d kB", before>>10, after>>10)
+	}
+}
+
+// A tick allocates no more for five hundred idle processes than for none.
+func TestTicksAllocateNothingPerProcess(t *testing.T) {
+	e := realEngine(t)
+	perTick := func() float64 {
+		for range 20 {
+			if err := e.tick(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return testing.AllocsPerRun(50, func() {
+			if err := e.tick(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+	few := perTick()
+	for range 500 {
+		cmd := exec.Command("/bin/sleep", "1000")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { cmd.Process.Kill(); cmd.Wait() }()
+	}
+	if many := perTick(); many > few+50 {
+		t.Errorf("%v allocations a tick with 500 more processes, %v without", many, few)
+	}
+	if n := e.table.Len(); n < 500 {
+		t.Errorf("it saw %d processes", n)
+	}
+}
+
+func TestFilter(t *testing.T) {
+	p := &sample.Process{ID: sample.ID{PID: 7}, Comm: sample.MakeComm([]byte("nginx"))}
+	id := &sample.Identity{Cgroup: "/system.slice/nginx.service/worker", Unit: "nginx.service"}
+	for _, tt := range []struct {
+		f    Filter
+		id   *sample.Identity
+		want bool
+	}{
+		{Filter{}, nil, true},
+		{Filter{PIDs: []int32{7}}, nil, true},
+		{Filter{PIDs: []int32{8}}, nil, false},
+		{Filter{Names: []string{"ng*"}}, nil, true},
+		{Filter{Names: []string{"apache", "n?inx"}}, nil, true},
+		{Filter{Names: []string{"inx"}}, nil, false},
+		{Filter{Units: []string{"*.service"}}, id, true},
+		{Filter{Units: []string{"*.service"}}, nil, false},
+		{Filter{Cgroups: []string{"/system.slice"}}, id, true},
+		{Filter{Cgroups: []string{"/"}}, id, true},
+		{Filter{Cgroups: []string{"/system.slice/*.service"}}, id, true},
+		{Filter{Cgroups: []string{"/user.slice"}}, id, false},
+		{Filter{Names: []string{"nginx"}, Units: []string{"other.service"}}, id, false},
+	} {
+		if got := tt.f.Match(p, tt.id); got != tt.want {
+			t.Errorf("%+v matches: %v, want %v", tt.f, got, tt.want)
+		}
+	}
+	if pattern, err := (&Filter{Units: []string{"ok", "["}}).Validate(); pattern != "[" || err == nil {
+		t.Errorf("%q, %v", pattern, err)
+	}
+}
+
+func BenchmarkTick(b *testing.B) {
+	e := realEngine(b)
+	e.Select = report.Active
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := e.tick(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
