@@ -172,6 +172,7 @@ static __always_inline u64 wake(u64 size)
 {
 	u64 fill = bpf_ringbuf_query(&ring, BPF_RB_AVAIL_DATA);
 
+	size = (size + 8 + 7) & ~7ULL; // as it lies in the ring, behind its header
 	return fill / wake_every != (fill + size) / wake_every ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
@@ -220,22 +221,28 @@ static __always_inline void fill_head(struct event_head *h, u32 kind, struct tas
 
 // ---- entries
 
-static __always_inline bool emit_entry(struct process_entry *e)
-{
-	u32 len = e->r.h.exe_len;
-
-	if (len > EXE_MAX)
-		len = 0;
-	return emit(&e->r, sizeof e->r + len, &counts.exits);
-}
-
 static __always_inline void told(struct process_entry *e)
 {
 	add((u64 *)&counts.untold[(e->r.h.time >> 30) % EPOCHS], -1);
 }
 
-// An entry that begins as from. Whoever had the key before is dead, and not told
-// of where the kernel did not run sched_process_free.
+// Sends the record of a dead process; false if the ring is full.
+static __always_inline bool send_entry(struct process_entry *e)
+{
+	u64 size = sizeof e->r;
+	u32 len = e->r.h.exe_len;
+
+	if (len <= EXE_MAX)
+		size += len;
+	if (bpf_ringbuf_output(&ring, &e->r, size, wake(size)))
+		return false;
+	add(&counts.exits.sent, 1);
+	told(e);
+	return true;
+}
+
+// An entry that begins as from. Whoever had the key before is dead, and told of now
+// if not before: the kernel did not run sched_process_free, or the ring was full.
 static __always_inline struct process_entry *new_entry(struct task_struct *leader, struct process_entry *from)
 {
 	u64 key = (u64)leader->signal;
@@ -243,8 +250,12 @@ static __always_inline struct process_entry *new_entry(struct task_struct *leade
 	u32 zero = 0;
 
 	if (e && e->dead == DEAD && !__sync_val_compare_and_swap(&e->sent, 0, 1)) {
-		told(e);
-		emit_entry(e);
+		if (e->r.h.flags & FLAG_CPU_FINAL)
+			add((u64 *)&counts.kept, -1);
+		if (!send_entry(e)) {
+			told(e);
+			add(&counts.exits.lost_ring, 1);
+		}
 	}
 	if (!from)
 		from = bpf_map_lookup_elem(&blank, &zero);
@@ -570,10 +581,13 @@ int BPF_PROG(on_free, struct task_struct *p)
 	if (!e || e->dead != DEAD) { // it ended before on_exit was attached, or there was no room
 		send_without_entry(p);
 	} else if (!__sync_val_compare_and_swap(&e->sent, 0, 1)) {
-		told(e);
 		fill_totals(&e->r, p);
 		e->r.h.flags |= FLAG_CPU_FINAL;
-		emit_entry(e);
+		if (!send_entry(e)) { // it waits in its place: frees come in bursts
+			add((u64 *)&counts.kept, 1);
+			__sync_lock_test_and_set(&e->sent, 0);
+			return 0;
+		}
 	}
 	if (e)
 		bpf_map_delete_elem(&processes, &key);
@@ -604,17 +618,28 @@ int refresh_unreaped(struct bpf_iter__task *ctx)
 static long send_if_overdue(void *map, u64 *key, struct process_entry *e, u64 *now)
 {
 	u64 time = e->r.h.time;
+	bool freed;
 
-	if (e->dead != DEAD || e->sent || *now < time || *now - time < overdue_ns)
+	if (e->dead != DEAD || e->sent)
+		return 0;
+	freed = e->r.h.flags & FLAG_CPU_FINAL;
+	if (!freed && (*now < time || *now - time < overdue_ns))
 		return 0;
 	if (__sync_val_compare_and_swap(&e->sent, 0, 1))
 		return 0;
-	told(e);
-	emit_entry(e);
+	if (!send_entry(e)) {
+		__sync_lock_test_and_set(&e->sent, 0);
+		return 1;
+	}
+	if (freed) {
+		add((u64 *)&counts.kept, -1);
+		bpf_map_delete_elem(&processes, key);
+	}
 	return 0;
 }
 
-// Run by the reader when processes stay untold: nobody reaps them, or the kernel
+// Run by the reader when processes stay untold: the ring was full, nobody reaps
+// them, or the kernel
 // kept sched_process_free to itself (seen on 6.18: in a storm of forks, a few in a
 // thousand). The records of the latter lack the last accounting. The entry stays until the
 // process is freed, or its key has a new user, so that none is told of twice.

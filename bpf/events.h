@@ -128,6 +128,7 @@ struct event_counts {
 	struct event_balance execs;
 	struct event_balance ooms;
 	s64 untold[EPOCHS];        // processes that ended and were not told of, by when
+	s64 kept;                  // of those, freed while the ring was full
 	u64 state_failed;        // no memory for a process's state
 	u64 spill_failed;        // the spill was full
 	u64 hold_failed;         // processes was full: told only when they are reaped

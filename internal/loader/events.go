@@ -383,14 +383,32 @@ func (e *Events) Ready() <-chan struct{} { return e.ready }
 // Drain replaces dst with what happened since the last Drain. It does not wait.
 func (e *Events) Drain(dst *sample.Events) error {
 	dst.Reset()
-	if err := e.sendOverdue(); err != nil {
+	d := e.newEventDecoder(dst)
+	if err := e.readRing(d); err != nil {
 		return err
 	}
-	d := e.newEventDecoder(dst)
+	sent, err := e.sendOverdue()
+	if err != nil {
+		return err
+	}
+	if sent {
+		if err := e.readRing(d); err != nil {
+			return err
+		}
+	}
+	e.delivered.exits += uint64(len(dst.Exits))
+	e.delivered.execs += uint64(len(dst.Execs))
+	e.delivered.ooms += uint64(len(dst.OOMs))
+	return nil
+}
+
+// readRing decodes what is in the ring, and no more than it holds: others may fill
+// it as fast as it is read.
+func (e *Events) readRing(d *eventDecoder) error {
 	for read := 0; read < e.reader.BufferSize(); {
 		err := e.reader.ReadInto(&e.record)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			break
+			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("read events: %w", err)
@@ -400,32 +418,33 @@ func (e *Events) Drain(dst *sample.Events) error {
 			e.malformed++
 		}
 	}
-	e.delivered.exits += uint64(len(dst.Exits))
-	e.delivered.execs += uint64(len(dst.Execs))
-	e.delivered.ooms += uint64(len(dst.OOMs))
 	return nil
 }
 
-// sendOverdue has the kernel put the records of processes that nobody reaps into
-// the ring. Its table is walked only if there is such a process.
-func (e *Events) sendOverdue() error {
+// sendOverdue has the kernel put the records of processes that nobody reaps, and of
+// those that found the ring full, into it. The table is walked only if there is such
+// a process.
+func (e *Events) sendOverdue() (sent bool, err error) {
 	if !e.Attached("exits") {
-		return nil
+		return false, nil
 	}
 	c, err := e.readCounts()
 	if err != nil {
-		return err
+		return false, err
 	}
-	if !hasOld(&c.Untold, clock(unix.CLOCK_BOOTTIME), e.age) {
-		return nil
+	old := hasOld(&c.Untold, clock(unix.CLOCK_BOOTTIME), e.age)
+	if !old && c.Kept <= 0 {
+		return false, nil
 	}
-	if err := visitTasks(e.unreaped); err != nil {
-		return fmt.Errorf("run %s: %w", eventsProgRefreshUnreaped, err)
+	if old {
+		if err := visitTasks(e.unreaped); err != nil {
+			return false, fmt.Errorf("run %s: %w", eventsProgRefreshUnreaped, err)
+		}
 	}
 	if _, err := e.overdue.Run(&ebpf.RunOptions{}); err != nil {
-		return fmt.Errorf("run %s: %w", eventsProgSendOverdue, err)
+		return false, fmt.Errorf("run %s: %w", eventsProgSendOverdue, err)
 	}
-	return nil
+	return true, nil
 }
 
 // hasOld reports whether a process that ended at least age ago may be among

@@ -34,6 +34,7 @@ type eventsEventCounts struct {
 		LostRing uint64
 	}
 	Untold            [8]int64
+	Kept              int64
 	StateFailed       uint64
 	SpillFailed       uint64
 	HoldFailed        uint64
