@@ -1,6 +1,7 @@
 package aggregate
 
 import (
+	"maps"
 	"strings"
 
 	"rmagent/internal/sample"
@@ -19,30 +20,46 @@ func (t *Table) Active(see func(cgroupID uint64)) {
 // FDSums sums the open descriptors of each cgroup over its own and its
 // descendants' processes. A table that several processes share counts once in
 // each cgroup. Where a process's count or cgroup is unknown, so is the sum of the
-// cgroups that it would belong to; a process of unknown cgroup spoils all.
+// cgroups that it would belong to; a process of unknown cgroup, or one that the
+// snapshot may have missed, spoils all.
 type FDSums struct {
-	sums    map[string]uint64
-	unknown map[string]bool
-	tables  map[tableIn]bool
+	groups  map[string]*group
+	tables  map[uint64]*group // where a table was met first
+	shared  map[tableIn]bool  // tables met in several cgroups: where they are counted
 	spoiled bool
+	version uint64 // Table.files of what is summed; 0: nothing is
+	update  uint64
+}
+
+// group is a cgroup with processes.
+type group struct {
+	parent  *group // nil for the root
+	sum     uint64
+	unknown bool
+	update  uint64 // that last met it
 }
 
 type tableIn struct {
-	path  string
+	group *group
 	table uint64
 }
 
-// NewFDSums returns empty sums.
+// NewFDSums returns empty sums, for one table.
 func NewFDSums() *FDSums {
-	return &FDSums{sums: map[string]uint64{}, unknown: map[string]bool{}, tables: map[tableIn]bool{}}
+	return &FDSums{groups: map[string]*group{}, tables: map[uint64]*group{}, shared: map[tableIn]bool{}}
 }
 
-// Update sums the table's processes anew.
+// Update sums the table's processes, whose identities must be set by now. Where
+// no descriptor and no cgroup moved since the last time it has nothing to do.
 func (f *FDSums) Update(t *Table) {
-	clear(f.sums)
-	clear(f.unknown)
+	if f.version == t.files {
+		return
+	}
+	f.version = t.files
+	f.update++
 	clear(f.tables)
-	f.spoiled = false
+	clear(f.shared)
+	f.spoiled = len(t.absent) > 0
 	for _, slot := range t.order {
 		p := &t.slots[slot]
 		switch {
@@ -54,42 +71,77 @@ func (f *FDSums) Update(t *Table) {
 			f.add(p)
 		}
 	}
+	maps.DeleteFunc(f.groups, func(_ string, g *group) bool { return g.update != f.update })
+}
+
+// group returns the cgroup of a path, emptied when an update first meets it.
+func (f *FDSums) group(path string) *group {
+	g := f.groups[path]
+	if g == nil {
+		g = &group{}
+		f.groups[path] = g
+	}
+	if g.update == f.update {
+		return g
+	}
+	*g = group{update: f.update}
+	if path != "/" {
+		parent := path[:max(strings.LastIndexByte(path, '/'), 0)]
+		if parent == "" {
+			parent = "/"
+		}
+		g.parent = f.group(parent)
+	}
+	return g
 }
 
 func (f *FDSums) add(p *Process) {
-	known := p.Known.Has(sample.FDOpen)
-	for path := p.Identity.Cgroup; ; path = path[:strings.LastIndexByte(path, '/')] {
-		if path == "" {
-			path = "/"
+	own := f.group(p.Identity.Cgroup)
+	if !p.Known.Has(sample.FDOpen) {
+		for g := own; g != nil; g = g.parent {
+			g.unknown = true
 		}
-		if !known {
-			f.unknown[path] = true
-		} else if !f.shared(p, path) {
-			f.sums[path] += p.FDOpen
-		}
-		if path == "/" {
+		return
+	}
+	var first *group
+	if p.Known.Has(sample.FDTable) && p.FDTable != 0 {
+		if first = f.tables[p.FDTable]; first == own {
 			return
 		}
+		if first == nil {
+			f.tables[p.FDTable] = own
+		}
+	}
+	if first != nil {
+		f.addShared(p, first, own)
+		return
+	}
+	for g := own; g != nil; g = g.parent {
+		g.sum += p.FDOpen
 	}
 }
 
-// shared tells whether the process's table was counted in this cgroup already.
-func (f *FDSums) shared(p *Process, path string) bool {
-	if !p.Known.Has(sample.FDTable) || p.FDTable == 0 {
-		return false
+// addShared counts a table that was met in another cgroup first.
+func (f *FDSums) addShared(p *Process, first, own *group) {
+	for g := first; g != nil; g = g.parent {
+		f.shared[tableIn{g, p.FDTable}] = true
 	}
-	key := tableIn{path, p.FDTable}
-	if f.tables[key] {
-		return true
+	for g := own; g != nil; g = g.parent {
+		if in := (tableIn{g, p.FDTable}); !f.shared[in] {
+			f.shared[in] = true
+			g.sum += p.FDOpen
+		}
 	}
-	f.tables[key] = true
-	return false
 }
 
 // Of returns the sum of one cgroup.
 func (f *FDSums) Of(path string) (sum uint64, known bool) {
-	if f.spoiled || f.unknown[path] {
+	g := f.groups[path]
+	switch {
+	case f.spoiled || g != nil && g.unknown:
 		return 0, false
+	case g == nil:
+		return 0, true
 	}
-	return f.sums[path], true
+	return g.sum, true
 }

@@ -22,7 +22,8 @@ type Process struct {
 	Rates Rates
 
 	trend *trend        // nil until the count moves
-	born  time.Duration // monotonic time of the first reading
+	born  time.Duration // monotonic time since when fd_open is known
+	quiet bool          // Rates are those of a process in which nothing moved
 	// What was seen of fd_open between the last two readings, and since.
 	between, since fdRange
 }
@@ -55,20 +56,24 @@ func quiet(known sample.FieldSet) Rates {
 	}
 }
 
-// advance takes the next reading of the same process.
-func (p *Process) advance(now *sample.Process, at, elapsed time.Duration) {
+// advance takes the next reading of the same process, and tells whether its
+// descriptors or its cgroup may be others than before.
+func (p *Process) advance(now *sample.Process, at, elapsed time.Duration) (files bool) {
 	p.between, p.since = p.since, fdRange{}
 	keepSplit(now, &p.Process)
 	if *now == p.Process {
-		if p.Active {
-			p.Active = false
-			p.Rates = quiet(p.Known)
+		p.Active = false
+		if still := elapsed > 0; still != p.quiet || !still {
+			p.Rates, p.quiet = Rates{}, still
+			if still {
+				p.Rates = quiet(p.Known)
+			}
 		}
 		if p.trend != nil {
 			p.trend.observe(at, p.FDOpen)
 		}
 		p.Renew = p.Identity == nil || !p.Known.Has(sample.ExecID)
-		return
+		return p.Renew
 	}
 	before := &p.Process
 	both := now.Known & before.Known
@@ -91,8 +96,12 @@ func (p *Process) advance(now *sample.Process, at, elapsed time.Duration) {
 	p.Renew = p.Identity == nil || !now.Known.Has(sample.ExecID) ||
 		now.ExecID != before.ExecID || now.CgroupID != before.CgroupID
 	p.observeFDs(now, at, elapsed)
+	tables := sample.SetOf(sample.FDOpen, sample.FDTable)
+	files = p.Renew || now.FDOpen != before.FDOpen || now.FDTable != before.FDTable ||
+		(now.Known^before.Known)&tables != 0
 	p.Process = *now
-	p.Active = true
+	p.Active, p.quiet = true, false
+	return files
 }
 
 // keepSplit keeps user and system time from going back. Their sum is exact, their
@@ -102,7 +111,8 @@ func (p *Process) advance(now *sample.Process, at, elapsed time.Duration) {
 func keepSplit(now, before *sample.Process) {
 	split := sample.SetOf(sample.CPU, sample.CPUUser, sample.CPUSystem)
 	if !(now.Known & before.Known).HasAll(split) || now.CPUNanos < before.CPUNanos ||
-		now.CPUUserNanos+now.CPUSystemNanos != now.CPUNanos {
+		now.CPUUserNanos+now.CPUSystemNanos != now.CPUNanos ||
+		before.CPUUserNanos+before.CPUSystemNanos != before.CPUNanos {
 		return
 	}
 	if now.CPUSystemNanos < before.CPUSystemNanos {
@@ -119,6 +129,9 @@ func (p *Process) observeFDs(now *sample.Process, at, elapsed time.Duration) {
 	if !now.Known.Has(sample.FDOpen) {
 		p.trend = nil
 		return
+	}
+	if !p.Known.Has(sample.FDOpen) {
+		p.born = at
 	}
 	if p.trend == nil && p.Known.Has(sample.FDOpen) && now.FDOpen != p.FDOpen {
 		p.trend = newTrend(at-elapsed, p.FDOpen)

@@ -23,14 +23,25 @@ type Table struct {
 	gone  []Process
 	tick  uint64
 
+	// absent are the slots of processes that an incomplete snapshot did not have,
+	// which says nothing of whether they ended.
+	absent, stillAbsent []int32
+	files               uint64 // counts the updates that may have changed a sum of descriptors
+
 	at      time.Duration // monotonic, of the last snapshot
 	elapsed time.Duration // from the one before; 0 at the first
 }
 
+// patience is for how many updates a process may be absent from incomplete
+// snapshots before it counts as gone: a source may be incomplete for ever, where
+// other users' processes are hidden from it.
+const patience = 3
+
 // NewTable returns an empty table.
 func NewTable() *Table { return &Table{index: map[sample.ID]int32{}} }
 
-// Update takes the next snapshot. Processes that it does not have are gone.
+// Update takes the next snapshot. Processes that it does not have are gone, where
+// it misses none.
 func (t *Table) Update(s *sample.Snapshot) {
 	t.tick++
 	t.elapsed = 0
@@ -40,6 +51,7 @@ func (t *Table) Update(s *sample.Snapshot) {
 	t.at = s.Monotonic
 	t.next = t.next[:0]
 	guess := 0
+	files := false
 	for i := range s.Processes {
 		p := &s.Processes[i]
 		slot, known := t.find(p.ID, &guess)
@@ -48,13 +60,20 @@ func (t *Table) Update(s *sample.Snapshot) {
 		}
 		if !known {
 			slot = t.add(p)
+			files = true
 		} else {
-			t.slots[slot].advance(p, t.at, t.elapsed)
+			elapsed := t.elapsed
+			if t.seen[slot] != t.tick-1 { // the reading before is older than that
+				elapsed, files = 0, true
+			}
+			files = t.slots[slot].advance(p, t.at, elapsed) || files
 		}
 		t.seen[slot] = t.tick
 		t.next = append(t.next, slot)
 	}
-	t.collect()
+	if t.collect(s.Missed > 0) || files {
+		t.files++
+	}
 	t.order, t.next = t.next, t.order
 }
 
@@ -85,23 +104,35 @@ func (t *Table) add(p *sample.Process) int32 {
 	return slot
 }
 
-// collect frees the slots of the processes that this snapshot did not have.
-func (t *Table) collect() {
+// collect frees the slots of the processes that this snapshot did not have, unless
+// it may have missed them. It tells whether any process left the order.
+func (t *Table) collect(incomplete bool) (left bool) {
 	clear(t.gone)
 	t.gone = t.gone[:0]
-	if len(t.order) == 0 {
-		return
-	}
-	for _, slot := range t.order {
-		if t.seen[slot] == t.tick {
-			continue
+	t.stillAbsent = t.stillAbsent[:0]
+	for _, slots := range [...][]int32{t.order, t.absent} {
+		for _, slot := range slots {
+			switch {
+			case t.seen[slot] == t.tick:
+				continue
+			case incomplete && t.tick-t.seen[slot] <= patience:
+				t.stillAbsent = append(t.stillAbsent, slot)
+			default:
+				t.bury(slot)
+			}
+			left = true
 		}
-		p := &t.slots[slot]
-		t.gone = append(t.gone, *p)
-		delete(t.index, p.ID)
-		*p = Process{}
-		t.free = append(t.free, slot)
 	}
+	t.absent, t.stillAbsent = t.stillAbsent, t.absent
+	return left
+}
+
+func (t *Table) bury(slot int32) {
+	p := &t.slots[slot]
+	t.gone = append(t.gone, *p)
+	delete(t.index, p.ID)
+	*p = Process{}
+	t.free = append(t.free, slot)
 }
 
 // Len returns how many processes there are.
@@ -111,7 +142,8 @@ func (t *Table) Len() int { return len(t.order) }
 // set, until the next Update.
 func (t *Table) At(i int) *Process { return &t.slots[t.order[i]] }
 
-// Find returns a process by its identity, or nil.
+// Find returns a process by its identity, or nil. One that an incomplete snapshot
+// did not have is as it was read last.
 func (t *Table) Find(id sample.ID) *Process {
 	slot, ok := t.index[id]
 	if !ok {
@@ -120,8 +152,8 @@ func (t *Table) Find(id sample.ID) *Process {
 	return &t.slots[slot]
 }
 
-// Gone returns the processes that the last snapshot no longer had, as they were in
-// the one before.
+// Gone returns the processes that turned out to be gone in the last snapshot, as
+// they were read last.
 func (t *Table) Gone() []Process { return t.gone }
 
 // Monotonic returns when the last snapshot began.

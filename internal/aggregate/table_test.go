@@ -53,6 +53,7 @@ func TestRates(t *testing.T) {
 		{"time that goes back", []sample.Process{proc(1, 1, cpu(1)), proc(1, 1, cpu(2))}, []float64{10, 9}, []string{"unknown", "unknown"}},
 		{"known, unknown, known", []sample.Process{proc(1, 1, cpu(1e9)), proc(1, 1, cpu(0), unknownCPU), proc(1, 1, cpu(2e9)), proc(1, 1, cpu(4e9))},
 			[]float64{1, 2, 3, 4}, []string{"unknown", "unknown", "unknown", "2"}},
+		{"no time between, nothing moved", []sample.Process{proc(1, 1, cpu(1)), proc(1, 1, cpu(1)), proc(1, 1, cpu(1))}, []float64{10, 10, 11}, []string{"unknown", "unknown", "0"}},
 		{"a skipped tick", []sample.Process{proc(1, 1, cpu(0)), proc(1, 1, cpu(1e9))}, []float64{10, 20}, []string{"unknown", "0.1"}},
 		{"idle after busy", []sample.Process{proc(1, 1, cpu(0)), proc(1, 1, cpu(1e9)), proc(1, 1, cpu(1e9))}, []float64{1, 2, 3}, []string{"unknown", "1", "0"}},
 	} {
@@ -90,6 +91,56 @@ func TestSplitNeverGoesBack(t *testing.T) {
 		if still := next.CPUNanos == before.CPUNanos; still == p.Active {
 			t.Errorf("step %d: active is %v", i, p.Active)
 		}
+	}
+}
+
+// A reading whose parts do not add up must not make the next one absurd.
+func TestSplitOfAnOddReading(t *testing.T) {
+	table := NewTable()
+	split := func(total, user, system uint64) sample.Process {
+		return proc(1, 1, func(p *sample.Process) { p.CPUNanos, p.CPUUserNanos, p.CPUSystemNanos = total, user, system })
+	}
+	update(table, 1, split(90, 0, 100))
+	update(table, 2, split(95, 95, 0))
+	if p := table.At(0); p.CPUUserNanos > 95 || p.CPUSystemNanos > 95 {
+		t.Errorf("user %d and system %d of 95", p.CPUUserNanos, p.CPUSystemNanos)
+	}
+}
+
+// A snapshot that missed processes says nothing of those that it does not have.
+func TestAProcessThatWasMissedIsNotGone(t *testing.T) {
+	table := NewTable()
+	incomplete := func(second int) {
+		table.Update(&sample.Snapshot{Monotonic: time.Duration(second) * time.Second, Missed: 1})
+	}
+	one := proc(1, 1, cpu(1e9))
+	update(table, 1, one)
+	incomplete(2)
+	if table.Len() != 0 || len(table.Gone()) != 0 || table.Find(one.ID) == nil {
+		t.Errorf("missed: %d are there, %d gone", table.Len(), len(table.Gone()))
+	}
+	update(table, 3, proc(1, 1, cpu(3e9)))
+	if got := cores(table.At(0)); got != "unknown" {
+		t.Errorf("%s cores over a time that the table does not know", got)
+	}
+	update(table, 4, proc(1, 1, cpu(4e9)))
+	if got := cores(table.At(0)); got != "1" {
+		t.Errorf("%s cores, want 1", got)
+	}
+	incomplete(5)
+	update(table, 6)
+	if len(table.Gone()) != 1 || table.Find(one.ID) != nil {
+		t.Errorf("a complete snapshot does not have it: %d gone", len(table.Gone()))
+	}
+	// What is incomplete for ever must not keep what ended for ever.
+	update(table, 7, one)
+	gone := 0
+	for s := range 10 {
+		incomplete(8 + s)
+		gone += len(table.Gone())
+	}
+	if gone != 1 || table.Find(one.ID) != nil {
+		t.Errorf("gone %d times after ten incomplete snapshots, want once", gone)
 	}
 }
 
@@ -139,6 +190,17 @@ func TestFDGrowth(t *testing.T) {
 	}
 	if r, ok, _, okLeft := grow(func(s int) uint64 { return 10 + uint64(s%7)*50 }, 60); !ok || r != 0 || okLeft {
 		t.Errorf("a count that swings grows by %v (%v)", r, ok)
+	}
+	table := NewTable()
+	for s := range 20 {
+		p := proc(1, 1, fds(7))
+		if s == 18 {
+			p.Known &^= 1 << sample.FDOpen
+		}
+		update(table, float64(s+1), p)
+	}
+	if r, _ := table.At(0).FDGrowth(table.Monotonic()); r.Known() {
+		t.Error("growth is known of a count that was unknown a second ago")
 	}
 	if _, _, _, okLeft := grow(func(s int) uint64 { return uint64(500 - s) }, 60); okLeft {
 		t.Error("a count that falls reaches its limit in a known time")

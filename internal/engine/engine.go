@@ -210,6 +210,8 @@ func (e *Engine) tick(ctx context.Context) error {
 		Processes: e.table,
 		Host:      &e.machine,
 		Cgroups:   e.cgroups,
+
+		AllCgroups: minute,
 	})
 	err := e.write(changes, minute)
 	e.before = s.Monotonic

@@ -1,6 +1,8 @@
 package policy
 
 import (
+	"slices"
+	"strings"
 	"time"
 
 	"rmagent/internal/aggregate"
@@ -14,6 +16,9 @@ type Facts struct {
 	Processes *aggregate.Table
 	Host      *aggregate.Host // nil where it was not read
 	Cgroups   []sample.Cgroup // those that were read
+	// AllCgroups says that Cgroups has every one that there is: the states of others
+	// end.
+	AllCgroups bool
 }
 
 // Engine keeps the states of all targets. One goroutine uses it at a time.
@@ -51,6 +56,9 @@ func (e *Engine) Judge(f *Facts) []record.StateChange {
 	}
 	for i := range f.Cgroups {
 		e.judgeCgroup(f, &f.Cgroups[i])
+	}
+	if f.AllCgroups {
+		e.forgetCgroups(f.Cgroups)
 	}
 	return e.changes
 }
@@ -93,7 +101,31 @@ func (e *Engine) judgeHost(f *Facts) {
 }
 
 func (e *Engine) judgeCgroup(f *Facts, c *sample.Cgroup) {
-	e.judge(Memory, "cgroup:"+record.Text([]byte(c.Path)), c.MemoryBytes, c.MemoryLimit.Get(), f.Monotonic, cgroupMemory)
+	if len(e.others) == 0 && calm(c.MemoryBytes, c.MemoryLimit.Get(), e.config.Thresholds[Memory].Info) {
+		return // the rule: not even its name is made
+	}
+	e.judge(Memory, cgroupTarget(c), c.MemoryBytes, c.MemoryLimit.Get(), f.Monotonic, cgroupMemory)
+}
+
+func calm(value, limit sample.Opt[uint64], threshold float64) bool {
+	l, ok := limit.Get()
+	return !ok || l == 0 || aggregate.Round(float64(value.Or(0))/float64(l)) < threshold
+}
+
+func cgroupTarget(c *sample.Cgroup) string { return "cgroup:" + record.Text([]byte(c.Path)) }
+
+// forgetCgroups drops the states of cgroups that were removed.
+func (e *Engine) forgetCgroups(all []sample.Cgroup) {
+	prefix := string(Memory) + " cgroup:"
+	for key := range e.others {
+		if !strings.HasPrefix(key, prefix) {
+			continue
+		}
+		is := func(c sample.Cgroup) bool { return key == string(Memory)+" "+cgroupTarget(&c) }
+		if !slices.ContainsFunc(all, is) {
+			delete(e.others, key)
+		}
+	}
 }
 
 // judge judges one value against its limit. words fills in what a person reads.
@@ -130,11 +162,6 @@ func (e *Engine) judge(resource Resource, target string, value, limit sample.Opt
 	if s.level == normal {
 		delete(e.others, key)
 	}
-}
-
-// Forget drops the states of a cgroup that was removed.
-func (e *Engine) Forget(cgroupPath string) {
-	delete(e.others, string(Memory)+" cgroup:"+record.Text([]byte(cgroupPath)))
 }
 
 // judge moves the standing and says from where, if it moved.

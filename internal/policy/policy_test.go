@@ -158,7 +158,12 @@ func TestHostAndCgroups(t *testing.T) {
 	equal(t, "full", w.judge(Facts{Host: host(50, 85), Cgroups: cgroup(95, 100)}),
 		"memory host normal>critical", "fd host normal>warning", "memory cgroup:/a normal>critical")
 	equal(t, "unlimited", w.judge(Facts{Host: host(50, 85), Cgroups: cgroup(1<<50, sample.Unlimited)}))
-	w.engine.Forget("/a")
+	equal(t, "not read", w.judge(Facts{Host: host(50, 85)}))
+	equal(t, "still there", w.judge(Facts{Host: host(50, 85), Cgroups: cgroup(95, 100), AllCgroups: true}))
+	equal(t, "removed", w.judge(Facts{Host: host(50, 85), AllCgroups: true}))
+	if n := len(w.engine.others); n != 2 { // the host's
+		t.Errorf("%d states are kept", n)
+	}
 	equal(t, "made again", w.judge(Facts{Host: host(50, 85), Cgroups: cgroup(95, 100)}), "memory cgroup:/a normal>critical")
 }
 

@@ -1,0 +1,132 @@
+package aggregate
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+	"time"
+
+	"rmagent/internal/sample"
+)
+
+// inCgroup gives every process of the table the path that path returns.
+func inCgroup(t *Table, path func(*Process) string) {
+	for i := range t.Len() {
+		if p := t.At(i); p.Renew {
+			p.Identity = &sample.Identity{Cgroup: path(p)}
+		}
+	}
+}
+
+func BenchmarkFDSums(b *testing.B) {
+	for _, moving := range []int{0, 1} {
+		b.Run(fmt.Sprintf("processes=5000/moving=%d", moving), func(b *testing.B) {
+			s := population(5000, time.Second)
+			for i := range s.Processes {
+				s.Processes[i].FDTable = uint64(i + 1)
+			}
+			table := NewTable()
+			table.Update(s)
+			inCgroup(table, func(p *Process) string { return fmt.Sprintf("/system.slice/unit%d.service", p.ID.PID%100) })
+			sums := NewFDSums()
+			b.ReportAllocs()
+			for b.Loop() {
+				s.Monotonic += time.Second
+				for i := range moving {
+					s.Processes[i].FDOpen ^= 1
+				}
+				table.Update(s)
+				sums.Update(table)
+			}
+		})
+	}
+}
+
+// A sum is what one gets by listing the tables of each cgroup, whatever is shared,
+// moves, ends or is unknown, and however often the sums are asked for.
+func TestFDSumsAgreeWithAModel(t *testing.T) {
+	paths := []string{"/", "/a", "/a/b", "/a/b/c", "/ab", "/d", ""}
+	for seed := range uint64(30) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		alive := map[int32]sample.Process{}
+		where := map[int32]string{}
+		table, sums := NewTable(), NewFDSums()
+		for tick := range 80 {
+			for pid := range int32(12) {
+				p, ok := alive[pid]
+				switch {
+				case !ok && rng.IntN(4) == 0:
+					p = proc(pid, uint64(tick), fds(rng.Uint64N(9)))
+					p.KernelThread = rng.IntN(6) == 0
+					alive[pid] = p
+					where[pid] = paths[rng.IntN(len(paths)-1)]
+					continue
+				case !ok || rng.IntN(5) > 0:
+					continue
+				case rng.IntN(6) == 0:
+					delete(alive, pid)
+					continue
+				}
+				switch rng.IntN(5) {
+				case 0:
+					p.FDOpen, p.FDTable = rng.Uint64N(9), 0
+				case 1:
+					p.FDTable = 1 + rng.Uint64N(4)
+					p.FDOpen = 10 * p.FDTable // one table has one count
+				case 2:
+					p.Known ^= 1 << sample.FDOpen
+				case 3:
+					p.CgroupID++
+					where[pid] = paths[rng.IntN(len(paths))]
+				case 4:
+					p.CPUNanos++
+				}
+				alive[pid] = p
+			}
+			var procs []sample.Process
+			for _, p := range alive {
+				procs = append(procs, p)
+			}
+			update(table, float64(tick+1), procs...)
+			inCgroup(table, func(p *Process) string { return where[p.ID.PID] })
+			if rng.IntN(3) == 0 {
+				continue // cgroups are not read at every tick
+			}
+			sums.Update(table)
+			for _, path := range paths[:len(paths)-1] {
+				want, wantKnown := modelFDSum(alive, where, path)
+				got, known := sums.Of(path)
+				if known != wantKnown || known && got != want {
+					t.Fatalf("seed %d, tick %d: %s has %d (%v), want %d (%v)", seed, tick, path, got, known, want, wantKnown)
+				}
+			}
+		}
+	}
+}
+
+// modelFDSum lists the tables of one cgroup.
+func modelFDSum(alive map[int32]sample.Process, where map[int32]string, path string) (sum uint64, known bool) {
+	prefix := strings.TrimSuffix(path, "/") + "/"
+	tables := map[uint64]bool{}
+	for pid, p := range alive {
+		if p.KernelThread {
+			continue
+		}
+		if where[pid] == "" {
+			return 0, false
+		}
+		if !strings.HasPrefix(where[pid]+"/", prefix) {
+			continue
+		}
+		if !p.Known.Has(sample.FDOpen) {
+			return 0, false
+		}
+		if p.FDTable != 0 && tables[p.FDTable] {
+			continue
+		}
+		tables[p.FDTable] = true
+		sum += p.FDOpen
+	}
+	return sum, true
+}
