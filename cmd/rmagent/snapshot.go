@@ -75,8 +75,7 @@ func writeSnapshot(c *cli.Context, p *parts, f engine.Filter, w *lineWriter) err
 	table := aggregate.NewTable()
 	table.Update(&s)
 	b := report.NewBuilder(p.source.Name)
-	b.Now = s.Monotonic
-	b.BootWall = report.BootWall(s.Time, s.Boottime)
+	b.SetClocks(s.Time, s.Boottime, s.Monotonic)
 	if f.PIDs == nil {
 		if err := writeMachine(p, table, b, w); err != nil {
 			return err

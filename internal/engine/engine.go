@@ -190,8 +190,7 @@ func (e *Engine) tick(ctx context.Context) error {
 	}
 	e.failures = 0
 	s := &e.snapshot
-	e.builder.Now = s.Monotonic
-	e.builder.BootWall = report.BootWall(s.Time, s.Boottime)
+	e.builder.SetClocks(s.Time, s.Boottime, s.Monotonic)
 	e.account.scanned(s)
 	minute := s.Monotonic-e.minute >= time.Minute || e.before == 0
 	if minute {

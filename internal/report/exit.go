@@ -1,8 +1,6 @@
 package report
 
 import (
-	"time"
-
 	"rmagent/internal/aggregate"
 	"rmagent/internal/sample"
 	"rmagent/record"
@@ -55,9 +53,4 @@ func (b *Builder) OOM(r *record.OOM, e *sample.OOM, cgroup string) {
 func narrow(o sample.Opt[int]) record.Opt[int32] {
 	v, ok := o.Get()
 	return record.SomeIf(int32(v), ok)
-}
-
-// BootWall is the wall clock at CLOCK_BOOTTIME zero.
-func BootWall(now time.Time, boottime time.Duration) time.Time {
-	return now.Add(-boottime).Round(0).UTC()
 }

@@ -58,6 +58,21 @@ func NewBuilder(source record.Source) *Builder {
 	return &Builder{Source: source, comms: map[sample.Comm]string{}, exes: map[string]string{}}
 }
 
+// bootTolerance is how far two readings of the clocks may disagree about the time of
+// the boot before it is a step of the wall clock.
+const bootTolerance = 50 * time.Millisecond
+
+// SetClocks tells what the clocks said at one instant. The time of the boot that
+// follows from them stays the same until the wall clock steps, so that a process's
+// start time does not tremble from record to record.
+func (b *Builder) SetClocks(wall time.Time, boottime, monotonic time.Duration) {
+	b.Now = monotonic
+	boot := wall.Add(-boottime).Round(time.Second / sample.UserHz).UTC()
+	if d := boot.Sub(b.BootWall); d.Abs() >= bootTolerance {
+		b.BootWall = boot
+	}
+}
+
 // Comm returns a name as text, the same string for the same name.
 func (b *Builder) Comm(c *sample.Comm) string {
 	if s, ok := b.comms[*c]; ok {

@@ -112,6 +112,29 @@ func TestStartTime(t *testing.T) {
 	}
 }
 
+// A start time stays the same while the clocks tremble, and follows a step.
+func TestStartTimeIsSteady(t *testing.T) {
+	b := NewBuilder(record.SourceEBPF)
+	at := func(jitter time.Duration) time.Time {
+		b.SetClocks(boot.Add(time.Hour+jitter), time.Hour, time.Hour)
+		var r record.Process
+		b.Process(&r, &aggregate.Process{Process: sample.Process{ID: sample.ID{PID: 1, StartTicks: 7}}})
+		return r.StartTime.Or(time.Time{})
+	}
+	first := at(0)
+	if want := boot.Add(70 * time.Millisecond); !first.Equal(want) {
+		t.Errorf("started %v, want %v", first, want)
+	}
+	for _, jitter := range []time.Duration{time.Microsecond, -9 * time.Millisecond, 30 * time.Millisecond} {
+		if got := at(jitter); !got.Equal(first) {
+			t.Errorf("with %v between the clocks it started %v, before %v", jitter, got, first)
+		}
+	}
+	if got := at(-time.Minute); !got.Equal(first.Add(-time.Minute)) {
+		t.Errorf("after a step it started %v", got)
+	}
+}
+
 func TestForeignNames(t *testing.T) {
 	b := builder()
 	p := &aggregate.Process{Process: sample.Process{Comm: sample.MakeComm([]byte("a)\xff\x1b[2J\n"))}}
