@@ -105,6 +105,29 @@ func TestFDSumsAgreeWithAModel(t *testing.T) {
 	}
 }
 
+// Where a process was missed, so were its descriptors.
+func TestFDSumsOfAnIncompleteSnapshot(t *testing.T) {
+	table, sums := NewTable(), NewFDSums()
+	path := func(*Process) string { return "/a" }
+	sum := func(what string, want uint64, wantKnown bool) {
+		t.Helper()
+		inCgroup(table, path)
+		sums.Update(table)
+		if got, known := sums.Of("/a"); known != wantKnown || known && got != want {
+			t.Errorf("%s: %d (%v), want %d (%v)", what, got, known, want, wantKnown)
+		}
+	}
+	one, two := proc(1, 1, fds(3)), proc(2, 2, fds(5))
+	update(table, 1, one, two)
+	sum("complete", 8, true)
+	table.Update(&sample.Snapshot{Monotonic: 2 * time.Second, Processes: []sample.Process{one}, Missed: 1})
+	sum("one was missed", 0, false)
+	update(table, 3, one, two)
+	sum("both are back", 8, true)
+	update(table, 4, one)
+	sum("one ended", 3, true)
+}
+
 // modelFDSum lists the tables of one cgroup.
 func modelFDSum(alive map[int32]sample.Process, where map[int32]string, path string) (sum uint64, known bool) {
 	prefix := strings.TrimSuffix(path, "/") + "/"

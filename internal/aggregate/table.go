@@ -20,6 +20,7 @@ type Table struct {
 	order []int32 // slots of the last snapshot, in its order
 	next  []int32
 	seen  []uint64 // per slot: the update that last met it
+	place []int32  // per slot: where it was in order then
 	gone  []Process
 	tick  uint64
 
@@ -69,6 +70,7 @@ func (t *Table) Update(s *sample.Snapshot) {
 			files = t.slots[slot].advance(p, t.at, elapsed) || files
 		}
 		t.seen[slot] = t.tick
+		t.place[slot] = int32(len(t.next))
 		t.next = append(t.next, slot)
 	}
 	if t.collect(s.Missed > 0) || files {
@@ -86,7 +88,9 @@ func (t *Table) find(id sample.ID, guess *int) (slot int32, known bool) {
 			return slot, true
 		}
 	}
-	slot, known = t.index[id]
+	if slot, known = t.index[id]; known {
+		*guess = int(t.place[slot]) + 1
+	}
 	return slot, known
 }
 
@@ -98,6 +102,7 @@ func (t *Table) add(p *sample.Process) int32 {
 		slot = int32(len(t.slots))
 		t.slots = append(t.slots, Process{})
 		t.seen = append(t.seen, 0)
+		t.place = append(t.place, 0)
 	}
 	t.slots[slot] = Process{Process: *p, Renew: true, Active: true, born: t.at}
 	t.index[p.ID] = slot

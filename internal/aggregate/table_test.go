@@ -333,6 +333,108 @@ func check(t *testing.T, table *Table, now, before map[sample.ID]sample.Process)
 	}
 }
 
+// model keeps the last reading of every process and when it was, and nothing else.
+type model struct {
+	last map[sample.ID]reading
+	tick int
+	at   time.Duration
+}
+
+type reading struct {
+	p    sample.Process
+	tick int
+}
+
+// cores is the plain definition: unknown unless the tick before knew the counter,
+// time went by and it did not go back.
+func (m *model) cores(p *sample.Process, at time.Duration) sample.Opt[float64] {
+	before, ok := m.last[p.ID]
+	elapsed := (at - m.at).Seconds()
+	if !ok || before.tick != m.tick || elapsed <= 0 || !p.Known.Has(sample.CPU) ||
+		!before.p.Known.Has(sample.CPU) || p.CPUNanos < before.p.CPUNanos {
+		return sample.Opt[float64]{}
+	}
+	return record.Some(Round(Round(float64(p.CPUNanos-before.p.CPUNanos)/elapsed) / 1e9))
+}
+
+func (m *model) take(s *sample.Snapshot) {
+	m.tick, m.at = m.tick+1, s.Monotonic
+	for _, p := range s.Processes {
+		m.last[p.ID] = reading{p, m.tick}
+	}
+	for id, r := range m.last {
+		if r.tick != m.tick && (s.Missed == 0 || m.tick-r.tick > patience) {
+			delete(m.last, id)
+		}
+	}
+}
+
+// FuzzUpdate makes snapshots of bytes, three to a process: nothing that a source
+// says, in whatever order, may give another rate than the model's, or an absurd one.
+func FuzzUpdate(f *testing.F) {
+	f.Add([]byte{1, 2, 3, 0x81, 7, 9, 1, 1, 1, 0xff, 0, 0, 1, 2, 3})
+	for seed := range uint64(30) {
+		rng := rand.New(rand.NewPCG(seed, 9))
+		b := make([]byte, 900)
+		for i := range b {
+			b[i] = byte(rng.Uint32())
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		table := NewTable()
+		m := &model{last: map[sample.ID]reading{}}
+		s := &sample.Snapshot{Monotonic: time.Second}
+		met := map[sample.ID]bool{}
+		for ; len(b) >= 3; b = b[3:] {
+			if b[0]&0x70 != 0x70 {
+				p := proc(int32(b[0]&7), uint64(b[0]>>3&1), cpu(uint64(b[1])*1e7), fds(uint64(b[2]>>4)))
+				if b[2]&7 == 0 {
+					p.Known &^= 1 << sample.CPU
+				}
+				if !met[p.ID] {
+					met[p.ID] = true
+					s.Processes = append(s.Processes, p)
+				}
+				continue
+			}
+			agree(t, table, m, s)
+			s.Monotonic += time.Duration(int(b[1])-8) * 10 * time.Millisecond // now and then back
+			s.Missed = uint64(b[2] & 1)
+			s.Processes = s.Processes[:0]
+			clear(met)
+		}
+		agree(t, table, m, s)
+	})
+}
+
+func agree(t *testing.T, table *Table, m *model, s *sample.Snapshot) {
+	t.Helper()
+	want := map[sample.ID]sample.Opt[float64]{}
+	for i := range s.Processes {
+		p := &s.Processes[i]
+		want[p.ID] = m.cores(p, s.Monotonic)
+	}
+	kept := len(m.last)
+	for id := range want {
+		if _, ok := m.last[id]; !ok {
+			kept++
+		}
+	}
+	table.Update(s)
+	m.take(s)
+	if table.Len() != len(want) || len(table.Gone()) != kept-len(m.last) || len(table.index) != len(m.last) {
+		t.Fatalf("%d there, %d gone, %d kept; want %d, %d, %d",
+			table.Len(), len(table.Gone()), len(table.index), len(want), kept-len(m.last), len(m.last))
+	}
+	for i := range table.Len() {
+		p := table.At(i)
+		if rate, ok := want[p.ID]; !ok || rate != p.Rates.CPUCores {
+			t.Fatalf("%v: %v cores, want %v (%v)", p.ID, p.Rates.CPUCores, rate, ok)
+		}
+	}
+}
+
 func TestUpdateAllocatesNothingInSteadyState(t *testing.T) {
 	s := population(500, 0)
 	table := NewTable()
