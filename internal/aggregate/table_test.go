@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+	"unsafe"
 
 	"rmagent/internal/sample"
 	"rmagent/record"
@@ -444,6 +445,12 @@ func TestUpdateAllocatesNothingInSteadyState(t *testing.T) {
 		table.Update(s)
 	}); n != 0 {
 		t.Errorf("%v allocations per update of 500 busy processes", n)
+	}
+}
+
+func TestAProcessTakesLessThanAKibibyte(t *testing.T) {
+	if n := unsafe.Sizeof(Process{}) + unsafe.Sizeof(trend{}); n > 1024 {
+		t.Errorf("%d bytes", n)
 	}
 }
 

@@ -14,13 +14,13 @@ const (
 type trend struct {
 	marks [buckets]mark // a ring
 	n     int           // marks written so far
+	start time.Duration // of the last one's bucket
 }
 
 // mark is the least count of one bucket, and when it was first that low.
 type mark struct {
-	start time.Duration
-	at    time.Duration
-	low   uint64
+	at  time.Duration
+	low uint64
 }
 
 func newTrend(at time.Duration, count uint64) *trend {
@@ -30,13 +30,14 @@ func newTrend(at time.Duration, count uint64) *trend {
 }
 
 func (t *trend) push(at time.Duration, count uint64) {
-	t.marks[t.n%buckets] = mark{start: at, at: at, low: count}
+	t.marks[t.n%buckets] = mark{at: at, low: count}
 	t.n++
+	t.start = at
 }
 
 func (t *trend) observe(at time.Duration, count uint64) {
 	m := &t.marks[(t.n-1)%buckets]
-	if at-m.start >= bucket {
+	if at-t.start >= bucket {
 		t.push(at, count)
 		return
 	}

@@ -2,6 +2,8 @@ package policy
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -38,15 +40,16 @@ func Default() Config {
 
 // Validate names the first threshold that is out of range or out of order.
 func (c *Config) Validate() error {
-	for resource, t := range c.Thresholds {
+	for _, resource := range slices.Sorted(maps.Keys(c.Thresholds)) {
+		t := c.Thresholds[resource]
 		if resource != FD && resource != Memory {
 			return fmt.Errorf("thresholds.%s: there is no such resource; allowed: fd, memory", resource)
 		}
-		if t.Info <= 0 || t.Info > t.Warning || t.Warning > t.Critical || t.Critical > 1 {
+		if !(0 < t.Info && t.Info <= t.Warning && t.Warning <= t.Critical && t.Critical <= 1) { // nor NaN
 			return fmt.Errorf("thresholds.%s: %v, %v, %v; allowed: 0 < info <= warning <= critical <= 1",
 				resource, t.Info, t.Warning, t.Critical)
 		}
-		if t.Hysteresis < 0 || t.Hysteresis >= t.Info {
+		if !(0 <= t.Hysteresis && t.Hysteresis < t.Info) {
 			return fmt.Errorf("thresholds.%s.hysteresis: %v; allowed: from 0 to below info", resource, t.Hysteresis)
 		}
 		if t.Hold < 0 {

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"testing"
@@ -208,6 +209,8 @@ func TestValidate(t *testing.T) {
 		{FD, change(func(t *Threshold) { t.Critical = 1.1 }), "thresholds.fd:"},
 		{Memory, change(func(t *Threshold) { t.Info = 0 }), "thresholds.memory:"},
 		{FD, change(func(t *Threshold) { t.Hysteresis = 0.5 }), "thresholds.fd.hysteresis:"},
+		{FD, change(func(t *Threshold) { t.Warning = math.NaN() }), "thresholds.fd:"},
+		{FD, change(func(t *Threshold) { t.Hysteresis = math.NaN() }), "thresholds.fd.hysteresis:"},
 		{FD, change(func(t *Threshold) { t.Hold = -1 }), "thresholds.fd.hold:"},
 	} {
 		err := (&Config{Thresholds: map[Resource]Threshold{tt.resource: tt.t}}).Validate()
