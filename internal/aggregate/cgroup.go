@@ -7,14 +7,30 @@ import (
 	"rmagent/internal/sample"
 )
 
-// Active calls see with the cgroup id of every process that did something since
-// the reading before.
-func (t *Table) Active(see func(cgroupID uint64)) {
+// Active marks in paths the cgroup of every process that did something since the
+// reading before, and the cgroups above it, which are charged for it too. It needs
+// the processes' identities.
+func (t *Table) Active(paths map[string]bool) {
 	for _, slot := range t.order {
-		if p := &t.slots[slot]; p.Active && p.Known.Has(sample.CgroupID) {
-			see(p.CgroupID)
+		p := &t.slots[slot]
+		if !p.Active || p.Identity == nil {
+			continue
+		}
+		for path := p.Identity.Cgroup; path != "" && !paths[path]; path = above(path) {
+			paths[path] = true
 		}
 	}
+}
+
+// above returns the path of the cgroup that a cgroup is in, empty for the root.
+func above(path string) string {
+	if path == "/" {
+		return ""
+	}
+	if i := strings.LastIndexByte(path, '/'); i > 0 {
+		return path[:i]
+	}
+	return "/"
 }
 
 // FDSums sums the open descriptors of each cgroup over its own and its

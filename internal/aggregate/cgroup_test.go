@@ -2,7 +2,9 @@ package aggregate
 
 import (
 	"fmt"
+	"maps"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -152,4 +154,30 @@ func modelFDSum(alive map[int32]sample.Process, where map[int32]string, path str
 		sum += p.FDOpen
 	}
 	return sum, true
+}
+
+func TestActiveMarksTheCgroupsAbove(t *testing.T) {
+	table := NewTable()
+	procs := []sample.Process{proc(1, 1), proc(2, 1), proc(3, 1)}
+	update(table, 1, procs...)
+	for i, path := range []string{"/pods/a/x", "/pods/b", "/"} {
+		table.At(i).Identity = &sample.Identity{Cgroup: path}
+	}
+	mark := func() string {
+		paths := map[string]bool{}
+		table.Active(paths)
+		return strings.Join(slices.Sorted(maps.Keys(paths)), " ")
+	}
+	if got := mark(); got != "/ /pods /pods/a /pods/a/x /pods/b" {
+		t.Errorf("at first: %s", got)
+	}
+	procs[1].CPUNanos++
+	update(table, 2, procs...)
+	if got := mark(); got != "/ /pods /pods/b" {
+		t.Errorf("one moved: %s", got)
+	}
+	update(table, 3, procs...)
+	if got := mark(); got != "" {
+		t.Errorf("none moved: %s", got)
+	}
 }

@@ -73,7 +73,7 @@ type Engine struct {
 	budget  *budget
 	account account
 
-	active   map[uint64]bool // cgroups in which something moved
+	active   map[string]bool // paths of cgroups in which something moved
 	now      time.Time       // of what is being written: a reading's beginning, or a drain
 	before   time.Duration   // monotonic time of the last tick
 	minute   time.Duration   // of the last that began a minute
@@ -98,7 +98,7 @@ func New(o Options) *Engine {
 		fds:     aggregate.NewFDSums(),
 		builder: report.NewBuilder(o.Source),
 		budget:  newBudget(o.CPUBudget, o.Interval),
-		active:  map[uint64]bool{},
+		active:  map[string]bool{},
 	}
 }
 
@@ -246,22 +246,17 @@ func (e *Engine) readHost() {
 	e.machine.Update(&e.host)
 }
 
-// readCgroups reads those in which a process did something, and once a minute all.
-// Where the source doesn't know whose process is whose, it reads all each time.
+// readCgroups reads those in which a process did something, with those above, and
+// once a minute all.
 func (e *Engine) readCgroups(all bool) {
 	e.cgroups = e.cgroups[:0]
-	clear(e.active)
-	e.table.Active(func(id uint64) { e.active[id] = true })
-	if all || !e.knowsCgroups() {
+	if all {
 		e.cgroups = e.Cgroups.Read(e.cgroups, nil)
 		return
 	}
-	e.cgroups = e.Cgroups.Read(e.cgroups, func(id uint64, _ string) bool { return e.active[id] })
-}
-
-func (e *Engine) knowsCgroups() bool {
-	caps := e.Reader.Capabilities()
-	return caps[sample.CgroupID].Level != sample.Absent
+	clear(e.active)
+	e.table.Active(e.active)
+	e.cgroups = e.Cgroups.Read(e.cgroups, func(_ uint64, path string) bool { return e.active[path] })
 }
 
 // drain writes the ends that the kernel told of.
