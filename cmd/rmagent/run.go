@@ -27,6 +27,10 @@ import (
 // is asked to end has ended within a second.
 const stopTime = 700 * time.Millisecond
 
+// overviewEvery is how often the log says how the machine is, where a person reads
+// it: a program has the records.
+const overviewEvery = 5 * time.Second
+
 func runFlags() []cli.Flag {
 	return commonFlags(append(filterFlags(),
 		&cli.StringFlag{Name: "jsonl", Usage: "write records to `PATH`, or - for stdout"},
@@ -140,6 +144,9 @@ func (a *agent) open(f engine.Filter) (*engine.Options, error) {
 		CPUBudget: l.CPUBudget,
 		Select:    report.Selection(l.Processes),
 		Filter:    f,
+	}
+	if a.log.Console() {
+		o.Overview = overviewEvery
 	}
 	if a.jsonl != nil {
 		o.Sink = a.jsonl

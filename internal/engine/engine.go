@@ -52,6 +52,8 @@ type Options struct {
 
 	Version  string
 	Interval time.Duration
+	// Overview is how often the log says how the machine is; 0: never.
+	Overview time.Duration
 	// CPUBudget is the share of one core that the agent may use; 0: no limit.
 	CPUBudget float64
 	Select    report.Selection
@@ -76,6 +78,7 @@ type Engine struct {
 	active   map[string]bool // paths of cgroups in which something moved
 	now      time.Time       // of what is being written: a reading's beginning, or a drain
 	before   time.Duration   // monotonic time of the last tick
+	overview time.Duration   // of the last overview
 	minute   time.Duration   // of the last that began a minute
 	failures int             // readings that failed in a row
 
@@ -213,6 +216,7 @@ func (e *Engine) tick(ctx context.Context) error {
 		AllCgroups: minute,
 	})
 	err := e.write(changes, minute)
+	e.logOverview()
 	e.before = s.Monotonic
 	return err
 }
@@ -352,6 +356,27 @@ func (e *Engine) writeProcesses() {
 		e.builder.InferredExit(&e.exit, p)
 		e.emit(&e.exit)
 	}
+}
+
+// logOverview says how the machine is, from the second tick on: the first has no
+// rates.
+func (e *Engine) logOverview() {
+	now := e.snapshot.Monotonic
+	if e.Overview == 0 || e.before == 0 || e.overview != 0 && now-e.overview < e.Overview-e.Interval/2 {
+		return
+	}
+	e.overview = now
+	o := e.builder.Look(&e.machine, e.table)
+	fields := []zap.Field{zap.Int("processes", o.Processes)}
+	for _, f := range [...]struct{ key, text string }{
+		{"cpu", o.CPU}, {"memory", o.Memory}, {"disk", o.Disk}, {"net", o.Net},
+		{"busiest", o.Busiest}, {"largest", o.Largest}, {"nearest_fd_limit", o.NearestFDLimit},
+	} {
+		if f.text != "" {
+			fields = append(fields, sink.Foreign(f.key, f.text))
+		}
+	}
+	e.Log.Info("host", fields...)
 }
 
 func (e *Engine) logChange(c *record.StateChange) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"rmagent/internal/aggregate"
+	"rmagent/internal/human"
 	"rmagent/record"
 )
 
@@ -29,7 +30,7 @@ func processFDs(p *aggregate.Process, ratio float64, previous, now level, at tim
 	c.Message = fmt.Sprintf("High FD usage: %s in %s", usage, who)
 	if _, left := p.FDGrowth(at); left.Known() {
 		seconds, _ := left.Get()
-		c.Message += ", full in " + duration(seconds)
+		c.Message += ", full in " + human.Seconds(seconds)
 	}
 	c.Advice = fmt.Sprintf("At %d opens fail with EMFILE. See what it holds: ls -l /proc/%d/fd. ", p.FDLimit, p.ID.PID)
 	if p.FDHardLimit > p.FDLimit {
@@ -88,35 +89,5 @@ func count(c *record.StateChange) string {
 }
 
 func bytes(c *record.StateChange) string {
-	return fmt.Sprintf("%s of %s (%.0f%%)", size(c.Value.Or(0)), size(c.Limit.Or(0)), c.Ratio.Or(0)*100)
-}
-
-// size is a number of bytes for people.
-func size(n float64) string {
-	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
-	i := 0
-	for n >= 1024 && i < len(units)-1 {
-		n /= 1024
-		i++
-	}
-	if i == 0 || n >= 100 {
-		return fmt.Sprintf("%.0f %s", n, units[i])
-	}
-	return fmt.Sprintf("%.1f %s", n, units[i])
-}
-
-// duration is a number of seconds for people.
-func duration(seconds float64) string {
-	d := time.Duration(seconds * float64(time.Second))
-	switch {
-	case seconds > 365*24*3600:
-		return "over a year"
-	case d >= 48*time.Hour:
-		return fmt.Sprintf("%.0f days", d.Hours()/24)
-	case d >= 2*time.Hour:
-		return fmt.Sprintf("%.0f h", d.Hours())
-	case d >= 2*time.Minute:
-		return fmt.Sprintf("%.0f min", d.Minutes())
-	}
-	return fmt.Sprintf("%.0f s", d.Seconds())
+	return fmt.Sprintf("%s of %s (%.0f%%)", human.Bytes(c.Value.Or(0)), human.Bytes(c.Limit.Or(0)), c.Ratio.Or(0)*100)
 }

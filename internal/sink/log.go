@@ -38,6 +38,7 @@ type LogOptions struct {
 
 // Log is the agent's log.
 type Log struct {
+	console bool
 	logger  *zap.Logger
 	level   zap.AtomicLevel
 	writers []*writer
@@ -74,6 +75,7 @@ func OpenLog(o LogOptions) (*Log, error) {
 				l.dropped.Add(1)
 			}
 		}))
+	l.console = o.console(o.File)
 	l.logger = zap.New(core, zap.ErrorOutput(zapcore.AddSync(nowhere{})))
 	return l, nil
 }
@@ -83,6 +85,11 @@ type nowhere struct{}
 
 func (nowhere) Write(p []byte) (int, error) { return len(p), nil }
 
+// console tells whether the log at path, empty for stderr, is for a person to read.
+func (o *LogOptions) console(path string) bool {
+	return o.Format == "console" || o.Format != "json" && path == "" && isTerminal(o.Stderr)
+}
+
 // core makes a core that writes to a file, or to stderr where path is empty.
 func (l *Log) core(o LogOptions, path string, enabled zapcore.LevelEnabler) (zapcore.Core, error) {
 	t, err := openLogTarget(path, o.Stderr)
@@ -91,7 +98,7 @@ func (l *Log) core(o LogOptions, path string, enabled zapcore.LevelEnabler) (zap
 	}
 	w := newWriter(t, logQueueBytes)
 	l.writers = append(l.writers, w)
-	console := o.Format == "console" || o.Format != "json" && path == "" && isTerminal(o.Stderr)
+	console := o.console(path)
 	return zapcore.NewCore(encoderOf(console), &lineSyncer{w: w, console: console}, enabled), nil
 }
 
@@ -133,6 +140,9 @@ func isTerminal(f *os.File) bool {
 	_, err = unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
 }
+
+// Console reports whether the log is for a person to read.
+func (l *Log) Console() bool { return l.console }
 
 // Logger returns zap's logger.
 func (l *Log) Logger() *zap.Logger { return l.logger }

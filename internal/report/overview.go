@@ -1,0 +1,67 @@
+package report
+
+import (
+	"fmt"
+
+	"rmagent/internal/aggregate"
+	"rmagent/internal/human"
+	"rmagent/internal/sample"
+)
+
+// Overview is the machine at a glance, for a person who watches the log. A text is
+// empty where nothing is known to say.
+type Overview struct {
+	CPU, Memory, Disk, Net string
+	Processes              int
+	Busiest                string // the process that takes most CPU time
+	Largest                string // the process with most resident memory
+	NearestFDLimit         string // the process that has the least share of descriptors left
+}
+
+// Look makes the overview of one tick.
+func (b *Builder) Look(h *aggregate.Host, t *aggregate.Table) Overview {
+	o := Overview{Processes: t.Len(), Disk: transfer(h.DiskRead, h.DiskWritten), Net: transfer(h.NetReceived, h.NetSent)}
+	if busy, ok := h.CPURatio.Get(); ok {
+		o.CPU = fmt.Sprintf("%.0f%% of %d", busy*100, h.CPUCount.Or(0))
+	}
+	used, okUsed := aggregate.Used(h.MemoryTotalBytes, h.MemoryAvailableBytes).Get()
+	if total, ok := h.MemoryTotalBytes.Get(); ok && okUsed && total > 0 {
+		o.Memory = fmt.Sprintf("%s of %s (%.0f%%)", human.Bytes(float64(used)), human.Bytes(float64(total)), float64(used)/float64(total)*100)
+	}
+	b.lookAtProcesses(&o, t)
+	return o
+}
+
+func (b *Builder) lookAtProcesses(o *Overview, t *aggregate.Table) {
+	var cores, ratio float64
+	var rss uint64
+	for i := range t.Len() {
+		p := t.At(i)
+		if c, ok := p.Rates.CPUCores.Get(); ok && c > cores {
+			cores = c
+			o.Busiest = fmt.Sprintf("%s %.2f cores", b.who(p), c)
+		}
+		if p.Known.HasAll(sample.RSS) && p.RSSBytes() > rss {
+			rss = p.RSSBytes()
+			o.Largest = fmt.Sprintf("%s %s", b.who(p), human.Bytes(float64(rss)))
+		}
+		if r, ok := p.FDRatio().Get(); ok && r > ratio {
+			ratio = r
+			o.NearestFDLimit = fmt.Sprintf("%s %d/%d (%.0f%%)", b.who(p), p.FDOpen, p.FDLimit, r*100)
+		}
+	}
+}
+
+func (b *Builder) who(p *aggregate.Process) string {
+	return fmt.Sprintf("%s (pid %d)", b.Comm(&p.Comm), p.ID.PID)
+}
+
+// transfer writes two rates, empty unless both are known.
+func transfer(in, out sample.Opt[float64]) string {
+	i, ok1 := in.Get()
+	o, ok2 := out.Get()
+	if !ok1 || !ok2 {
+		return ""
+	}
+	return fmt.Sprintf("%s/s in, %s/s out", human.Bytes(i), human.Bytes(o))
+}
