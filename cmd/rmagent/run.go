@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"time"
 
@@ -61,7 +62,7 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	lock, err := lockInstance(l.Socket)
+	lock, err := lockInstance(socketPath(l))
 	if err != nil {
 		return err
 	}
@@ -70,9 +71,25 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	hup := make(chan os.Signal, 1) // whatever comes while it starts or ends must not end it
+	signal.Notify(hup, unix.SIGHUP)
+	defer signal.Stop(hup)
 	a := &agent{loaded: l, log: log}
-	err = a.run(c.Context, f)
+	err = a.run(c.Context, f, hup)
 	return errors.Join(err, a.close())
+}
+
+// socketPath is the configured socket. Where none is configured, an ordinary user,
+// who can't write to /run, has one in a directory of their own.
+func socketPath(l *config.Loaded) string {
+	if os.Geteuid() == 0 || l.Origin("socket").Layer != config.LayerDefault {
+		return l.Socket
+	}
+	dir := os.Getenv("XDG_RUNTIME_DIR")
+	if dir == "" {
+		dir = filepath.Join(os.TempDir(), fmt.Sprintf("rmagent-%d", os.Geteuid()))
+	}
+	return filepath.Join(dir, "rmagent.sock")
 }
 
 // agent is a run of the agent: what it reads, and what it writes to.
@@ -84,7 +101,7 @@ type agent struct {
 	jsonl  *sink.JSONL
 }
 
-func (a *agent) run(ctx context.Context, f engine.Filter) error {
+func (a *agent) run(ctx context.Context, f engine.Filter, hup <-chan os.Signal) error {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	if a.loaded.Duration > 0 {
@@ -99,9 +116,6 @@ func (a *agent) run(ctx context.Context, f engine.Filter) error {
 	if err != nil {
 		return err
 	}
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, unix.SIGHUP)
-	defer signal.Stop(hup)
 	go a.reopen(ctx, hup)
 
 	a.started()
@@ -248,8 +262,8 @@ func (a *agent) close() error {
 		errs = append(errs, a.events.Close())
 	}
 	if a.jsonl != nil {
-		if err := a.jsonl.Close(ctx); err != nil && !errors.Is(err, sink.ErrReaderGone) {
-			errs = append(errs, err)
+		if err := a.jsonl.Close(ctx); err != nil { // what it cost is counted; the agent did its part
+			a.log.Logger().Warn("output_incomplete", zap.Error(err))
 		}
 		lost := zap.Any("records_lost", a.jsonl.Counters().Lost)
 		a.log.Logger().Info("stopped", zap.Uint64("records_written", a.jsonl.Counters().Written), lost)

@@ -441,6 +441,31 @@ func TestExitRecords(t *testing.T) {
 	})
 }
 
+// Where no hook tells of ends, they are inferred: none vanishes.
+func TestEndsWithoutTheExitsHook(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("eBPF needs root")
+	}
+	cmd := agentCommand(t, "run", "--interval", "100ms", "--source", "ebpf", "--hooks", "net", "--jsonl", "out.jsonl")
+	s := start(t, cmd)
+	out := filepath.Join(cmd.Dir, "out.jsonl")
+	h := helper(t, "still")
+	pid := fmt.Sprintf(`"pid":%d,`, h.Process.Pid)
+	await(t, "a reading of the child", func() bool { return lines(out, pid) > 0 })
+	h.Process.Kill()
+	h.Wait()
+	await(t, "its inferred end", func() bool {
+		b, _ := os.ReadFile(out)
+		for line := range bytes.Lines(b) {
+			if bytes.Contains(line, []byte(pid)) && bytes.Contains(line, []byte(`"inferred":true`)) {
+				return true
+			}
+		}
+		return false
+	})
+	s.stop()
+}
+
 func TestSnapshotOfOne(t *testing.T) {
 	each(t, func(t *testing.T, source string) {
 		h := helper(t, "fds")
@@ -545,7 +570,9 @@ func asNobody(t *testing.T, args ...string) *exec.Cmd {
 	}
 	cmd := agentCommand(t, args...)
 	cmd.Path, cmd.Dir = binary, dir
-	cmd.Env = append(cmd.Env, "RMAGENT_SOCKET="+filepath.Join(dir, "rmagent.sock"), "HOME="+dir)
+	// Without a configured socket: an ordinary user has one of their own.
+	cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, "RMAGENT_SOCKET=") })
+	cmd.Env = append(cmd.Env, "TMPDIR="+dir, "HOME="+dir)
 	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
 	return cmd
 }

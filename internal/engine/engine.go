@@ -33,6 +33,8 @@ type EventSource interface {
 	// Ready says that much is waiting and a drain should not wait for the tick.
 	Ready() <-chan struct{}
 	Balance() (sample.Balance, error)
+	// Attached says whether a hook runs; "exits" is the one that tells of ends.
+	Attached(hook string) bool
 	// Cost estimates the CPU time that the hooks took from everybody since the
 	// start.
 	Cost() time.Duration
@@ -345,8 +347,8 @@ func (e *Engine) writeProcesses() {
 		e.builder.Process(&e.process, p)
 		e.emit(&e.process)
 	}
-	if e.Events != nil {
-		return
+	if e.Events != nil && e.Events.Attached("exits") {
+		return // the kernel tells of every end
 	}
 	for i := range e.table.Gone() {
 		p := &e.table.Gone()[i]
