@@ -76,6 +76,10 @@ func writeSnapshot(c *cli.Context, p *parts, f engine.Filter, w *lineWriter) err
 	table.Update(&s)
 	b := report.NewBuilder(p.source.Name)
 	b.SetClocks(s.Time, s.Boottime, s.Monotonic)
+	for i := range table.Len() {
+		q := table.At(i)
+		q.Identity = p.who.Identify(&q.Process)
+	}
 	if f.PIDs == nil {
 		if err := writeMachine(p, table, b, w); err != nil {
 			return err
@@ -84,7 +88,6 @@ func writeSnapshot(c *cli.Context, p *parts, f engine.Filter, w *lineWriter) err
 	var r record.Process
 	for i := range table.Len() {
 		q := table.At(i)
-		q.Identity = p.who.Identify(&q.Process)
 		if !f.Match(&q.Process, q.Identity) {
 			continue
 		}
@@ -96,6 +99,7 @@ func writeSnapshot(c *cli.Context, p *parts, f engine.Filter, w *lineWriter) err
 	return nil
 }
 
+// writeMachine writes the host and its cgroups. The table's processes are identified.
 func writeMachine(p *parts, table *aggregate.Table, b *report.Builder, w *lineWriter) error {
 	var host sample.Host
 	p.host.Read(&host)
@@ -108,9 +112,6 @@ func writeMachine(p *parts, table *aggregate.Table, b *report.Builder, w *lineWr
 		return err
 	}
 	fds := aggregate.NewFDSums()
-	for i := range table.Len() {
-		table.At(i).Identity = p.who.Identify(&table.At(i).Process)
-	}
 	fds.Update(table)
 	for _, g := range p.cgroups.Read(nil, nil) {
 		var r record.Cgroup
@@ -150,13 +151,9 @@ type lineWriter struct {
 }
 
 func (w *lineWriter) write(r record.Record) error {
-	h := r.Head()
-	kind, err := record.KindOf(r)
-	if err != nil {
-		return err
-	}
-	*h = record.Header{Time: now(), Kind: kind, Host: w.facts.Host, BootID: w.facts.BootID, Seq: w.seq, Schema: record.Schema}
+	*r.Head() = record.Header{Time: now(), Host: w.facts.Host, BootID: w.facts.BootID, Seq: w.seq, Schema: record.Schema}
 	w.seq++
+	var err error
 	if w.line, err = record.Append(w.line[:0], r); err != nil {
 		return err
 	}

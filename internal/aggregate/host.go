@@ -14,13 +14,12 @@ type Host struct {
 	DiskWritten sample.Opt[float64]
 	NetReceived sample.Opt[float64]
 	NetSent     sample.Opt[float64]
-
-	before sample.Host
 }
 
-// Update takes the next reading, which the caller may reuse.
+// Update takes the next reading. The caller may reuse it, but for its Filesystems,
+// until the next Update.
 func (h *Host) Update(now *sample.Host) {
-	before := &h.before
+	before := h.Host
 	elapsed := now.Monotonic - before.Monotonic
 	if before.Monotonic == 0 {
 		elapsed = 0
@@ -30,9 +29,7 @@ func (h *Host) Update(now *sample.Host) {
 	h.DiskWritten = rateOf(now.DiskWrittenBytes, before.DiskWrittenBytes, elapsed)
 	h.NetReceived = rateOf(now.NetReceivedBytes, before.NetReceivedBytes, elapsed)
 	h.NetSent = rateOf(now.NetSentBytes, before.NetSentBytes, elapsed)
-	h.CPURatio = cpuRatio(now, before)
-	h.before = *now
-	h.before.Filesystems = nil
+	h.CPURatio = cpuRatio(now, &before)
 }
 
 // cpuRatio divides by the CPUs' own time, which counts only CPUs that are online.

@@ -31,8 +31,7 @@ type Table struct {
 	absent, stillAbsent []int32
 	files               uint64 // counts the updates that may have changed a sum of descriptors
 
-	at      time.Duration // monotonic, of the last snapshot
-	elapsed time.Duration // from the one before; 0 at the first
+	at time.Duration // monotonic, of the last snapshot
 }
 
 // patience is for how many updates a process may be absent from incomplete
@@ -47,9 +46,9 @@ func NewTable() *Table { return &Table{index: map[sample.ID]int32{}} }
 // it misses none.
 func (t *Table) Update(s *sample.Snapshot) {
 	t.tick++
-	t.elapsed = 0
+	sinceLast := time.Duration(0) // at the first there is none
 	if t.tick > 1 {
-		t.elapsed = s.Monotonic - t.at
+		sinceLast = s.Monotonic - t.at
 	}
 	t.at = s.Monotonic
 	t.next = t.next[:0]
@@ -65,7 +64,7 @@ func (t *Table) Update(s *sample.Snapshot) {
 			slot = t.add(p)
 			files = true
 		} else {
-			elapsed := t.elapsed
+			elapsed := sinceLast
 			if t.seen[slot] != t.tick-1 { // the reading before is older than that
 				elapsed, files = 0, true
 			}
@@ -165,6 +164,3 @@ func (t *Table) Gone() []Process { return t.gone }
 
 // Monotonic returns when the last snapshot began.
 func (t *Table) Monotonic() time.Duration { return t.at }
-
-// Elapsed returns the time between the last two snapshots, 0 at the first.
-func (t *Table) Elapsed() time.Duration { return t.elapsed }

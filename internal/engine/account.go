@@ -19,12 +19,12 @@ type account struct {
 	count   int
 
 	cpu      uint64        // CPU time of the agent at the last tick
-	cpuAt    time.Duration // when that was
+	hooks    time.Duration // CPU time of the hooks at the last tick
+	hooksAt  time.Duration // when that was
 	reported struct {      // at the last agent record
 		cpu uint64
 		at  time.Duration
 	}
-	hooks time.Duration
 }
 
 func (a *account) scanned(s *sample.Snapshot) {
@@ -78,9 +78,10 @@ func (e *Engine) hookShare() float64 {
 	}
 	a := &e.account
 	total, now := e.Events.Cost(), e.snapshot.Monotonic
-	spent, elapsed := total-a.hooks, now-a.cpuAt
-	a.hooks, a.cpuAt = total, now
-	if elapsed <= 0 || elapsed == now {
+	spent, elapsed := total-a.hooks, now-a.hooksAt
+	first := a.hooksAt == 0
+	a.hooks, a.hooksAt = total, now
+	if first || elapsed <= 0 {
 		return 0
 	}
 	return float64(spent) / float64(elapsed)

@@ -1,5 +1,7 @@
 package hostfs
 
+import "rmagent/internal/hostfs/kfile"
+
 // deviceSums adds up two counters over devices that come and go, so that the
 // sums only grow: a device that leaves takes nothing with it, and one that
 // appears after the first reading counts from then on, for it may be an old one
@@ -14,6 +16,20 @@ type device struct {
 	counted bool
 	last    [2]uint64
 	round   uint64 // in which it was last there
+}
+
+// take reads a file of one device a line. It reports whether a device is new, and
+// whether one has left.
+func (s *deviceSums) take(b []byte, parse func(line []byte) (name []byte, now [2]uint64, ok bool)) (came, left bool) {
+	s.round++
+	for len(b) > 0 {
+		var line []byte
+		line, b = kfile.Line(b)
+		if name, now, ok := parse(line); ok {
+			came = s.update(name, now) || came
+		}
+	}
+	return came, s.sweep()
 }
 
 // update takes a device's counters; it reports whether the device is a new one,

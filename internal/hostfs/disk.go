@@ -31,17 +31,7 @@ func (r *diskReader) read(buf *[]byte, dst *sample.Host) {
 	if b == nil {
 		return
 	}
-	r.sums.round++
-	changed := false
-	for len(b) > 0 {
-		var line []byte
-		line, b = kfile.Line(b)
-		if name, bytes, ok := parseDisk(line); ok {
-			changed = r.sums.update(name, bytes) || changed
-		}
-	}
-	r.sums.sweep()
-	if changed {
+	if came, _ := r.sums.take(b, parseDisk); came {
 		r.sums.decide(r.isDisk)
 	}
 	dst.DiskReadBytes, dst.DiskWrittenBytes = some(r.sums.sums[0]), some(r.sums.sums[1])

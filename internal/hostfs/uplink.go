@@ -30,17 +30,7 @@ func (r *uplinkReader) read(buf *[]byte, dst *sample.Host) {
 	if b == nil {
 		return
 	}
-	r.sums.round++
-	changed := false
-	for len(b) > 0 {
-		var line []byte
-		line, b = kfile.Line(b)
-		if name, counts, ok := parseNetDevice(line); ok {
-			changed = r.sums.update(name, counts) || changed
-		}
-	}
-	changed = r.sums.sweep() || changed
-	if changed {
+	if came, left := r.sums.take(b, parseNetDevice); came || left {
 		r.decide()
 	}
 	dst.NetReceivedBytes, dst.NetSentBytes = some(r.sums.sums[0]), some(r.sums.sums[1])

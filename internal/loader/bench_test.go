@@ -22,12 +22,9 @@ import (
 // crowd runs idle processes with 8 descriptors each until the benchmark ends.
 func crowd(b *testing.B, n int) {
 	b.Helper()
-	program := filepath.Join(os.Getenv("RMAGENT_TESTPROGS"), "idle")
-	if os.Getenv("RMAGENT_TESTPROGS") == "" {
-		program = filepath.Join(b.TempDir(), "idle")
-		if out, err := exec.Command("cc", "-O2", "-o", program, "../../testdata/programs/idle.c").CombinedOutput(); err != nil {
-			b.Fatalf("%v\n%s", err, out)
-		}
+	program := filepath.Join(b.TempDir(), "idle")
+	if out, err := exec.Command("cc", "-O2", "-o", program, "../../testdata/programs/idle.c").CombinedOutput(); err != nil {
+		b.Fatalf("%v\n%s", err, out)
 	}
 	cmd := exec.Command(program, strconv.Itoa(n), "8")
 	in, err := cmd.StdinPipe()
