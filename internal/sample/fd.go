@@ -1,0 +1,132 @@
+package sample
+
+import (
+	"net/netip"
+	"time"
+)
+
+// FDKind says what a descriptor refers to.
+type FDKind uint8
+
+// The kinds of descriptor.
+const (
+	FDUnknown FDKind = iota
+	FDFile
+	FDDirectory
+	FDCharDevice
+	FDBlockDevice
+	FDPipe // pipe(2)
+	FDFIFO // a named one
+	FDTCP4
+	FDTCP6
+	FDUDP4
+	FDUDP6
+	FDUnix
+	FDNetlink
+	FDPacket
+	FDSocket // of another family or protocol
+	FDEventfd
+	FDEpoll
+	FDInotify
+	FDFanotify
+	FDTimerfd
+	FDSignalfd
+	FDMemfd
+	FDPidfd
+	FDIOUring
+	FDUserfaultfd
+	FDPerfEvent
+	FDBPF // map, program, link, iterator
+	FDNamespace
+	FDAnon // another anonymous inode
+	NumFDKinds
+)
+
+var fdKinds = [NumFDKinds]string{
+	"unknown", "file", "directory", "char_device", "block_device", "pipe", "fifo",
+	"tcp4", "tcp6", "udp4", "udp6", "unix", "netlink", "packet", "socket",
+	"eventfd", "epoll", "inotify", "fanotify", "timerfd", "signalfd", "memfd", "pidfd",
+	"io_uring", "userfaultfd", "perf_event", "bpf", "namespace", "anon_inode",
+}
+
+// String returns the kind as records name it.
+func (k FDKind) String() string { return fdKinds[k] }
+
+// Unattributed says why nobody knows who opened a descriptor.
+type Unattributed uint8
+
+// The reasons.
+const (
+	Attributed    Unattributed = iota
+	BeforeTracing              // it was open when tracing began
+	UntracedCall               // it came by a call that no hook sees: an ioctl, seccomp's ADDFD
+	CompatCall                 // it came by a 32-bit call
+	MapFull                    // its stamp found no room
+	StackLost                  // who opened it is known, but its stack was overwritten before it was read
+	NumUnattributed
+)
+
+var unattributed = [NumUnattributed]string{
+	"", "before_tracing", "untraced_call", "compat", "map_full", "stack_lost",
+}
+
+// String returns the reason as records name it.
+func (u Unattributed) String() string { return unattributed[u] }
+
+// FD is one open descriptor, as its process's table shows it.
+type FD struct {
+	Number int32
+	Kind   FDKind
+	Why    Unattributed
+	Birth  uint64 // FDBirth.Seq of who opened it; 0 where Why says so
+	// File tells open file descriptions apart: equal in two tables, or twice in
+	// one, it is one description. It means nothing once the description is closed.
+	File   uint64
+	Inode  uint64
+	Device uint64 // as st_dev
+
+	// Of IP sockets; the zero AddrPort where there is none.
+	Local, Remote netip.AddrPort
+	Listening     bool
+}
+
+// FDList is what one process holds. A reader reuses its memory.
+type FDList struct {
+	ID  ID
+	FDs []FD // by number
+	// Missed is how many more there were than could be read.
+	Missed uint64
+}
+
+// FDBirth is one traced call that made a descriptor, or that failed because there
+// was none left.
+type FDBirth struct {
+	Seq     uint64 // ascending, from 1; a gap is a loss
+	ID      ID     // of the process
+	TID     int32
+	FD      int32         // -1 where Errno says why none came
+	Errno   uint32        // EMFILE or ENFILE, else 0
+	Syscall int32         // the native number, or -1 minus the opcode of an io_uring request
+	At      time.Duration // CLOCK_MONOTONIC
+	Thread  Comm          // the name of the thread that called
+	Stack   RawStack      // valid until the next drain
+}
+
+// Registers are those of the caller in user space, by their names on amd64. On
+// arm64 IP, SP, BP and LR are pc, sp, x29 and x30.
+type Registers struct {
+	IP, SP, BP, BX, R12, R13, R14, R15, LR uint64
+}
+
+// RawStack is what was copied of a caller's stack.
+type RawStack struct {
+	Registers
+	Window []byte   // from SP upward, as little-endian memory; ends early at the stack's top
+	Chain  []uint64 // return addresses by the chain of frame pointers, innermost first, without IP
+}
+
+// FDBirths are what was traced between two drains, in the order of Seq.
+type FDBirths struct {
+	Births []FDBirth
+	Lost   uint64 // births whose stack was overwritten before this drain: the gaps in Seq
+}
