@@ -17,6 +17,7 @@ const (
 	KindCgroup  Kind = "cgroup"
 	KindState   Kind = "state"
 	KindOOM     Kind = "oom"
+	KindLeak    Kind = "leak"
 	KindConfig  Kind = "config"
 	KindAgent   Kind = "agent"
 )
