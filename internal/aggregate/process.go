@@ -70,7 +70,7 @@ func (p *Process) advance(now *sample.Process, at, elapsed time.Duration) (files
 			}
 		}
 		if p.trend != nil {
-			p.trend.observe(at, p.FDOpen)
+			p.trend.observe(at, p.lowFDs(p.FDOpen))
 		}
 		p.Renew = p.Identity == nil || !p.Known.Has(sample.ExecID)
 		return p.Renew
@@ -137,8 +137,16 @@ func (p *Process) observeFDs(now *sample.Process, at, elapsed time.Duration) {
 		p.trend = newTrend(at-elapsed, p.FDOpen)
 	}
 	if p.trend != nil {
-		p.trend.observe(at, now.FDOpen)
+		p.trend.observe(at, p.lowFDs(now.FDOpen))
 	}
+}
+
+// lowFDs is the least that was open since the reading before.
+func (p *Process) lowFDs(now uint64) uint64 {
+	if p.between.seen {
+		return min(p.between.low, now)
+	}
+	return now
 }
 
 // ObserveFD takes a count that was read between two snapshots.
@@ -172,19 +180,44 @@ func (p *Process) FDRatio() sample.Opt[float64] {
 // unknown until the process was watched for a while, and the time unknown where
 // nothing grows or nothing limits.
 func (p *Process) FDGrowth(at time.Duration) (perSecond, secondsToLimit sample.Opt[float64]) {
-	if !p.Known.Has(sample.FDOpen) || at-p.born < enough*bucket {
+	if !p.Known.Has(sample.FDOpen) {
 		return perSecond, secondsToLimit
+	}
+	g := p.FDTrend().PerSecond
+	if g == 0 && at-p.born < enough {
+		return perSecond, secondsToLimit
+	}
+	return record.Some(g), p.FDSecondsToLimit(g)
+}
+
+// FDSecondsToLimit is how long the soft limit lasts at a rate of descriptors a
+// second, unknown where nothing grows or nothing limits.
+func (p *Process) FDSecondsToLimit(perSecond float64) (seconds sample.Opt[float64]) {
+	if perSecond <= 0 || !p.Known.HasAll(sample.SetOf(sample.FDOpen, sample.FDLimit)) || p.FDLimit == sample.Unlimited {
+		return seconds
+	}
+	left := float64(p.FDLimit) - float64(p.FDOpen)
+	return record.Some(Round(max(left, 0) / perSecond))
+}
+
+// FDTrend says how surely and how fast the open descriptors grow: Flat for a count
+// that never moved or is unknown.
+func (p *Process) FDTrend() Growth {
+	if p.trend == nil {
+		return Growth{}
+	}
+	return p.trend.growth()
+}
+
+// FDLowest is the least that was open from one monotonic time to another, as far
+// as it is remembered: seconds are for ten of them, hours to about a quarter of
+// one. False where nothing is.
+func (p *Process) FDLowest(from, to time.Duration) (uint64, bool) {
+	if !p.Known.Has(sample.FDOpen) {
+		return 0, false
 	}
 	if p.trend == nil {
-		return record.Some(0.0), secondsToLimit
+		return p.FDOpen, p.born <= to
 	}
-	g, ok := p.trend.growth()
-	if !ok {
-		return perSecond, secondsToLimit
-	}
-	if g > 0 && p.Known.Has(sample.FDLimit) && p.FDLimit != sample.Unlimited {
-		left := float64(p.FDLimit) - float64(p.FDOpen)
-		secondsToLimit = record.Some(Round(max(left, 0) / g))
-	}
-	return record.Some(g), secondsToLimit
+	return p.trend.lowest(from, to)
 }

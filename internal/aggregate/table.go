@@ -12,8 +12,8 @@ import (
 // Processes live in slots that are used again. A snapshot comes mostly in the
 // order of the one before, so the slot of the next process is guessed and only
 // looked up where the guess is wrong: a host of idle processes costs one
-// comparison each. A process takes less than a kibibyte: half of it only once its
-// count of descriptors has moved. Slots are never given back, so the table is as
+// comparison each. A process takes half a kibibyte, and one more once its count of
+// descriptors has moved. Slots are never given back, so the table is as
 // large as the most processes that there were at once.
 type Table struct {
 	slots []Process
