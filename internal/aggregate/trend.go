@@ -49,11 +49,16 @@ type trend struct {
 	start   time.Duration // of the last bucket of the finest scale
 }
 
-// ring holds the last marks of one scale.
+// ring holds the last marks of one scale, and the highest of those before.
 type ring struct {
 	marks [marks]mark
-	n     uint32 // written so far
+	n     uint32    // written so far
+	peaks [2]uint32 // of the running period and the one before
 }
+
+// A count that moves within what it was in the last minutes is no news. Peaks are
+// kept for periods of so many buckets of a scale; the longer the buckets, the fewer.
+func period(scale int) uint32 { return max(uint32(10*time.Minute/finest)>>scale, 32) }
 
 // mark is the least count of one bucket, and when it was first that low, in
 // milliseconds of CLOCK_MONOTONIC. They wrap after 49 days, and are only compared
@@ -73,11 +78,17 @@ func (m mark) after(earlier mark) time.Duration {
 
 func newTrend(at time.Duration, count uint64) *trend {
 	t := &trend{start: at}
-	t.rings[0].push(makeMark(at, count))
+	t.rings[0].push(0, makeMark(at, count))
 	return t
 }
 
-func (r *ring) push(m mark) {
+func (r *ring) push(scale int, m mark) {
+	if old := &r.marks[r.n%marks]; r.n >= marks {
+		if (r.n-marks)%period(scale) == 0 {
+			r.peaks[0], r.peaks[1] = 0, r.peaks[0]
+		}
+		r.peaks[0] = max(r.peaks[0], old.low)
+	}
 	r.marks[r.n%marks] = m
 	r.n++
 }
@@ -114,7 +125,7 @@ func (t *trend) observe(at time.Duration, count uint64) {
 }
 
 func (t *trend) push(scale int, m mark) {
-	t.rings[scale].push(m)
+	t.rings[scale].push(scale, m)
 	t.rise[scale], t.steps[scale] = t.rings[scale].judge(scale)
 }
 
@@ -123,56 +134,53 @@ var leastRise = [scales]uint32{20, 20, 20, 12, 12, 12, 12, 8, 8, 8, 8}
 
 // judge says how surely the newest marks rise, and over how many steps.
 //
-// Four steps up in a row are growth, or six of which none goes down and four go up.
-// In a random order, marks would do the first in one of 120 readings; so the rise
-// must also be large beside what counts of that size do by themselves (the square
-// root of the count, as that of independent arrivals and departures does), no single
-// step may make most of it (something opened its files once), and the last marks
-// must be above all that came before.
+// Four steps up are growth, or six of which four go up; one of them may dip a
+// little. Of marks in a random order, one in about a hundred looks so; hence the
+// rise must also be large beside what counts of that size do by themselves (twice the
+// square root of the count, which is how much independent arrivals and departures
+// scatter), no single step may make most of it (something opened its files once),
+// and the last marks must be above all that was in the last minutes.
 func (r *ring) judge(scale int) (Rise, uint8) {
-	n := r.len()
-	up, flat := 0, 0 // steps up in a row, and steps in a row that don't go down
-	streak := true
-	strict := 0 // steps up among the last six
-	for i := 0; i+1 < n && i < 6; i++ {
-		newer, older := r.last(i).low, r.last(i+1).low
-		if newer < older {
-			break
-		}
-		flat++
-		if newer == older {
-			streak = false
-			continue
-		}
-		strict++
-		if streak {
-			up++
-		}
-	}
+	least := leastRise[scale]
 	switch {
-	case flat == 6 && strict >= 4 && r.rose(6, leastRise[scale]):
+	case r.rose(6, 4, least):
 		return Growing, 6
-	case up >= 4 && r.rose(4, leastRise[scale]):
+	case r.rose(4, 3, least):
 		return Growing, 4
-	case up >= 3 && r.rose(3, leastRise[scale]*3/4):
+	case r.rose(3, 3, least*3/4):
 		return Climbs, 3
-	case scale == 0 && up >= 2 && r.last(0).low-r.last(2).low >= 5:
+	case scale == 0 && r.len() > 2 && r.last(0).low >= r.last(1).low+1 && r.last(1).low >= r.last(2).low+1 &&
+		r.last(0).low-r.last(2).low >= 5:
 		return Stirs, 2
 	}
 	return Flat, 0
 }
 
-// rose tells whether the last steps rise by so much in all, evenly, above what came
-// before.
-func (r *ring) rose(steps int, least uint32) bool {
-	first, last := r.last(steps).low, r.last(0).low
-	total := last - first
-	if total < max(least, uint32(math.Sqrt(float64(last)))) {
+// rose tells whether so many of the last steps go up, by so much in all, evenly,
+// and above what came before. One step may go down by an eighth of all.
+func (r *ring) rose(steps, ups int, least uint32) bool {
+	if r.len() <= steps {
 		return false
 	}
+	first, last := r.last(steps).low, r.last(0).low
+	if last <= first || last-first < max(least, uint32(2*math.Sqrt(float64(last)))) {
+		return false
+	}
+	total := last - first
+	up, down := 0, 0
 	for i := range steps {
-		if step := r.last(i).low - r.last(i+1).low; step > total-total/3 {
-			return false
+		newer, older := r.last(i).low, r.last(i+1).low
+		switch {
+		case newer > older:
+			up++
+			if newer-older > total-total/3 {
+				return false
+			}
+		case newer < older:
+			down++
+			if down > 1 || older-newer > total/8 {
+				return false
+			}
 		}
 	}
 	for i := steps + 1; i < r.len(); i++ {
@@ -180,7 +188,7 @@ func (r *ring) rose(steps int, least uint32) bool {
 			return false
 		}
 	}
-	return true
+	return up >= ups && r.last(1).low > max(r.peaks[0], r.peaks[1])
 }
 
 // growth takes the finest scale that grows, else the surest rise there is.
