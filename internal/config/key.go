@@ -66,6 +66,7 @@ var keys = slices.Concat([]key{
 	word("processes", "active", "active", "all", "none"),
 	{"with_cmdline", formBool, false, parseBool, "true or false"},
 	{"hooks", formList, []string{HooksDefault}, parseHook, "default, none, or a list of hook names (rmagent doctor shows them)"},
+	word("fd_tracing", "auto", "auto", "always", "off"),
 	duration("duration", 0, 0, 10*365*24*time.Hour),
 	number("cpu_budget", 0, 0, 1),
 	path("socket", "/run/rmagent/rmagent.sock", false),

@@ -1,0 +1,176 @@
+package engine
+
+import (
+	"slices"
+	"time"
+
+	"rmagent/internal/aggregate"
+	"rmagent/internal/held"
+	"rmagent/internal/leak"
+	"rmagent/internal/sample"
+	"rmagent/record"
+)
+
+const (
+	maxSites = 32   // in a record; the rest is counted
+	maxPaths = 1024 // read for a record
+)
+
+// describe makes a record of a change. p is nil where the process is gone.
+func (l *Leaks) describe(c *leak.Change, p *aggregate.Process) record.Leak {
+	r := record.Leak{
+		PID: c.ID.PID, StartTicks: c.ID.StartTicks, Comm: record.Text(c.Comm.Bytes()),
+		Verdict: c.Verdict, FDOpen: c.Open, FDLimit: c.Limit,
+		SecondsToLimit: c.SecondsToLimit, ConfidenceRatio: c.ConfidenceRatio,
+		GrowthPerSecond: record.Some(c.PerSecond),
+		Rule:            record.SomeIf(c.Rule, c.Rule != ""),
+	}
+	if c.Verdict == record.VerdictOver {
+		r.GrowthPerSecond, r.SecondsToLimit = record.Some(0.0), record.Opt[float64]{}
+	}
+	if p != nil {
+		l.fillSites(&r, p.ID, c.Sites, maxSites, maxPaths)
+	}
+	return r
+}
+
+// Describe makes a record of what a process holds now: its verdict is steady or
+// unknown where nothing else is known, by whether it was watched long enough.
+func (l *Leaks) Describe(p *aggregate.Process, watched time.Duration) (record.Leak, error) {
+	s := l.judge.Status(p.ID)
+	r := record.Leak{
+		PID: p.ID.PID, StartTicks: p.ID.StartTicks, Comm: record.Text(p.Comm.Bytes()),
+		Verdict: s.Verdict, Rule: record.SomeIf(s.Rule, s.Rule != ""),
+		FDOpen:          record.SomeIf(p.FDOpen, p.Known.Has(sample.FDOpen)),
+		FDLimit:         record.SomeIf(p.FDLimit, p.Known.Has(sample.FDLimit) && p.FDLimit != sample.Unlimited),
+		SecondsToLimit:  s.SecondsToLimit,
+		ConfidenceRatio: s.ConfidenceRatio,
+		GrowthPerSecond: record.SomeIf(s.PerSecond, s.Verdict != record.VerdictSteady || watched >= steadyAfter),
+	}
+	if s.Verdict == record.VerdictSteady && (watched < steadyAfter || !p.Known.Has(sample.FDOpen)) {
+		r.Verdict = record.VerdictUnknown
+	}
+	return r, l.fillSites(&r, p.ID, s.Sites, 4*maxSites, 8*maxPaths)
+}
+
+// steadyAfter is from when on a process that does not grow is called steady.
+const steadyAfter = 8 * time.Second
+
+// lister is the best list of descriptors that there is.
+func (l *Leaks) lister() held.Lister {
+	if l.Tracer != nil {
+		return l.Tracer
+	}
+	return l.Proc
+}
+
+// fillSites lists what a process holds, by site: guilty ones first.
+func (l *Leaks) fillSites(r *record.Leak, id sample.ID, guilty []int, most, paths int) error {
+	r.Sites, r.Unattributed = []record.Site{}, map[string]uint64{}
+	var list sample.FDList
+	now := l.Now()
+	if err := l.lister().List(id, &list); err != nil {
+		return err
+	}
+	t := l.traced[id]
+	if t != nil {
+		l.drain()
+	}
+	fds := l.Proc.Targets(&list, l.lister(), paths, l.first(t, id))
+	groups := held.Groups(fds, func(f *held.FD) int32 {
+		n, _ := l.siteOf(t, id, f)
+		return n
+	})
+	slices.SortStableFunc(groups, func(a, b held.Group) int { return rank(a.Site, guilty) - rank(b.Site, guilty) })
+	single := map[int32]int{}
+	for i := range groups {
+		single[groups[i].Site]++
+	}
+	for i := range groups {
+		g := &groups[i]
+		if g.Site < 0 {
+			r.Unattributed[sample.Unattributed(-g.Site).String()] += uint64(len(g.FDs))
+		}
+		if i >= most {
+			r.Unattributed["not_listed"] += uint64(len(g.FDs))
+			continue
+		}
+		r.Sites = append(r.Sites, l.site(t, id, g, fds, now, single[g.Site] == 1))
+	}
+	if list.Missed > 0 {
+		r.Unattributed["not_read"] += list.Missed
+	}
+	return nil
+}
+
+// rank is where a site comes in the order of the guilty.
+func rank(site int32, guilty []int) int {
+	if i := slices.Index(guilty, int(site)); site >= 0 && i >= 0 {
+		return i - len(guilty)
+	}
+	return 0
+}
+
+// first chooses the descriptors whose paths are read: some of each site and kind.
+func (l *Leaks) first(t *traced, id sample.ID) func(*sample.FD) bool {
+	type key struct {
+		site int32
+		kind sample.FDKind
+	}
+	const each = 256
+	count := map[key]int{}
+	return func(f *sample.FD) bool {
+		n, _ := l.siteOf(t, id, &held.FD{FD: *f})
+		k := key{n, f.Kind}
+		count[k]++
+		return count[k] <= each
+	}
+}
+
+// siteOf is the site that opened a descriptor and when, or -reason where that is
+// unknown.
+func (l *Leaks) siteOf(t *traced, id sample.ID, f *held.FD) (site int32, at time.Duration) {
+	if t == nil || f.Birth == 0 {
+		return -int32(max(f.Why, sample.BeforeTracing)), 0
+	}
+	if n, at, ok := l.judge.Ledger(id).Find(f.Birth); ok {
+		return int32(n), at
+	}
+	return -int32(sample.StackLost), 0
+}
+
+// site makes a record of a group; alone says that its site has no other.
+func (l *Leaks) site(t *traced, id sample.ID, g *held.Group, fds []held.FD, now time.Duration, alone bool) record.Site {
+	s := record.Site{
+		Held: uint64(len(g.FDs)), Type: g.Kind.String(), Stack: []record.Frame{},
+		Target: record.SomeIf(record.Text([]byte(g.Target)), g.Target != ""),
+	}
+	if g.Site < 0 {
+		s.StackEnd = record.Some(sample.Unattributed(-g.Site).String())
+		return s
+	}
+	oldest := now
+	for _, i := range g.FDs {
+		if _, at := l.siteOf(t, id, &fds[i]); at < oldest {
+			oldest = at
+		}
+	}
+	s.OldestSeconds = record.Some(aggregate.Round((now - oldest).Seconds()))
+	info := &t.sites[g.Site]
+	s.Thread = record.Some(record.Text(info.thread.Bytes()))
+	c := l.judge.Ledger(id).Counts(int(g.Site))
+	if alone && !t.lossy {
+		s.OpenedTotal, s.ClosedTotal = record.Some(c.Opened), record.Some(c.Opened-min(c.Opened, s.Held))
+	}
+	s.FailedTotal = record.Some(c.Failed)
+	if l.Stacks == nil {
+		s.StackEnd = record.Some("not_walked")
+		return s
+	}
+	frames, end := l.Stacks.Frames(info.stack)
+	s.Stack, s.StackEnd = frames, record.SomeIf(end, end != "")
+	if s.Stack == nil {
+		s.Stack = []record.Frame{}
+	}
+	return s
+}
