@@ -26,6 +26,7 @@ type Process struct {
 	quiet bool          // Rates are those of a process in which nothing moved
 	// What was seen of fd_open between the last two readings, and since.
 	between, since fdRange
+	closely        bool // between, and the interval before it, were watched
 }
 
 // fdRange is the least and the most that was seen.
@@ -59,6 +60,7 @@ func quiet(known sample.FieldSet) Rates {
 // advance takes the next reading of the same process, and tells whether its
 // descriptors or its cgroup may be others than before.
 func (p *Process) advance(now *sample.Process, at, elapsed time.Duration) (files bool) {
+	p.closely = p.between.seen && p.since.seen
 	p.between, p.since = p.since, fdRange{}
 	keepSplit(now, &p.Process)
 	if *now == p.Process {
@@ -141,9 +143,11 @@ func (p *Process) observeFDs(now *sample.Process, at, elapsed time.Duration) {
 	}
 }
 
-// lowFDs is the least that was open since the reading before.
+// lowFDs is the least that was open since the reading before, if it was watched. Of
+// the first interval that was, only the reading counts: its least is what was open at
+// its beginning, and a count that rises would seem to stand still.
 func (p *Process) lowFDs(now uint64) uint64 {
-	if p.between.seen {
+	if p.closely {
 		return min(p.between.low, now)
 	}
 	return now

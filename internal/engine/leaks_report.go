@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
 	"rmagent/internal/aggregate"
 	"rmagent/internal/held"
 	"rmagent/internal/leak"
@@ -13,7 +15,7 @@ import (
 
 const (
 	maxSites = 32   // in a record; the rest is counted
-	maxPaths = 1024 // read for a record
+	maxPaths = 8192 // read for a record, 2 us each
 )
 
 // describe makes a record of a change. p is nil where the process is gone.
@@ -28,15 +30,32 @@ func (l *Leaks) describe(c *leak.Change, p *aggregate.Process) record.Leak {
 	if c.Verdict == record.VerdictOver {
 		r.GrowthPerSecond, r.SecondsToLimit = record.Some(0.0), record.Opt[float64]{}
 	}
+	r.Sites, r.Unattributed = []record.Site{}, map[string]uint64{}
 	if p != nil {
-		l.fillSites(&r, p.ID, c.Sites, maxSites, maxPaths)
+		if err := l.fillSites(&r, p.ID, c.Sites, maxSites, maxPaths); err != nil && !gone(err) {
+			l.Log.Warn("fds_failed", zap.Int32("pid", p.ID.PID), zap.Error(err))
+		}
 	}
 	return r
 }
 
-// Describe makes a record of what a process holds now: its verdict is steady or
+// Verdict is what a process's descriptors look like now.
+func (l *Leaks) Verdict(id sample.ID) record.Verdict { return l.judge.Status(id).Verdict }
+
+// Settle takes what is waiting to be walked: for whoever looks once, at the end.
+func (l *Leaks) Settle() {
+	for end := l.Now() + settleTime; len(l.waiting) > 0 && l.Now() < end; {
+		time.Sleep(lookEvery / 10)
+		l.drain()
+	}
+}
+
+// settleTime bounds how long Settle waits.
+const settleTime = 2 * time.Second
+
+// Summary makes a record of a process without its sites: its verdict is steady or
 // unknown where nothing else is known, by whether it was watched long enough.
-func (l *Leaks) Describe(p *aggregate.Process, watched time.Duration) (record.Leak, error) {
+func (l *Leaks) Summary(p *aggregate.Process, watched time.Duration) record.Leak {
 	s := l.judge.Status(p.ID)
 	r := record.Leak{
 		PID: p.ID.PID, StartTicks: p.ID.StartTicks, Comm: record.Text(p.Comm.Bytes()),
@@ -50,6 +69,14 @@ func (l *Leaks) Describe(p *aggregate.Process, watched time.Duration) (record.Le
 	if s.Verdict == record.VerdictSteady && (watched < steadyAfter || !p.Known.Has(sample.FDOpen)) {
 		r.Verdict = record.VerdictUnknown
 	}
+	return r
+}
+
+// Describe is Summary with what the process holds now. Where that can't be listed the
+// error says so, and the rest of the record stands.
+func (l *Leaks) Describe(p *aggregate.Process, watched time.Duration) (record.Leak, error) {
+	r := l.Summary(p, watched)
+	s := l.judge.Status(p.ID)
 	return r, l.fillSites(&r, p.ID, s.Sites, 4*maxSites, 8*maxPaths)
 }
 
@@ -76,7 +103,7 @@ func (l *Leaks) fillSites(r *record.Leak, id sample.ID, guilty []int, most, path
 	if t != nil {
 		l.drain()
 	}
-	fds := l.Proc.Targets(&list, l.lister(), paths, l.first(t, id))
+	fds := l.Proc.Targets(&list, l.lister(), paths)
 	groups := held.Groups(fds, func(f *held.FD) int32 {
 		n, _ := l.siteOf(t, id, f)
 		return n
@@ -109,22 +136,6 @@ func rank(site int32, guilty []int) int {
 		return i - len(guilty)
 	}
 	return 0
-}
-
-// first chooses the descriptors whose paths are read: some of each site and kind.
-func (l *Leaks) first(t *traced, id sample.ID) func(*sample.FD) bool {
-	type key struct {
-		site int32
-		kind sample.FDKind
-	}
-	const each = 256
-	count := map[key]int{}
-	return func(f *sample.FD) bool {
-		n, _ := l.siteOf(t, id, &held.FD{FD: *f})
-		k := key{n, f.Kind}
-		count[k]++
-		return count[k] <= each
-	}
 }
 
 // siteOf is the site that opened a descriptor and when, or -reason where that is

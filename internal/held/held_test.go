@@ -89,7 +89,7 @@ func TestListKnowsKindsAndTargets(t *testing.T) {
 	if err := p.List(self(t), &list); err != nil {
 		t.Fatal(err)
 	}
-	fds := p.Targets(&list, p, 1<<20, func(*sample.FD) bool { return true })
+	fds := p.Targets(&list, p, 1<<20)
 	got := map[int32]want{}
 	for i := range fds {
 		f := &fds[i]
@@ -130,7 +130,7 @@ func TestTargetsAreVerified(t *testing.T) {
 			again.FDs[i].File++
 		}
 	}
-	for _, f := range p.Targets(&list, &again, 1<<20, func(*sample.FD) bool { return true }) {
+	for _, f := range p.Targets(&list, &again, 1<<20) {
 		if f.Number == int32(null) && f.Target != "" || f.Number == int32(zero) && f.Target != "/dev/zero" {
 			t.Errorf("descriptor %d: target %q", f.Number, f.Target)
 		}

@@ -220,9 +220,10 @@ func named(k sample.FDKind) bool {
 }
 
 // Targets returns what a process's descriptors refer to, in the order of list. Paths
-// are read for at most the first limit of those that choose accepts, and stand only
-// where the descriptor is still the same one afterwards, by a second list.
-func (p *Proc) Targets(list *sample.FDList, again Lister, limit int, choose func(*sample.FD) bool) []FD {
+// are read of the first limit files, and stand only where the descriptor is still the
+// same one afterwards, by a second list. Another descriptor of a file that was read
+// has its path, too.
+func (p *Proc) Targets(list *sample.FDList, again Lister, limit int) []FD {
 	fds := make([]FD, len(list.FDs))
 	for i := range list.FDs {
 		fds[i].FD = list.FDs[i]
@@ -233,7 +234,7 @@ func (p *Proc) Targets(list *sample.FDList, again Lister, limit int, choose func
 	}
 	defer unix.Close(dir)
 	var sockets socketTable
-	read := 0
+	read := map[file]string{}
 	for i := range fds {
 		f := &fds[i]
 		switch {
@@ -242,14 +243,22 @@ func (p *Proc) Targets(list *sample.FDList, again Lister, limit int, choose func
 				sockets = readSockets(dir)
 			}
 			f.Target = sockets[f.Inode].path
-		case named(f.Kind) && read < limit && choose(&f.FD):
-			read++
-			f.Target, _ = p.readlink(dir, f.Number)
+		case named(f.Kind) && len(read) < limit && i < 8*limit:
+			if f.Target, _ = p.readlink(dir, f.Number); f.Target != "" {
+				read[fileOf(f)] = f.Target
+			}
+		case named(f.Kind):
+			f.Target = read[fileOf(f)]
 		}
 	}
 	p.verify(fds, list.ID, again)
 	return fds
 }
+
+// file tells files apart.
+type file struct{ device, inode uint64 }
+
+func fileOf(f *FD) file { return file{f.Device, f.Inode} }
 
 // verify drops the paths of descriptors that are others by now.
 func (p *Proc) verify(fds []FD, id sample.ID, again Lister) {

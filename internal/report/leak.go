@@ -121,6 +121,9 @@ func LeakMessage(r *record.Leak) string {
 	if limit, ok := r.FDLimit.Get(); ok {
 		usage = fmt.Sprintf("%d/%d descriptors are open", r.FDOpen.Or(0), limit)
 	}
+	if r.Verdict == record.VerdictOver && len(r.Sites) == 0 {
+		return fmt.Sprintf("%s ended: %s last", who, strings.Replace(usage, " are ", " were ", 1))
+	}
 	if r.Verdict == record.VerdictOver {
 		return fmt.Sprintf("%s no longer gathers descriptors: %s", who, usage)
 	}
