@@ -59,11 +59,16 @@ func FuzzFrames(f *testing.F) {
 }
 
 func FuzzOpen(f *testing.F) {
-	f.Add([]byte{0xf1, 0xff, 0xff, 0xff, 0, 0, 1, 8, 1, 0, 0, 0, 0, 0, 0, 0})
+	_, table := open1(f, build(f, "", false))
+	section, _ := table.file.Section(".gopclntab")
+	f.Add(section.Data[:4096])
 	f.Fuzz(func(t *testing.T, table []byte) {
-		file, err := elffile.New(append([]byte(elf.ELFMAG+"\x02\x01"), make([]byte, 58)...))
-		if err == nil {
-			t.Fatal("an ELF file of no machine")
+		header := make([]byte, 64)
+		copy(header, elf.ELFMAG+"\x02\x01")
+		header[18] = byte(elf.EM_X86_64)
+		file, err := elffile.New(header)
+		if err != nil {
+			t.Fatal(err)
 		}
 		if got, err := open(file, 0x1000, table); err == nil {
 			for pc := got.text; pc < min(got.end, got.text+1000); pc += 16 {
