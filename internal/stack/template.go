@@ -103,7 +103,7 @@ type answer struct {
 }
 
 const (
-	maxTemplateNodes   = 1 << 16
+	maxTemplateNodes   = 1 << 15
 	maxTemplateAnswers = 4096 // of one question
 	// MaxDeps is how many answers a walk may depend on.
 	MaxDeps = 2048
@@ -286,3 +286,6 @@ func inRanges(code []Range, address uint64) bool {
 	}
 	return lo < len(code) && code[lo].Start <= address
 }
+
+// Full says that Add refuses for want of room.
+func (t *Templates[T]) Full() bool { return len(t.nodes)+MaxDeps > maxTemplateNodes }
