@@ -184,7 +184,7 @@ func (w *walker) leave(f *Frame) step {
 		m := f.Region.Module
 		var row cfi.Row
 		if m.frames != nil && m.frames.Row(f.Vaddr, &row) {
-			return w.cfiStep(&row)
+			return w.cfiStep(m.frames, &row)
 		}
 		if w.called && w.isSigreturn(f) {
 			return w.sigreturnStep()
@@ -279,7 +279,7 @@ func (w *walker) returnTo(regs *[cfi.NumRegisters]value, ra value, signal bool) 
 }
 
 // cfiStep steps by call frame information.
-func (w *walker) cfiStep(row *cfi.Row) step {
+func (w *walker) cfiStep(t *cfi.Table, row *cfi.Row) step {
 	a := w.space.Arch
 	if row.Registers[a.RA].Kind == cfi.Undefined {
 		return w.end("")
@@ -287,13 +287,13 @@ func (w *walker) cfiStep(row *cfi.Row) step {
 	if w.outOfWindow(row) {
 		return w.end(EndWindow)
 	}
-	cfa, ok := w.cfa(row)
+	cfa, ok := w.cfa(t, row)
 	if !ok {
 		return w.end(EndRegister)
 	}
 	regs := w.regs
 	for i := range row.Registers {
-		v, ok := w.restore(&row.Registers[i], uint8(i), &cfa)
+		v, ok := w.restore(t, &row.Registers[i], uint8(i), &cfa)
 		switch {
 		case ok:
 			regs[i] = v
@@ -318,9 +318,9 @@ func (w *walker) cfiStep(row *cfi.Row) step {
 }
 
 // cfa finds where the frame began; ok is false where it is not known.
-func (w *walker) cfa(row *cfi.Row) (cfa value, ok bool) {
+func (w *walker) cfa(t *cfi.Table, row *cfi.Row) (cfa value, ok bool) {
 	if row.CFA.Kind == cfi.IsExpression {
-		return w.evaluate(row.CFA.Expr, nil)
+		return w.evaluate(t.Expression(&row.CFA), nil)
 	}
 	base := &w.regs[row.CFA.Register]
 	if !w.known(base) {
@@ -351,7 +351,7 @@ func (w *walker) outOfWindow(row *cfi.Row) bool {
 	return true
 }
 
-func (w *walker) restore(rule *cfi.Rule, place uint8, cfa *value) (value, bool) {
+func (w *walker) restore(t *cfi.Table, rule *cfi.Rule, place uint8, cfa *value) (value, bool) {
 	switch rule.Kind {
 	case cfi.Same:
 		return w.regs[place], true
@@ -370,13 +370,13 @@ func (w *walker) restore(rule *cfi.Rule, place uint8, cfa *value) (value, bool) 
 		}
 		return r, true
 	case cfi.AtExpression:
-		at, ok := w.evaluate(rule.Expr, cfa)
+		at, ok := w.evaluate(t.Expression(rule), cfa)
 		if !ok {
 			return lost, false
 		}
 		return w.lookAt(&at, 0, place)
 	case cfi.IsExpression:
-		return w.evaluate(rule.Expr, cfa)
+		return w.evaluate(t.Expression(rule), cfa)
 	}
 	return lost, false
 }

@@ -21,7 +21,7 @@ import (
 const (
 	maxEntry    = 1 << 20 // bytes of one function's record
 	maxIndex    = 1 << 20 // functions collected where there is no table
-	maxRemember = 16      // states remembered within each other
+	maxRemember = 4       // states remembered within each other
 )
 
 // Table is the call frame information of one file. Its methods may be called from
@@ -228,5 +228,5 @@ func (t *Table) body(vaddr uint64) (reader, bool) {
 	if n < 4 || n > maxEntry || uint64(n) > uint64(len(b)-4) {
 		return reader{}, false
 	}
-	return reader{b: b[4 : 4+n]}, true
+	return reader{b: b[4 : 4+n], vaddr: vaddr + 4}, true
 }

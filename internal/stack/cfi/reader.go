@@ -22,9 +22,10 @@ const (
 
 // reader takes numbers from bytes. Past the end it returns zeros and is bad from then on.
 type reader struct {
-	b   []byte
-	at  int
-	bad bool
+	b     []byte
+	vaddr uint64 // of b[0]
+	at    int
+	bad   bool
 }
 
 func (r *reader) more() bool { return !r.bad && r.at < len(r.b) }

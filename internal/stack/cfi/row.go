@@ -1,6 +1,9 @@
 package cfi
 
-import "debug/elf"
+import (
+	"debug/elf"
+	"math"
+)
 
 // Arch names an architecture's registers by their places in a Row. On amd64 a place
 // is the register's number in DWARF; on arm64 it is that of x16 to x31 less 16: no
@@ -55,8 +58,18 @@ const (
 type Rule struct {
 	Kind     RuleKind
 	Register uint8 // a place
-	Offset   int64
-	Expr     []byte // a DWARF expression in the file; the CFA is pushed first but for the CFA's own
+	length   uint16
+	Offset   int64 // of an expression, its address
+}
+
+// Expression returns a rule's DWARF expression. The CFA is pushed before it is
+// evaluated, but for the CFA's own.
+func (t *Table) Expression(r *Rule) []byte {
+	b, ok := t.file.AtVaddr(uint64(r.Offset))
+	if !ok || int(r.length) > len(b) {
+		return nil
+	}
+	return b[:r.length]
 }
 
 // Row is what holds at one instruction.
@@ -96,7 +109,8 @@ type machine struct {
 	shared     *common
 	row        *Row
 	initial    *Row // after the instructions that functions share; nil while those run
-	remembered []Row
+	remembered [maxRemember]Row
+	depth      int
 	at, until  uint64
 }
 
@@ -195,21 +209,21 @@ func (m *machine) extended(op byte, r *reader) (done, ok bool) {
 		register := r.uleb()
 		m.set(register, m.inRegister(r.uleb(), 0))
 	case opExpression:
-		m.set(r.uleb(), Rule{Kind: AtExpression, Expr: r.block(r.uleb())})
+		m.set(r.uleb(), expression(AtExpression, r))
 	case opValExpression:
-		m.set(r.uleb(), Rule{Kind: IsExpression, Expr: r.block(r.uleb())})
+		m.set(r.uleb(), expression(IsExpression, r))
 	case opRememberState:
-		if len(m.remembered) == maxRemember {
+		if m.depth == maxRemember {
 			return false, false
 		}
-		m.remembered = append(m.remembered, *m.row)
+		m.remembered[m.depth] = *m.row
+		m.depth++
 	case opRestoreState:
-		last := len(m.remembered) - 1
-		if last < 0 {
+		if m.depth == 0 {
 			return false, false
 		}
-		*m.row = m.remembered[last]
-		m.remembered = m.remembered[:last]
+		m.depth--
+		*m.row = m.remembered[m.depth]
 	case opDefCFA:
 		m.row.CFA = m.inRegister(r.uleb(), int64(r.uleb()))
 	case opDefCFASF:
@@ -221,7 +235,7 @@ func (m *machine) extended(op byte, r *reader) (done, ok bool) {
 	case opDefCFAOffsetSF:
 		m.row.CFA.Offset = r.sleb() * align
 	case opDefCFAExpression:
-		m.row.CFA = Rule{Kind: IsExpression, Expr: r.block(r.uleb())}
+		m.row.CFA = expression(IsExpression, r)
 	default:
 		return false, false
 	}
@@ -246,4 +260,14 @@ func (m *machine) inRegister(register uint64, offset int64) Rule {
 		return Rule{Kind: unreadableRule}
 	}
 	return Rule{Kind: InRegister, Register: place, Offset: offset}
+}
+
+func expression(kind RuleKind, r *reader) Rule {
+	n := r.uleb()
+	if n > math.MaxUint16 {
+		r.bad = true
+	}
+	rule := Rule{Kind: kind, length: uint16(n), Offset: int64(r.vaddr + uint64(r.at))}
+	r.skip(n)
+	return rule
 }
