@@ -334,3 +334,11 @@ func (t *Table) Frames(dst []Frame, pc uint64) []Frame {
 	}
 	return append(dst, Frame{Function: f.Name()})
 }
+
+const flagSPWrite = 2 // internal/abi.FuncFlagSPWrite
+
+// SPWrite says that the function sets the stack pointer to another stack, so that
+// SPDelta does not hold where it calls. Go 1.16 does not tell.
+func (f *Func) SPWrite() bool {
+	return f.table.magic != magic116 && f.record[f.fields.flag]&flagSPWrite != 0
+}
