@@ -123,7 +123,7 @@ static __always_inline void describe(struct fd_record *r, struct file *file, str
 
 static __always_inline bool vouches(struct fd_stamp *st, struct shown *f, u64 since, u64 until)
 {
-	if (!is_shown(st, f) || st->time < since || st->time > until)
+	if (!is_shown(st, f) || st->order < since || st->order > until)
 		return false;
 	// A parent may have closed its own since.
 	return !st->closed || (until != ~0ULL && st->closed >= until);
@@ -145,7 +145,7 @@ static __always_inline void attribute(struct fd_record *r, struct list_work *k, 
 		seq = *(volatile u64 *)&st->seq;
 		if (!vouches(st, f, k->since[i], k->until[i]))
 			continue;
-		if (*(volatile u64 *)&st->seq != seq || st->busy)
+		if (*(volatile u64 *)&st->seq != seq || seq == WRITING)
 			continue;
 		r->why = st->why;
 		r->seq = st->why ? 0 : seq;

@@ -8,6 +8,7 @@
 #define FD_DEEP_WINDOW 16384 // and that some have
 #define FD_CHAIN 32	     // return addresses by the chain of frame pointers
 #define FD_LIST 1024	     // descriptors that one run of the list gives
+#define FD_SUSPECTS 256
 #define FD_CALLS 512	     // system calls by number
 #define FD_ANCESTORS 4	     // tables from which a table came by fork, itself included
 
@@ -42,18 +43,25 @@ enum fd_why {
 	WHY_MAP_FULL,
 };
 
+struct fd_bucket {
+	u64 tokens;
+	u64 filled; // CLOCK_MONOTONIC
+};
+
 // A process whose births are traced.
 struct fd_suspect {
 	u64 start;	// of the leader, CLOCK_BOOTTIME
-	u64 since;	// CLOCK_MONOTONIC
 	u64 opened;	// descriptors that it got
 	u64 emfile;	// calls that failed for want of one
 	u64 enfile;
 	u64 unstamped;	// of opened: found the stamps full
 	u64 unsure;	// of opened: another call may have made it
 	u64 compat;	// of opened: by a 32-bit call
-	u64 deep_at;	// when the next deep window is due
-	u64 failure_at; // when the next failure is logged
+	struct fd_bucket deep;	  // deep windows
+	struct fd_bucket failure; // failures that are logged
+	u64 files;	// its table, last known
+	u32 tgid;	// 0: nobody
+	u32 next;	// of those whose first_suspect this is, too
 };
 
 // Where a descriptor is: its table and number.
@@ -64,12 +72,11 @@ struct fd_key {
 
 // Who made a descriptor.
 struct fd_stamp {
-	u64 busy;   // being written
 	u64 seq;    // of the birth; 0: why says why not
 	u64 file;   // what the table showed then
 	u64 inode;
 	u64 op;
-	u64 time;   // CLOCK_MONOTONIC
+	u64 order;  // when; since, until and closed count alike
 	u64 closed; // when it was seen to be closed; 0: it was not
 	u32 tid;
 	u32 why;
@@ -90,8 +97,7 @@ struct fd_registers {
 
 // One entry of the log: a call that made a descriptor, or found none left.
 struct fd_birth {
-	u64 busy; // being written
-	u64 seq;  // written last; 0 before
+	u64 seq; // written last, the rest before
 	u64 start;
 	u64 time;
 	s32 tgid;
@@ -109,7 +115,6 @@ struct fd_birth {
 };
 
 struct fd_deep {
-	u64 busy;
 	u64 seq; // of the birth
 	u64 size;
 	u64 stack[FD_DEEP_WINDOW / 8];
@@ -153,10 +158,7 @@ struct fd_record {
 
 // What was counted since the tracer was opened.
 struct fd_counts {
-	u64 births;	// seen
 	u64 failures;	// EMFILE and ENFILE
-	u64 logged;
-	u64 log_busy;	// lost: two wrote to one place of the log
 	u64 quiet;	// failures that were counted only, to spare the log
 	u64 unstamped;	// births that found the stamps full
 	u64 unsure;	// births that another call may have made
@@ -164,10 +166,9 @@ struct fd_counts {
 	u64 gone;	// births that the table did not show any more
 	u64 tables_full;
 	s64 stamps;	// in use
-	s64 closed;	// of these, of closed descriptors
 };
 
-_Static_assert(sizeof(struct fd_birth) == 64 + 72 + 16 + FD_WINDOW + 8 * FD_CHAIN, "fd_birth");
+_Static_assert(sizeof(struct fd_birth) == 56 + 72 + 16 + FD_WINDOW + 8 * FD_CHAIN, "fd_birth");
 _Static_assert(sizeof(struct fd_record) == 48 + 16 + 32 + 24, "fd_record");
 _Static_assert(sizeof(struct fd_list_args) == 56, "fd_list_args");
 
