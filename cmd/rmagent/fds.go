@@ -22,6 +22,7 @@ import (
 	"rmagent/internal/pprof"
 	"rmagent/internal/sample"
 	"rmagent/internal/source"
+	"rmagent/internal/stack/worker"
 	"rmagent/record"
 )
 
@@ -87,7 +88,7 @@ type fdWatch struct {
 	snapshot sample.Snapshot
 	interval time.Duration
 	watched  time.Duration
-	stacks   stackResolver
+	stacks   *worker.Client
 }
 
 func newFDWatch(l *config.Loaded, p *parts, f engine.Filter, log *zap.Logger) (*fdWatch, error) {
@@ -95,13 +96,8 @@ func newFDWatch(l *config.Loaded, p *parts, f engine.Filter, log *zap.Logger) (*
 	o := engine.LeakOptions{Proc: held.OpenProc("/proc"), Tracing: engine.Tracing(l.FDTracing), Always: f.PIDs, Log: log, Now: monotonic}
 	if w.tracer, w.untraced = openTracer(l); w.tracer != nil {
 		o.Tracer = w.tracer
-		var err error
-		if w.stacks, err = openStacks(log); err != nil {
-			return nil, errors.Join(err, w.close())
-		}
-		if w.stacks != nil {
-			o.Stacks = w.stacks
-		}
+		w.stacks = openStacks()
+		o.Stacks = w.stacks
 	} else if l.Source == string(source.EBPF) {
 		return nil, w.untraced
 	}
@@ -131,7 +127,7 @@ func (w *fdWatch) close() error {
 		errs = append(errs, w.tracer.Close())
 	}
 	if w.stacks != nil {
-		errs = append(errs, w.stacks.Close())
+		w.stacks.Close()
 	}
 	return errors.Join(errs...)
 }

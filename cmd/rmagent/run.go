@@ -22,6 +22,7 @@ import (
 	"rmagent/internal/report"
 	"rmagent/internal/sink"
 	"rmagent/internal/source"
+	"rmagent/internal/stack/worker"
 	"rmagent/record"
 )
 
@@ -101,7 +102,7 @@ type agent struct {
 	parts  *parts
 	events *loader.Events
 	tracer *loader.FDTracer // nil: opens can't be traced, or are not to be
-	stacks stackResolver
+	stacks *worker.Client
 	jsonl  *sink.JSONL
 }
 
@@ -199,12 +200,8 @@ func (a *agent) openLeaks() (*engine.Leaks, error) {
 		return engine.NewLeaks(o), nil
 	}
 	o.Tracer = a.tracer
-	if a.stacks, err = openStacks(log); err != nil {
-		return nil, err
-	}
-	if a.stacks != nil {
-		o.Stacks = a.stacks
-	}
+	a.stacks = openStacks()
+	o.Stacks = a.stacks
 	return engine.NewLeaks(o), nil
 }
 
@@ -299,7 +296,7 @@ func (a *agent) close() error {
 		errs = append(errs, a.tracer.Close())
 	}
 	if a.stacks != nil {
-		errs = append(errs, a.stacks.Close())
+		a.stacks.Close()
 	}
 	if a.jsonl != nil {
 		if err := a.jsonl.Close(ctx); err != nil { // what it cost is counted; the agent did its part

@@ -32,6 +32,7 @@ type Process struct {
 // fdRange is the least and the most that was seen.
 type fdRange struct {
 	low, high uint64
+	lowAt     time.Duration
 	seen      bool
 }
 
@@ -72,7 +73,7 @@ func (p *Process) advance(now *sample.Process, at, elapsed time.Duration) (files
 			}
 		}
 		if p.trend != nil {
-			p.trend.observe(at, p.lowFDs(p.FDOpen))
+			p.trend.observe(at, p.lowFDs(p.FDOpen, at))
 		}
 		p.Renew = p.Identity == nil || !p.Known.Has(sample.ExecID)
 		return p.Renew
@@ -139,26 +140,29 @@ func (p *Process) observeFDs(now *sample.Process, at, elapsed time.Duration) {
 		p.trend = newTrend(at-elapsed, p.FDOpen)
 	}
 	if p.trend != nil {
-		p.trend.observe(at, p.lowFDs(now.FDOpen))
+		p.trend.observe(at, p.lowFDs(now.FDOpen, at))
 	}
 }
 
 // lowFDs is the least that was open since the reading before, if it was watched. Of
 // the first interval that was, only the reading counts: its least is what was open at
 // its beginning, and a count that rises would seem to stand still.
-func (p *Process) lowFDs(now uint64) uint64 {
-	if p.closely {
-		return min(p.between.low, now)
+func (p *Process) lowFDs(now uint64, at time.Duration) mark {
+	if p.closely && p.between.low < now {
+		return makeMark(p.between.lowAt, p.between.low)
 	}
-	return now
+	return makeMark(at, now)
 }
 
-// ObserveFD takes a count that was read between two snapshots.
-func (p *Process) ObserveFD(n uint64) {
+// ObserveFD takes a count that was read between two snapshots, at a monotonic time.
+func (p *Process) ObserveFD(n uint64, at time.Duration) {
 	if !p.since.seen {
-		p.since = fdRange{n, n, true}
+		p.since = fdRange{n, n, at, true}
 	}
-	p.since.low, p.since.high = min(p.since.low, n), max(p.since.high, n)
+	if n < p.since.low {
+		p.since.low, p.since.lowAt = n, at
+	}
+	p.since.high = max(p.since.high, n)
 }
 
 // FDRange returns the least and the most descriptors that were open since the

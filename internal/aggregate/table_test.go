@@ -245,8 +245,8 @@ func TestFDRange(t *testing.T) {
 	if low, high := table.At(0).FDRange(); low.Known() || high.Known() {
 		t.Error("a range is known although nobody looked between the readings")
 	}
-	table.At(0).ObserveFD(90)
-	table.At(0).ObserveFD(20)
+	table.At(0).ObserveFD(90, 0)
+	table.At(0).ObserveFD(20, 0)
 	update(table, 2, proc(1, 1, fds(30)))
 	if low, high := table.At(0).FDRange(); low.Or(0) != 20 || high.Or(0) != 90 {
 		t.Errorf("range %d to %d, want 20 to 90", low.Or(0), high.Or(0))

@@ -98,8 +98,8 @@ func (r *ring) len() int { return int(min(r.n, marks)) }
 // last returns the i-th mark from the end; 0 is the newest.
 func (r *ring) last(i int) *mark { return &r.marks[(r.n-1-uint32(i))%marks] }
 
-func (t *trend) observe(at time.Duration, count uint64) {
-	m := makeMark(at, count)
+// observe takes the least count since the reading before, and the time of a reading.
+func (t *trend) observe(at time.Duration, m mark) {
 	newest := t.rings[0].last(0)
 	if at-t.start < finest {
 		if m.low < newest.low {

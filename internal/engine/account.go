@@ -183,13 +183,12 @@ func (e *Engine) addTracer(r *record.Agent) {
 	r.EventsPending = record.Some(r.EventsPending.Or(0) + b.Logged - b.Lost - delivered)
 	maps.Copy(r.EventsLost, nonZero(map[string]uint64{"fd_births_overwritten": b.Lost}))
 	maps.Copy(r.Uncounted, nonZero(map[string]uint64{
-		"fd_births_ambiguous":     b.Ambiguous,
-		"fd_births_compat":        b.Compat,
-		"fd_births_gone":          b.Gone,
-		"fd_births_without_stack": b.LogBusy,
-		"fd_births_unstamped":     b.MapFull,
-		"fd_failures_quiet":       b.Quiet,
-		"fd_tables":               b.TablesFull,
+		"fd_births_ambiguous": b.Ambiguous,
+		"fd_births_compat":    b.Compat,
+		"fd_births_gone":      b.Gone,
+		"fd_births_unstamped": b.MapFull,
+		"fd_failures_quiet":   b.Quiet,
+		"fd_tables":           b.TablesFull,
 	}))
 	r.MapEntries = record.Some(r.MapEntries.Or(0) + b.Stamps)
 	r.MapCapacity = record.Some(r.MapCapacity.Or(0) + b.StampCapacity)

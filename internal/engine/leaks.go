@@ -13,6 +13,7 @@ import (
 	"rmagent/internal/held"
 	"rmagent/internal/leak"
 	"rmagent/internal/sample"
+	"rmagent/internal/stack/worker"
 	"rmagent/record"
 )
 
@@ -30,15 +31,13 @@ type FDTracer interface {
 	Cost() time.Duration
 }
 
-// StackResolver makes frames of raw stacks, elsewhere: it never waits.
+// StackResolver says where births came from, without waiting: worker.Client.
 type StackResolver interface {
-	// Resolve returns the number of a birth's stack, equal for equal walks. False
-	// where it must be walked first: Walked tells of it later, whatever comes of it.
-	Resolve(b *sample.FDBirth) (stack uint32, ok bool)
-	// Walked calls f with every birth whose stack was walked since the last call.
-	Walked(f func(seq uint64, stack uint32))
-	// Frames returns a stack, innermost first, and why it ends early, if it does.
-	Frames(stack uint32) (frames []record.Frame, end string)
+	// Site returns where a stack came from. A nil one is told of by Answers, under
+	// seq; where that is false it is not told at all.
+	Site(image worker.Image, seq uint64, raw *sample.RawStack) (site *worker.Site, ok bool)
+	Answers(dst []worker.Answer) []worker.Answer
+	Forget(id sample.ID)
 }
 
 // Tracing says when opens are traced.
@@ -98,6 +97,7 @@ type Leaks struct {
 	unsaid []announcement
 	said   []Announcement
 
+	answers  []worker.Answer
 	looked   sample.Snapshot
 	ids, who []sample.ID
 	pids     []int32
@@ -109,16 +109,17 @@ type traced struct {
 	until  time.Duration // worth tracing at least until then
 	list   sample.FDList
 	listed time.Duration
+	execID uint64
 	sites  []siteInfo
-	bySite map[uint32]int // by stack
-	failed error          // why it can't be listed; nil: it can
-	lossy  bool           // stacks of births were lost: totals by site are too small
+	bySite map[*worker.Site]int
+	failed error // why it can't be listed; nil: it can
+	lossy  bool  // stacks of births were lost: totals by site are too small
 }
 
 // siteInfo is what is known of a site beside its counts, by its number in the ledger.
 type siteInfo struct {
-	stack  uint32
-	thread sample.Comm // that called last
+	stack  *worker.Site // nil: it could not be walked
+	thread sample.Comm  // that called last
 }
 
 type waiting struct {
@@ -189,7 +190,7 @@ func (l *Leaks) count(ctx context.Context, r sample.Reader, t *aggregate.Table) 
 	for i := range l.looked.Processes {
 		p := &l.looked.Processes[i]
 		if q := t.Find(p.ID); q != nil && p.Known.Has(sample.FDOpen) {
-			q.ObserveFD(p.FDOpen)
+			q.ObserveFD(p.FDOpen, l.looked.Monotonic)
 		}
 	}
 }
@@ -248,9 +249,11 @@ func (l *Leaks) hold(table *aggregate.Table) {
 	}
 	var lists []held
 	for id, t := range l.traced {
-		if table.Find(id) == nil {
+		p := table.Find(id)
+		if p == nil {
 			continue
 		}
+		t.execID = p.ExecID
 		now := l.Now()
 		if every := time.Duration(len(t.list.FDs)) * time.Second / listBudget; now-t.listed < every {
 			continue
@@ -288,28 +291,37 @@ func (l *Leaks) drain() {
 			continue
 		}
 		w := waiting{id: b.ID, at: b.At, failed: b.Errno != 0, thread: b.Thread}
-		stack, ok := uint32(0), true
-		if l.Stacks != nil && len(l.waiting) < maxWaiting {
-			stack, ok = l.Stacks.Resolve(b)
+		if l.Stacks == nil || len(l.waiting) >= maxWaiting {
+			l.open(b.Seq, nil, &w)
+			continue
 		}
-		if !ok {
+		stack, ok := l.Stacks.Site(worker.Image{ID: b.ID, ExecID: l.traced[b.ID].execID}, b.Seq, &b.Stack)
+		if stack == nil && ok {
 			l.waiting[b.Seq] = w
 			continue
 		}
 		l.open(b.Seq, stack, &w)
 	}
-	if l.Stacks != nil {
-		l.Stacks.Walked(func(seq uint64, stack uint32) {
-			if w, ok := l.waiting[seq]; ok {
-				delete(l.waiting, seq)
-				l.open(seq, stack, &w)
-			}
-		})
+	l.walked()
+}
+
+// walked takes the births whose stacks were walked.
+func (l *Leaks) walked() {
+	if l.Stacks == nil {
+		return
+	}
+	l.answers = l.Stacks.Answers(l.answers[:0])
+	for i := range l.answers {
+		a := &l.answers[i]
+		if w, ok := l.waiting[a.Seq]; ok {
+			delete(l.waiting, a.Seq)
+			l.open(a.Seq, a.Site, &w)
+		}
 	}
 }
 
-// open enters a birth whose stack is known.
-func (l *Leaks) open(seq uint64, stack uint32, w *waiting) {
+// open enters a birth whose stack is known, or never will be: nil.
+func (l *Leaks) open(seq uint64, stack *worker.Site, w *waiting) {
 	t := l.traced[w.id]
 	if t == nil {
 		return

@@ -174,14 +174,13 @@ func (l *Leaks) site(t *traced, id sample.ID, g *held.Group, fds []held.FD, now 
 		s.OpenedTotal, s.ClosedTotal = record.Some(c.Opened), record.Some(c.Opened-min(c.Opened, s.Held))
 	}
 	s.FailedTotal = record.Some(c.Failed)
-	if l.Stacks == nil {
+	if info.stack == nil {
 		s.StackEnd = record.Some("not_walked")
 		return s
 	}
-	frames, end := l.Stacks.Frames(info.stack)
-	s.Stack, s.StackEnd = frames, record.SomeIf(end, end != "")
-	if s.Stack == nil {
-		s.Stack = []record.Frame{}
+	s.StackEnd = record.SomeIf(info.stack.End, info.stack.End != "")
+	if info.stack.Frames != nil {
+		s.Stack = info.stack.Frames
 	}
 	return s
 }

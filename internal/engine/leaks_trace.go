@@ -9,6 +9,7 @@ import (
 
 	"rmagent/internal/aggregate"
 	"rmagent/internal/sample"
+	"rmagent/internal/stack/worker"
 )
 
 // choose decides who is traced from now on.
@@ -34,7 +35,7 @@ func (l *Leaks) choose(table *aggregate.Table) {
 	if len(l.traced) == 0 {
 		l.attaches = append(l.attaches, now)
 	}
-	l.trace(now)
+	l.trace(table, now)
 }
 
 // wanted is who is to be traced: who must be, who is suspect, and who was within the
@@ -108,7 +109,7 @@ func (l *Leaks) largest(table *aggregate.Table, n int) []sample.ID {
 }
 
 // trace makes l.ids those who are traced.
-func (l *Leaks) trace(now time.Duration) {
+func (l *Leaks) trace(table *aggregate.Table, now time.Duration) {
 	if err := l.Tracer.Start(l.ids); err != nil {
 		l.Log.Error("fd_tracing_failed", zap.Error(err))
 		l.ids = l.ids[:0]
@@ -121,11 +122,14 @@ func (l *Leaks) trace(now time.Duration) {
 		if !slices.Contains(l.ids, id) {
 			delete(l.traced, id)
 			l.judge.Forget(id)
+			if l.Stacks != nil {
+				l.Stacks.Forget(id)
+			}
 		}
 	}
 	for _, id := range l.ids {
 		if l.traced[id] == nil {
-			l.traced[id] = &traced{since: now, until: now + keepTracing, bySite: map[uint32]int{}}
+			l.traced[id] = &traced{since: now, until: now + keepTracing, execID: table.Find(id).ExecID, bySite: map[*worker.Site]int{}}
 			l.judge.Ledger(id) // from now on, it has one
 		}
 	}

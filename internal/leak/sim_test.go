@@ -94,7 +94,7 @@ func (w *world) run() (events []event) {
 		if (now-w.phase)%time.Second != 0 {
 			ids = judge.Watch(ids[:0])
 			if len(ids) > 0 {
-				table.At(0).ObserveFD(count)
+				table.At(0).ObserveFD(count, now)
 			}
 			continue
 		}
