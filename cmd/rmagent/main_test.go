@@ -26,6 +26,8 @@ const (
 
 func TestMain(m *testing.M) {
 	switch {
+	case len(os.Args) > 1 && os.Args[1] == stackWorker: // of an agent that is this binary
+		os.Exit(execute(os.Args, os.Stdout, os.Stderr))
 	case os.Getenv(asAgent) != "":
 		os.Unsetenv(asAgent)
 		os.Exit(execute(append([]string{"rmagent"}, os.Args[1:]...), os.Stdout, os.Stderr))
