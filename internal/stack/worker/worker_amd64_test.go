@@ -386,3 +386,64 @@ func FuzzAnswer(f *testing.F) {
 		checkForeign(t, b)
 	})
 }
+
+func TestNames(t *testing.T) {
+	path := compile(t, "-g")
+	p := start(t, path)
+	site := walk(t, newClient(t), Image{ID: p.id}, &p.raw)
+	for i, want := range []string{"inner", "outer", "main"} {
+		f := site.Frames[1+i]
+		line, _ := f.Line.Get()
+		if f.Function.Or("") != want || line == 0 {
+			t.Errorf("frame %d = %+v, want %s and a line", 1+i, f, want)
+		}
+	}
+}
+
+// The names of a program that was stripped come from its separate file, which is
+// where distributions put it.
+func TestSeparateDebugFile(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: /usr/lib/debug is root's")
+	}
+	path := compile(t, "-g", "-Wl,--build-id")
+	whole := path + ".debug"
+	run(t, "objcopy", "--only-keep-debug", path, whole)
+	run(t, "strip", path)
+	p := start(t, path)
+	c := newClient(t)
+	site := walk(t, c, Image{ID: p.id}, &p.raw)
+	if name, ok := site.Frames[1].Function.Get(); ok {
+		t.Fatalf("a stripped program's function has a name: %q", name)
+	}
+	build := site.Frames[1].BuildID.Or("")
+	dir := "/usr/lib/debug/.build-id/" + build[:2]
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	target := dir + "/" + build[2:] + ".debug"
+	b, err := os.ReadFile(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(target, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = os.Remove(target)
+		_ = os.Remove(dir)
+	})
+	site = walk(t, newClient(t), Image{ID: p.id}, &p.raw)
+	if name := site.Frames[1].Function.Or(""); name != "inner" {
+		t.Errorf("function = %q, want inner; %+v", name, site.Frames[1])
+	}
+}
+
+func run(t testing.TB, name string, args ...string) []byte {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+	return out
+}
