@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -56,8 +57,8 @@ type program struct {
 	cmd *exec.Cmd
 }
 
-// start runs a C program that waits in read(2) in inner(), called by outer(), and
-// copies the stack of its thread.
+// start runs a program that says ready and then waits in read(2), in a function inner()
+// that outer() called if nothing else is said, and copies the stack of the thread.
 func start(t testing.TB, path string) *program {
 	t.Helper()
 	cmd := exec.Command(path)
@@ -80,17 +81,35 @@ func start(t testing.TB, path string) *program {
 	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
-	pid := cmd.Process.Pid
 	p := &program{cmd: cmd}
-	p.id.PID = int32(pid)
+	p.id.PID = int32(cmd.Process.Pid)
 	if p.id.StartTicks, err = startTicks(p.id.PID); err != nil {
 		t.Fatal(err)
 	}
-	p.raw = attach(t, pid)
+	p.raw = attach(t, readingThread(t, cmd.Process.Pid))
 	return p
 }
 
-// attach copies the stack of a process by ptrace.
+// readingThread waits for a thread that is in read(0).
+func readingThread(t testing.TB, pid int) int {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, thread := range threads {
+			call, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/syscall", pid, thread.Name()))
+			if strings.HasPrefix(string(call), "0 0x0 ") {
+				tid, _ := strconv.Atoi(thread.Name())
+				return tid
+			}
+		}
+	}
+	t.Fatal("no thread reads")
+	return 0
+}
+
+// attach copies the stack of a thread by ptrace.
 func attach(t testing.TB, pid int) (raw sample.RawStack) {
 	t.Helper()
 	lock(t)
