@@ -31,9 +31,10 @@ type Facts struct {
 	Rlimits [numRlimits]Rlimit
 
 	FDOpen sample.Opt[uint64]
-	// FDBelowSoft counts the descriptors below the soft limit: those above it, from
-	// before it was lowered, take no place that an open could get.
+	// FDBelowSoft and FDBelowHard count the descriptors below the limits: those above,
+	// from before a limit was lowered, take no place that an open could get.
 	FDBelowSoft  sample.Opt[uint64]
+	FDBelowHard  sample.Opt[uint64]
 	VirtualBytes sample.Opt[uint64]
 	DataBytes    sample.Opt[uint64] // private writable, touched or not
 	StackBytes   sample.Opt[uint64]
@@ -44,6 +45,8 @@ type Facts struct {
 	Mappings     sample.Opt[uint64]
 	Signals      sample.Opt[uint64] // queued for its user
 	Written      *WrittenFile       // the largest regular file it has open for writing
+
+	Go *GoMemory // of the process that asks; nil for others
 
 	User        UserFacts
 	Cgroups     sample.CgroupChain
@@ -61,6 +64,10 @@ type UserFacts struct {
 	Why              string // why something of it is unknown
 	InotifyWhy       string
 }
+
+// GoMemory is what the Go runtime holds, and GOMEMLIMIT; sample.Unlimited where it
+// is off.
+type GoMemory struct{ UsedBytes, LimitBytes uint64 }
 
 // WrittenFile is a file and its size.
 type WrittenFile struct {

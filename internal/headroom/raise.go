@@ -50,19 +50,19 @@ func keepRlimit(f *Facts, i int, more uint64) string {
 	return fmt.Sprintf("ulimit %s %d in the shell that starts it, or /etc/security/limits.conf", k.shell, more)
 }
 
-// runtime is what runs a container.
-type runtime string
+// containerRuntime is what runs a container.
+type containerRuntime string
 
 const (
-	noContainer    runtime = ""
-	docker         runtime = "docker"
-	podman         runtime = "podman"
-	kubernetes     runtime = "kubernetes"
-	otherContainer runtime = "container"
+	noContainer    containerRuntime = ""
+	docker         containerRuntime = "docker"
+	podman         containerRuntime = "podman"
+	kubernetes     containerRuntime = "kubernetes"
+	otherContainer containerRuntime = "container"
 )
 
 // runtimeOf tells the runtime by the names it gives its cgroups.
-func runtimeOf(cgroup string) runtime {
+func runtimeOf(cgroup string) containerRuntime {
 	switch {
 	case hostfs.ContainerOf(cgroup) == "":
 		return noContainer

@@ -34,15 +34,18 @@ type openFile struct {
 // taken, and which filesystems and files are written to.
 func (r *Reader) readDescriptors(dir int, f *Facts) {
 	if n, ok := f.FDOpen.Get(); ok && n > mostDescriptors {
-		f.FDBelowSoft = record.Opt[uint64]{}
+		f.FDBelowSoft, f.FDBelowHard = record.Opt[uint64]{}, record.Opt[uint64]{}
 		f.Filesystems = []Filesystem{{Why: fmt.Sprintf("more than %d descriptors: not looked at one by one", mostDescriptors)}}
 		return
 	}
-	below := uint64(0)
+	var belowSoft, belowHard uint64
 	var written []openFile
 	errno := r.eachDescriptor(dir, func(fd uint64, name, target string, info func() (descriptor, bool)) {
 		if fd < f.Rlimits[nofile].Soft {
-			below++
+			belowSoft++
+		}
+		if fd < f.Rlimits[nofile].Hard {
+			belowHard++
 		}
 		if !strings.HasPrefix(target, "/") {
 			return
@@ -55,7 +58,7 @@ func (r *Reader) readDescriptors(dir int, f *Facts) {
 		f.deny(errno)
 		return
 	}
-	f.FDBelowSoft = record.Some(below)
+	f.FDBelowSoft, f.FDBelowHard = record.Some(belowSoft), record.Some(belowHard)
 	r.readWritten(dir, f, written)
 }
 

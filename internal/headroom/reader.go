@@ -154,6 +154,7 @@ func (r *Reader) factsOf(s *sample.Snapshot, p *sample.Process) *Facts {
 		RealUID:      record.SomeIf(p.UID, p.Known.Has(sample.UID)),
 		FDOpen:       at(sample.FDOpen),
 		FDBelowSoft:  at(sample.FDOpen),
+		FDBelowHard:  at(sample.FDOpen),
 		VirtualBytes: at(sample.Virtual),
 		AnonBytes:    at(sample.RSSAnon),
 		SwapBytes:    at(sample.Swap),

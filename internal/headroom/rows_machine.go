@@ -1,6 +1,8 @@
 package headroom
 
 import (
+	"slices"
+
 	"rmagent/internal/human"
 	"rmagent/internal/sample"
 	"rmagent/record"
@@ -151,19 +153,32 @@ func overcommit(f *Facts, limits []record.HeadroomLimit) *record.Overcommit {
 	return o
 }
 
-// leastMemory is the limit that leaves least memory to touch.
+// leastMemory is the limit that leaves least memory to touch: it kills, or as
+// memory.high slows down.
 func leastMemory(limits []record.HeadroomLimit) (least *record.HeadroomLimit) {
 	for i := range limits {
 		l := &limits[i]
 		a, ok := l.Available.Get()
-		if !ok || !l.Known || l.Name != "memory.max" && l.Name != "memory.memsw.limit_in_bytes" && l.Name != "MemAvailable" {
+		if !ok || !l.Known || !slices.Contains(memoryLimits, l.Name) {
 			continue
 		}
-		if b := 0.0; least == nil {
-			least = l
-		} else if b, _ = least.Available.Get(); a < b {
+		if least == nil || a < least.Available.Or(0) {
 			least = l
 		}
 	}
 	return least
+}
+
+// memoryLimits are those that resident memory runs into.
+var memoryLimits = []string{"memory.max", "memory.high", "memory.memsw.limit_in_bytes", "MemAvailable"}
+
+// LeastMemory returns the limit that leaves a process least memory to touch, from
+// facts of any depth; nil where none is known.
+func LeastMemory(f *Facts) *record.HeadroomLimit {
+	return leastMemory(judge(nil, append(cgroupRows(f), memAvailableRow(&f.Machine)), 0))
+}
+
+// Descriptors returns the soft limit of a process's descriptors.
+func Descriptors(f *Facts) *record.HeadroomLimit {
+	return &judge(nil, rlimitRows(f, nofile)[:1], 0)[0]
 }

@@ -23,6 +23,7 @@ const unlimited = 1<<63 - 1<<16
 const (
 	scopeProcess = "process"
 	scopeHard    = "process, hard"
+	scopeGo      = "Go runtime"
 	scopeMachine = "machine"
 )
 
@@ -41,6 +42,9 @@ func processRows(f *Facts) []row {
 	if f.HasMemory {
 		out = append(out, mapCountRow(f))
 	}
+	if f.Go != nil {
+		out = append(out, goRow(f.Go))
+	}
 	if v, ok := f.Machine.NROpen.Get(); ok && !f.KernelThread {
 		r := newRow("open_files", "fs.nr_open", scopeProcess, "files")
 		r.Used, r.Limit = floatOf(f.FDOpen), limitOf(v)
@@ -49,6 +53,18 @@ func processRows(f *Facts) []row {
 		out = append(out, unknownIf(r, f.Denied))
 	}
 	return out
+}
+
+// goRow is the limit that a Go program sets itself: soft, the runtime gives way
+// before the program starves (runtime/debug.SetMemoryLimit).
+func goRow(g *GoMemory) row {
+	r := newRow("memory", "GOMEMLIMIT", scopeGo, "bytes")
+	r.Used, r.Limit = record.Some(float64(g.UsedBytes)), limitOf(g.LimitBytes)
+	r.Consequence = "the garbage collector runs more and more, on up to half of the CPUs; nothing fails"
+	if r.Limit.Known() {
+		r.Raise = fmt.Sprintf("GOMEMLIMIT=%d in its environment, or debug.SetMemoryLimit", g.LimitBytes*2)
+	}
+	return r
 }
 
 func newRow(resource, name, scope, unit string) row {
@@ -72,14 +88,19 @@ func rlimitRows(f *Facts, i int) []row {
 	soft := rlimitRow(f, i, scopeProcess, l.Soft)
 	hard := rlimitRow(f, i, scopeHard, l.Hard)
 	if i == nofile {
-		if below, ok := f.FDBelowSoft.Get(); ok && l.Soft < unlimited {
-			soft.Available = record.Some(float64(l.Soft - min(l.Soft, below)))
-		}
+		soft.Available = placesLeft(l.Soft, f.FDBelowSoft)
+		hard.Available = placesLeft(l.Hard, f.FDBelowHard)
 	}
 	if i == cpuTime {
 		hard.Consequence = "SIGKILL"
 	}
 	return []row{soft, hard}
+}
+
+// placesLeft is how many descriptors below a limit are free.
+func placesLeft(limit uint64, below sample.Opt[uint64]) record.Opt[float64] {
+	n, ok := below.Get()
+	return record.SomeIf(float64(limit-min(limit, n)), ok && limit < unlimited)
 }
 
 func rlimitRow(f *Facts, i int, scope string, limit uint64) row {
