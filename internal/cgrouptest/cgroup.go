@@ -14,7 +14,7 @@ import (
 
 const root = "/sys/fs/cgroup"
 
-var controllers = []string{"memory", "pids", "cpu", "cpuset"}
+var controllers = []string{"memory", "pids", "cpu", "cpuacct", "cpuset"}
 
 // Cgroup is one cgroup, in the hierarchy of every controller.
 type Cgroup struct {

@@ -32,6 +32,10 @@ func TestMain(m *testing.M) {
 	if len(words) == 0 {
 		os.Exit(m.Run())
 	}
+	if f := Helpers[words[0]]; f != nil {
+		f()
+		return
+	}
 	debug.SetGCPercent(-1)
 	runtime.LockOSThread()
 	if err := help(words[0], words[1:]); err != nil {
@@ -39,6 +43,9 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 }
+
+// Helpers are helpers of other test packages.
+var Helpers = map[string]func(){}
 
 // ordinary is a user that nobody else is.
 const ordinary = 54321
@@ -278,12 +285,15 @@ type child struct {
 	out *bufio.Scanner
 }
 
-func start(t testing.TB, helper string) *child {
+func start(t testing.TB, helper string, change ...func(*exec.Cmd)) *child {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), helperVariable+"="+helper)
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	for _, f := range change {
+		f(cmd)
+	}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
