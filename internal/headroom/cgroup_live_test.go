@@ -97,7 +97,7 @@ func TestDrivenIntoMemoryHigh(t *testing.T) {
 		t.Fatalf("first in space: %+v", l)
 	}
 	before := highEvents(t, g)
-	c.take(72 << 20)
+	c.take(66 << 20)
 	if after := highEvents(t, g); after <= before {
 		t.Errorf("memory.events: high %d, then %d", before, after)
 	}

@@ -41,9 +41,11 @@ func above(resource, kind int, more uint64) func(*testing.T, *child) {
 	}
 }
 
-// softCPU leaves the hard limit, which kills.
+// softCPU leaves a second, and the hard limit, which kills, far away.
 func softCPU(t *testing.T, c *child) {
-	if err := unix.Prlimit(c.pid, unix.RLIMIT_CPU, &unix.Rlimit{Cur: 1, Max: unix.RLIM_INFINITY}, nil); err != nil {
+	used, _ := c.facts(openReader(t)).CPUNanos.Get()
+	limit := &unix.Rlimit{Cur: used/1e9 + 2, Max: unix.RLIM_INFINITY}
+	if err := unix.Prlimit(c.pid, unix.RLIMIT_CPU, limit, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -66,7 +68,7 @@ func TestDrivenIntoRlimits(t *testing.T) {
 			name: "RLIMIT_FSIZE", scope: "process", outcome: "SIGXFSZ", says: "SIGXFSZ"},
 		{helper: "lock", ordinary: true, limit: rlimitIs(unix.RLIMIT_MEMLOCK, 256<<10), take: 240 << 10,
 			name: "RLIMIT_MEMLOCK", scope: "process", outcome: "cannot allocate memory", says: "ENOMEM"},
-		{helper: "burn", limit: softCPU, take: 700,
+		{helper: "burn", limit: softCPU, take: 900,
 			name: "RLIMIT_CPU", scope: "process", outcome: "SIGXCPU", says: "SIGXCPU", slack: 250},
 		{helper: "timers", ordinary: true, limit: rlimitIs(unix.RLIMIT_SIGPENDING, 50), take: 45,
 			name: "RLIMIT_SIGPENDING", scope: fmt.Sprint("uid ", ordinary), outcome: "resource temporarily unavailable", says: "EAGAIN"},

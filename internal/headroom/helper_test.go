@@ -263,6 +263,9 @@ func watcher() (taker, error) {
 		return taker{}, err
 	}
 	dir, err := os.MkdirTemp("", "watches")
+	if err == nil {
+		err = os.Chmod(dir, 0o777)
+	}
 	n := 0
 	return taker{1, func() error {
 		n++
@@ -270,7 +273,6 @@ func watcher() (taker, error) {
 		if err := os.WriteFile(path, nil, 0o600); err != nil {
 			return err
 		}
-		defer os.Remove(path)
 		_, err := unix.InotifyAddWatch(fd, path, unix.IN_CREATE)
 		return err
 	}}, err

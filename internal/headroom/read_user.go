@@ -198,39 +198,20 @@ func compareFiles(a, b inotify) (order int, errno unix.Errno) {
 }
 
 // countLowTasks counts the tasks that have a number which is not given out again.
+// Every thread can be looked up by its number, though only processes are listed.
 func (r *Reader) countLowTasks() record.Opt[uint64] {
 	if !r.initialPID {
 		return record.Opt[uint64]{}
 	}
 	n := uint64(0)
-	for pid := int32(1); pid < reservedPIDs; pid++ {
-		dir, errno := r.openProcess(pid)
-		if errno != 0 {
-			continue
-		}
-		n += r.countTasks(dir)
-		kfile.Close(dir)
-	}
-	return record.Some(n)
-}
-
-func (r *Reader) countTasks(process int) (n uint64) {
-	tasks, errno := kfile.OpenDir(process, taskName)
-	if errno != 0 {
-		return 0
-	}
-	defer kfile.Close(tasks)
-	list := kfile.Dir{Buf: make([]byte, 4096)}
-	for errno = list.Start(tasks); errno == 0; {
-		var name []byte
-		if name, _, errno = list.Next(); name == nil {
-			break
-		}
-		if tid, ok := kfile.PID(name); ok && tid < reservedPIDs {
+	for tid := int32(1); tid < reservedPIDs; tid++ {
+		var st unix.Stat_t
+		r.name = kfile.AppendPID(r.name[:0], tid)
+		if kfile.Stat(r.proc, r.name, &st) == 0 {
 			n++
 		}
 	}
-	return n
+	return record.Some(n)
 }
 
 func namespaceName(inode uint64) string { return fmt.Sprintf("user:[%d]", inode) }

@@ -176,7 +176,6 @@ var (
 	mountinfoName = kfile.MakeName("mountinfo")
 	userNSName    = kfile.MakeName("ns/user")
 	uidMapName    = kfile.MakeName("uid_map")
-	taskName      = kfile.MakeName("task")
 )
 
 func (r *Reader) file(dir int, name kfile.Name) []byte {

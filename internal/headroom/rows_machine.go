@@ -65,14 +65,30 @@ func machineRows(f *Facts) []row {
 		files.Limit, files.Raise, files.Consequence = record.Opt[float64]{}, "", "none: CAP_SYS_ADMIN is exempt"
 	}
 	pids := machineRow("tasks", "kernel.pid_max", "tasks", m.Tasks, m.PIDMax, "EAGAIN: fork, clone and new threads fail")
-	low, okLow := f.LowTasks.Get()
-	tasks, okTasks := m.Tasks.Get()
-	if limit, ok := m.PIDMax.Get(); ok && okLow && okTasks {
-		room, taken := limit-min(limit, reservedPIDs), tasks-min(tasks, low)
-		pids.Available = record.Some(float64(room - min(room, taken)))
+	pids.Available = numbersLeft(f)
+	if !pids.Available.Known() && pids.Limit.Known() {
+		pids.Why = "which numbers are taken can't be seen from this PID namespace"
 	}
 	threads := machineRow("tasks", "kernel.threads-max", "tasks", m.Tasks, m.ThreadsMax, "EAGAIN: fork, clone and new threads fail")
 	return append(out, files, pids, threads)
+}
+
+// numbersLeft counts the PIDs that can still be given out: from the last one
+// upwards, then again from reservedPIDs (alloc_pid in kernel/pid.c).
+func numbersLeft(f *Facts) record.Opt[float64] {
+	limit, ok := f.Machine.PIDMax.Get()
+	low, okLow := f.LowTasks.Get()
+	tasks, okTasks := f.Machine.Tasks.Get()
+	last, okLast := f.Machine.LastPID.Get()
+	if !ok || !okLow || !okTasks || !okLast {
+		return record.Opt[float64]{}
+	}
+	room := limit - min(limit, reservedPIDs)
+	if last < reservedPIDs-1 { // the numbers have not run around yet
+		room += reservedPIDs - 1 - last
+	}
+	taken := tasks - min(tasks, low)
+	return record.Some(float64(room - min(room, taken)))
 }
 
 func machineRow(resource, name, unit string, used, limit sample.Opt[uint64], consequence string) row {

@@ -25,7 +25,9 @@ func ReadMachine(o Options, buf *[]byte) (m sample.Machine) {
 	m.UserReserveBytes = kibi(parseNumber(text("/proc/sys/vm/user_reserve_kbytes")))
 	var h sample.Host
 	parseFileNr(text("/proc/sys/fs/file-nr"), &h)
-	parseLoad(text("/proc/loadavg"), &h)
+	load := text("/proc/loadavg")
+	parseLoad(load, &h)
+	m.LastPID = lastPID(load)
 	m.FilesOpen, m.FilesLimit, m.Tasks = h.FilesOpen, h.FilesLimit, h.Threads
 	m.NROpen = parseNumber(text("/proc/sys/fs/nr_open"))
 	m.PIDMax = parseNumber(text("/proc/sys/kernel/pid_max"))
@@ -35,6 +37,15 @@ func ReadMachine(o Options, buf *[]byte) (m sample.Machine) {
 	m.InotifyInstances = parseNumber(text("/proc/sys/fs/inotify/max_user_instances"))
 	m.CPUs = countList(text("/sys/devices/system/cpu/online"))
 	return m
+}
+
+// lastPID reads the last word of /proc/loadavg.
+func lastPID(b []byte) sample.Opt[uint64] {
+	fields := bytes.Fields(b)
+	if len(fields) != 5 {
+		return sample.Opt[uint64]{}
+	}
+	return someIf(kfile.Uint(fields[4]))
 }
 
 func kibi(o sample.Opt[uint64]) sample.Opt[uint64] {

@@ -85,6 +85,7 @@ type Machine struct {
 	FilesLimit       Opt[uint64] // fs.file-max
 	NROpen           Opt[uint64] // fs.nr_open
 	Tasks            Opt[uint64] // threads of all processes
+	LastPID          Opt[uint64] // the number given out last
 	PIDMax           Opt[uint64] // kernel.pid_max
 	ThreadsMax       Opt[uint64] // kernel.threads-max
 	MaxMapCount      Opt[uint64] // vm.max_map_count
