@@ -177,7 +177,7 @@ type surveyor struct {
 }
 
 const surveyFields = sample.FieldSet(1<<sample.UID | 1<<sample.State | 1<<sample.CgroupID | 1<<sample.Threads |
-	1<<sample.FDOpen | 1<<sample.Virtual | 1<<sample.CPU)
+	1<<sample.FDOpen | 1<<sample.FDLimit | 1<<sample.FDHardLimit | 1<<sample.Virtual | 1<<sample.CPU)
 
 func (s *surveyor) survey(ctx context.Context) (*headroom.Survey, error) {
 	if err := s.parts.source.Read(ctx, sample.Scope{Fields: surveyFields}, &s.snapshot); err != nil {

@@ -410,3 +410,14 @@ func needRoot(t testing.TB) {
 		t.Skip("needs root")
 	}
 }
+
+// StartTasks starts n processes, until the function that it returns is called.
+func StartTasks(t testing.TB, n uint64) (stop func()) {
+	t.Helper()
+	c := start(t, "tasks")
+	c.take(n)
+	return func() {
+		c.cmd.Process.Kill()
+		c.cmd.Wait()
+	}
+}

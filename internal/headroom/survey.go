@@ -19,7 +19,7 @@ import (
 // Survey is what limits many processes at one instant, as far as a scan's
 // snapshot, prlimit(2), each process's status file and shared readings of cgroups
 // tell. What takes a look at each descriptor or mapping (filesystems, RLIMIT_FSIZE,
-// vm.max_map_count, inotify) is not in it, and a user's tasks are those of its
+// RLIMIT_SIGPENDING, vm.max_map_count, inotify) is not in it, and a user's tasks are those of its
 // number in every user namespace.
 type Survey struct {
 	at        time.Duration
@@ -52,10 +52,10 @@ type surveyedCgroup struct {
 }
 
 // surveyLimits are the rlimits that a survey looks at.
-var surveyLimits = [...]int{nofile, nproc, addressSpace, data, stack, memlock, cpuTime, sigpending}
+var surveyLimits = [...]int{nofile, nproc, addressSpace, data, stack, memlock, cpuTime}
 
 // statusLimits are those whose use only the status file tells.
-const statusLimits = 1<<data | 1<<stack | 1<<memlock | 1<<sigpending
+const statusLimits = 1<<data | 1<<stack | 1<<memlock
 
 // Survey reads what limits the processes of a snapshot that want says yes to; a
 // nil want takes all. cgroupOf names a process's cgroup as [hostfs.CgroupReader]
@@ -109,6 +109,9 @@ func (q *surveyed) take(p *sample.Process, tasks map[uint32]uint64) {
 	if p.Known.Has(sample.FDOpen) {
 		q.used[nofile] = float64(p.FDOpen)
 	}
+	if p.Known.HasAll(sample.SetOf(sample.FDLimit, sample.FDHardLimit)) {
+		q.setLimit(nofile, p.FDLimit, p.FDHardLimit)
+	}
 	if p.Known.Has(sample.Virtual) {
 		q.used[addressSpace] = float64(p.VirtualBytes)
 	}
@@ -125,17 +128,23 @@ func (q *surveyed) take(p *sample.Process, tasks map[uint32]uint64) {
 func (r *Reader) surveyRlimits(q *surveyed) {
 	finite := 0
 	for _, i := range surveyLimits {
-		var l unix.Rlimit
-		if prlimit(q.id.PID, rlimits[i].number, &l) != 0 {
-			continue
+		if i != nofile { // which the snapshot has
+			var l unix.Rlimit
+			if prlimit(q.id.PID, rlimits[i].number, &l) != 0 {
+				continue
+			}
+			q.setLimit(i, l.Cur, l.Max)
 		}
-		q.hard[i] = l.Max
-		if l.Cur < unlimited {
-			q.limit[i] = float64(l.Cur)
+		if !math.IsNaN(q.limit[i]) {
 			finite |= 1 << i
 		}
 	}
-	if finite&(statusLimits|1<<nproc) == 0 {
+	if q.uid == 0 {
+		q.limit[nproc] = math.NaN() // root is exempt
+	} else if finite&(1<<nproc) != 0 {
+		finite |= statusLimits // for its capabilities
+	}
+	if finite&statusLimits == 0 {
 		return
 	}
 	dir, errno := r.openProcess(q.id.PID)
@@ -144,24 +153,36 @@ func (r *Reader) surveyRlimits(q *surveyed) {
 	}
 	defer kfile.Close(dir)
 	s := parseStatus(r.file(dir, statusName))
-	take := func(i int, o sample.Opt[uint64]) {
-		if v, ok := o.Get(); ok {
-			q.used[i] = float64(v)
+	for _, u := range [...]struct {
+		i    int
+		used sample.Opt[uint64]
+	}{{data, s.data}, {stack, s.stack}, {memlock, s.locked}} {
+		if v, ok := u.used.Get(); ok {
+			q.used[u.i] = float64(v)
 		}
 	}
-	take(data, s.data)
-	take(stack, s.stack)
-	take(memlock, s.locked)
-	take(sigpending, s.signals)
-	if caps, _ := s.capabilities.Get(); caps != 0 && r.inInitialUserNS(dir) {
-		q.caps = caps
+	r.exempt(dir, q, s.capabilities.Or(0))
+}
+
+func (q *surveyed) setLimit(i int, soft, hard uint64) {
+	q.hard[i] = hard
+	if soft < unlimited {
+		q.limit[i] = float64(soft)
 	}
-	// What lifts a limit, as in rlimitRow and userRlimit.
-	exempt := Facts{RealUID: record.Some(q.uid), Capabilities: record.Some(q.caps)}
-	if exempt.exemptFromNPROC() {
+}
+
+// exempt drops the limits that capabilities lift, as rlimitRow and userRlimit do. It
+// looks at the user namespace only where that matters.
+func (r *Reader) exempt(dir int, q *surveyed, caps uint64) {
+	if caps == 0 || q.uid == 0 && q.used[memlock] == 0 || !r.inInitialUserNS(dir) {
+		return
+	}
+	q.caps = caps
+	f := Facts{RealUID: record.Some(q.uid), Capabilities: record.Some(caps)}
+	if f.exemptFromNPROC() {
 		q.limit[nproc] = math.NaN()
 	}
-	if exempt.may(capIPCLock) {
+	if f.may(capIPCLock) {
 		q.limit[memlock] = math.NaN()
 	}
 }
@@ -341,8 +362,6 @@ func (q *surveyed) row(i int) row {
 	switch i {
 	case nproc:
 		f.User.Tasks = whole
-	case sigpending:
-		f.Signals = whole
 	case nofile:
 		f.FDOpen = whole
 	case addressSpace:
@@ -356,7 +375,7 @@ func (q *surveyed) row(i int) row {
 	case cpuTime:
 		f.CPUNanos = record.SomeIf(uint64(q.used[i]*1e9), !math.IsNaN(q.used[i]))
 	}
-	if i == nproc || i == sigpending {
+	if i == nproc {
 		return userRlimit(&f, i, userScope(q.uid), uint64(q.limit[i]))
 	}
 	return rlimitRow(&f, i, scopeProcess, uint64(q.limit[i]))
