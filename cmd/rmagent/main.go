@@ -61,6 +61,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			runCommand(),
 			snapshotCommand(),
+			headroomCommand(),
 			doctorCommand(),
 			configCommand(),
 			versionCommand(),
