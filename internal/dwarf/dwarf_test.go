@@ -74,8 +74,8 @@ func TestAgreesWithLLVM(t *testing.T) {
 		{"clang", []string{"-O2", "-g", c}, 70},
 		{"clang", []string{"-O2", "-gdwarf-4", c}, 70},
 		{"clang", []string{"-O1", "-gline-tables-only", c}, 70},
-		{"rustc", []string{"-O", "-g", rs}, 1000},
-		{"rustc", []string{"-C", "debuginfo=1", "-C", "opt-level=1", rs}, 1000},
+		{"rustc", []string{"-O", "-g", rs}, 200},
+		{"rustc", []string{"-C", "debuginfo=1", "-C", "opt-level=1", rs}, 200},
 	} {
 		t.Run(v.compiler+" "+strings.Join(v.args, " "), func(t *testing.T) {
 			program := compile(t, v.compiler, v.args...)

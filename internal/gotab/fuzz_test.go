@@ -10,12 +10,12 @@ import (
 
 // FuzzFrames changes bytes of a real program's tables and looks its functions up.
 func FuzzFrames(f *testing.F) {
-	program := build(f, "", false, "-ldflags=-s -w")
+	program := build(f, false, "-ldflags=-s -w")
 	data, err := os.ReadFile(program)
 	if err != nil {
 		f.Fatal(err)
 	}
-	clean, table := open1(f, program)
+	clean, table := openTable(f, program)
 	section, _ := clean.Section(".gopclntab")
 	pcs := []uint64{table.text, table.end - 1}
 	for i := 0; i < table.count; i += table.count / 50 {
@@ -59,7 +59,7 @@ func FuzzFrames(f *testing.F) {
 }
 
 func FuzzOpen(f *testing.F) {
-	_, table := open1(f, build(f, "", false))
+	_, table := openTable(f, build(f, false))
 	section, _ := table.file.Section(".gopclntab")
 	f.Add(section.Data[:4096])
 	f.Fuzz(func(t *testing.T, table []byte) {
@@ -79,7 +79,7 @@ func FuzzOpen(f *testing.F) {
 }
 
 func BenchmarkFrames(b *testing.B) {
-	_, table := open1(b, build(b, "", false))
+	_, table := openTable(b, build(b, false))
 	var pcs []uint64
 	for i := 0; i < table.count; i += 7 {
 		f, _ := table.function(i)

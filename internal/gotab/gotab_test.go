@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"debug/elf"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,25 +15,15 @@ import (
 	"rmagent/internal/elffile"
 )
 
-// toolchainsEnv names more Go toolchains to test with, as GOTOOLCHAIN takes them,
-// separated by commas.
-const toolchainsEnv = "RMAGENT_GO_TOOLCHAINS"
-
 // build compiles the test program and returns its path.
-func build(t testing.TB, toolchain string, cgo bool, flags ...string) string {
+func build(t testing.TB, cgo bool, flags ...string) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "program")
 	cmd := exec.Command("go", append([]string{"build", "-o", program}, flags...)...)
 	cmd.Dir = "testdata/program"
 	cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off", "CGO_ENABLED=0")
-	if toolchain == "" { // binutils before 2.43 do not read the DWARF 5 of Go
-		cmd.Env = append(cmd.Env, "GOEXPERIMENT=nodwarf5")
-	}
 	if cgo {
 		cmd.Env = append(cmd.Env, "CGO_ENABLED=1")
-	}
-	if toolchain != "" {
-		cmd.Env = append(cmd.Env, "GOTOOLCHAIN="+toolchain)
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", cmd, err, out)
@@ -42,7 +31,7 @@ func build(t testing.TB, toolchain string, cgo bool, flags ...string) string {
 	return program
 }
 
-func open1(t testing.TB, path string) (*elffile.File, *Table) {
+func openTable(t testing.TB, path string) (*elffile.File, *Table) {
 	t.Helper()
 	osFile, err := os.Open(path)
 	if err != nil {
@@ -125,8 +114,8 @@ func TestAgreesWithRuntime(t *testing.T) {
 		"not optimized": {flags: []string{"-gcflags=-N -l"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			program := build(t, "", v.cgo, v.flags...)
-			f, table := open1(t, program)
+			program := build(t, v.cgo, v.flags...)
+			f, table := openTable(t, program)
 			list := run(t, program, f)
 			if len(list) < 40 {
 				t.Fatalf("%d addresses", len(list))
@@ -153,119 +142,6 @@ func TestAgreesWithRuntime(t *testing.T) {
 			}
 		})
 	}
-}
-
-// DWARF, which the compiler writes apart from the table, is the truth for every
-// instruction of package main and some of the runtime, with each toolchain.
-func TestAgreesWithDWARF(t *testing.T) {
-	toolchains := []string{""}
-	if more := os.Getenv(toolchainsEnv); more != "" {
-		toolchains = append(toolchains, strings.Split(more, ",")...)
-	}
-	for _, toolchain := range toolchains {
-		for _, v := range []struct {
-			name  string
-			cgo   bool
-			flags []string
-		}{
-			{"plain", false, nil},
-			{"pie", false, []string{"-buildmode=pie"}},
-			{"cgo pie", true, []string{"-buildmode=pie"}},
-		} {
-			t.Run(strings.TrimSpace(toolchain+" "+v.name), func(t *testing.T) {
-				if v.name == "cgo pie" && (toolchain == "go1.16.15" || strings.HasPrefix(toolchain, "go1.17.")) {
-					t.Skip("before Go 1.18 the loader relocates the table, and the file does not have it")
-				}
-				program := build(t, toolchain, v.cgo, v.flags...)
-				compareWithDWARF(t, program)
-			})
-		}
-	}
-}
-
-func compareWithDWARF(t *testing.T, program string) {
-	_, table := open1(t, program)
-	var pcs []uint64
-	for i := range table.count {
-		f, ok := table.function(i)
-		if !ok {
-			t.Fatalf("function %d can't be read", i)
-		}
-		if name := f.Name(); strings.HasPrefix(name, "main.") || strings.HasPrefix(name, "sort.") || strings.HasPrefix(name, "runtime.m") || strings.HasPrefix(name, "os.") {
-			for pc := f.Entry; pc < f.End && pc < f.Entry+400; pc += 3 {
-				pcs = append(pcs, pc)
-			}
-		}
-	}
-	if len(pcs) < 10000 {
-		t.Fatalf("%d addresses", len(pcs))
-	}
-	truth := addr2line(t, program, pcs)
-	bad, inlined := 0, 0
-	for i, pc := range pcs {
-		got := table.Frames(nil, pc)
-		if len(got) > 1 {
-			inlined++
-		}
-		if text := describe(got); text != truth[i] && got[0].Line != 0 {
-			if bad++; bad <= 10 {
-				t.Logf("%#x = %s\n\t want %s", pc, text, truth[i])
-			}
-		}
-	}
-	t.Logf("%d addresses, %d in inlined calls, %d differ", len(pcs), inlined, bad)
-	if inlined < 1000 || bad*200 > len(pcs) {
-		t.Errorf("%d of %d differ; %d in inlined calls", bad, len(pcs), inlined)
-	}
-}
-
-func describe(frames []Frame) string {
-	var b strings.Builder
-	for i, f := range frames {
-		name := strings.TrimSuffix(f.Function, ".abi0")
-		if i < len(frames)-1 {
-			name = "" // addr2line does not find names in other compile units
-		}
-		if i := strings.IndexByte(name, '['); i >= 0 { // a generic function's types
-			name = name[:i]
-		}
-		fmt.Fprintf(&b, "%s %s:%d; ", name, filepath.Base(f.File), f.Line)
-	}
-	return b.String()
-}
-
-// addr2line asks binutils for every address at once.
-func addr2line(t *testing.T, program string, pcs []uint64) []string {
-	t.Helper()
-	var in bytes.Buffer
-	for _, pc := range pcs {
-		fmt.Fprintf(&in, "%#x\n", pc)
-	}
-	cmd := exec.Command("addr2line", "-a", "-f", "-i", "-e", program)
-	cmd.Stdin = &in
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var all []string
-	var frames []Frame
-	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
-	for i := 0; i < len(lines); {
-		if strings.HasPrefix(lines[i], "0x") {
-			if i > 0 {
-				all = append(all, describe(frames))
-			}
-			frames = frames[:0]
-			i++
-			continue
-		}
-		place, _, _ := strings.Cut(lines[i+1], " ") // "(discriminator 1)"
-		colon := strings.LastIndexByte(place, ':')
-		line, _ := strconv.Atoi(place[colon+1:])
-		frames = append(frames, Frame{Function: lines[i], File: place[:colon], Line: line})
-		i += 2
-	}
-	return append(all, describe(frames))
 }
 
 func TestNotGo(t *testing.T) {
