@@ -72,6 +72,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			runCommand(),
 			snapshotCommand(),
 			fdsCommand(),
+			headroomCommand(),
 			doctorCommand(),
 			configCommand(),
 			versionCommand(),

@@ -92,9 +92,7 @@ func (c *CgroupReader) Close() error {
 	for _, g := range c.byID {
 		c.release(g)
 	}
-	for _, h := range []*hierarchy{&c.memory, &c.cpu, &c.cpuacct, &c.pids, &c.unified} {
-		h.close()
-	}
+	c.cgroupMounts.close()
 	return nil
 }
 

@@ -56,6 +56,15 @@ func (r *Region) SetModule(m *Module, pageSize uint64) {
 	r.bias, r.unloaded = r.Start-vaddr, !ok
 }
 
+// Bias returns the difference of an address in memory and in the region's file; 0
+// where there is no file, or its layout is not known.
+func (r *Region) Bias() uint64 {
+	if r.Module == nil || r.unloaded {
+		return 0
+	}
+	return r.bias
+}
+
 // Space is a process's executable memory.
 type Space struct {
 	Arch    cfi.Arch

@@ -16,7 +16,6 @@ import (
 
 const (
 	answerTime = 5 * time.Second // what one request may take
-	perfMapAge = 5 * time.Second // how old a perf map may be that lacks an address
 	minBackoff = 100 * time.Millisecond
 	maxBackoff = time.Minute
 	maxModules = 256
@@ -152,7 +151,7 @@ func (c *Client) running() (*child, error) {
 	c.mu.Lock()
 	c.stats.Started++
 	for _, im := range c.images {
-		im.number, im.perfRead = 0, time.Time{}
+		im.number = 0
 	}
 	c.forgotten = nil
 	c.mu.Unlock()
@@ -202,7 +201,6 @@ func (c *Client) ask(j *job, im *imageState) (*answer, error) {
 		}
 	}
 	walk := walkRequest{Image: im.number, Registers: j.raw.Registers, Window: j.raw.Window, Chain: j.raw.Chain, G: j.g}
-	walk.PerfMapOld = time.Since(im.perfRead) > perfMapAge
 	r := request{Walk: &walk}
 	for range maxAsked {
 		a := &answer{}
@@ -213,8 +211,7 @@ func (c *Client) ask(j *job, im *imageState) (*answer, error) {
 		case a.NeedsRegion != 0:
 			err = c.provide(ch, j.image.ID.PID, im, a.NeedsRegion)
 		case a.NeedsPerfMap:
-			err = c.providePerfMap(ch, j.image.ID.PID, im)
-			walk.PerfMapOld = false
+			walk.NoPerfMap, err = c.providePerfMap(ch, j.image.ID.PID, im)
 		default:
 			c.backoff = 0
 			return a, nil
@@ -303,13 +300,13 @@ func (c *Client) module(ch *child, pid int32, m *stack.Mapping) (*moduleState, e
 	cache.last++
 	state := &moduleState{number: cache.last, id: f.id, used: cache.clock}
 	a := &answer{}
-	if err := c.load(ch, state, &request{Module: &moduleRequest{Module: state.number}}, f.file, a); err != nil {
+	if err := c.load(ch, state, &request{Module: &moduleRequest{Module: state.number, Path: pathOf(m)}}, f.file, a); err != nil {
 		return nil, err
 	}
 	cache.byFile[f.id] = state
 	if state.reason == "" {
 		cache.mapped += f.id.size
-		return state, c.loadDebug(ch, pid, state, a.BuildID)
+		return state, c.loadDebug(ch, pid, state, a.Paths)
 	}
 	return state, nil
 }
@@ -324,14 +321,56 @@ func (c *Client) load(ch *child, state *moduleState, r *request, file *os.File, 
 	return err
 }
 
-func (c *Client) loadDebug(ch *child, pid int32, state *moduleState, buildID string) error {
-	f, ok := c.openDebug(pid, buildID)
-	if !ok {
-		return nil
+// pathOf returns the path of a mapping's file in its process's root.
+func pathOf(m *stack.Mapping) string { return strings.TrimSuffix(m.Path, deletedSuffix) }
+
+const deletedSuffix = " (deleted)"
+
+// loadDebug sends the first file of debug information that is one, and what that one
+// shares with others. A module without is a module, too.
+func (c *Client) loadDebug(ch *child, pid int32, state *moduleState, paths []string) error {
+	for _, at := range paths {
+		found, more, err := c.loadFirst(ch, pid, at, func(path string) *request {
+			return &request{Debug: &moduleRequest{Module: state.number, Path: path}}
+		})
+		if err != nil {
+			return err
+		}
+		if !found {
+			continue
+		}
+		for _, alt := range more {
+			_, _, err = c.loadFirst(ch, pid, alt, func(path string) *request {
+				return &request{Alt: &moduleRequest{Module: state.number, Path: path}}
+			})
+		}
+		return err
 	}
-	defer f.file.Close()
-	ignored := *state // without debug information it still is a module
-	return c.load(ch, &ignored, &request{Debug: &moduleRequest{Module: state.number}}, f.file, &answer{})
+	return nil
+}
+
+// loadFirst sends the file at a path in a process's root or, of those that have their
+// own place, in the host's. more is what the child wants beside it.
+func (c *Client) loadFirst(ch *child, pid int32, at string, what func(path string) *request) (found bool, more []string, err error) {
+	for _, process := range []int32{pid, int32(os.Getpid())} {
+		if process != pid && !strings.HasPrefix(at, "/usr/lib/debug/") {
+			break
+		}
+		f, err := c.open.inside(process, at, rootsOwn)
+		if err != nil {
+			continue
+		}
+		sent, a := moduleState{}, answer{}
+		err = c.load(ch, &sent, what(at), f.file, &a)
+		_ = f.file.Close()
+		if err != nil {
+			return false, nil, err
+		}
+		if sent.reason == "" {
+			return true, a.Paths, nil
+		}
+	}
+	return false, nil, nil
 }
 
 // vdsoModule sends the vDSO once.
@@ -383,13 +422,12 @@ func (c *Client) forget(r forgetRequest) {
 	_ = c.child.call(&request{Forget: &r}, nil, &answer{})
 }
 
-func (c *Client) providePerfMap(ch *child, pid int32, im *imageState) error {
-	im.perfRead = time.Now()
-	r := request{PerfMap: &perfMapRequest{Image: im.number}}
-	var file *os.File
-	if f, ok := c.openPerfMap(pid); ok {
-		defer f.file.Close()
-		file = f.file
+// providePerfMap sends a process's perf map for one walk; none says that there is none.
+func (c *Client) providePerfMap(ch *child, pid int32, im *imageState) (none bool, err error) {
+	f, ok := c.openPerfMap(pid)
+	if !ok {
+		return true, nil
 	}
-	return c.load(ch, &moduleState{}, &r, file, &answer{})
+	defer f.file.Close()
+	return false, ch.call(&request{PerfMap: &perfMapRequest{Image: im.number}}, f.file, &answer{})
 }

@@ -117,7 +117,6 @@ type imageState struct {
 
 	mappings []stack.Mapping
 	failures int
-	perfRead time.Time
 }
 
 // New returns a client whose child is this program again, run with the arguments of

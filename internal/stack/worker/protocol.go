@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -19,6 +21,7 @@ import (
 const (
 	maxMessage = 192 << 10 // bytes; below net.core.wmem_default, 212,992
 	maxRegions = 500       // of one message
+	maxPaths   = 8
 )
 
 // request is what the parent asks: the one field that is not nil.
@@ -27,6 +30,7 @@ type request struct {
 	Bind    *bindRequest    `json:"bind,omitempty"`
 	Module  *moduleRequest  `json:"module,omitempty"`   // with the file
 	Debug   *moduleRequest  `json:"debug,omitempty"`    // with the file of debug information
+	Alt     *moduleRequest  `json:"alt,omitempty"`      // with the file that has what several of those share
 	PerfMap *perfMapRequest `json:"perf_map,omitempty"` // with the file
 	Walk    *walkRequest    `json:"walk,omitempty"`
 	Forget  *forgetRequest  `json:"forget,omitempty"`
@@ -57,6 +61,7 @@ type bindRequest struct {
 
 type moduleRequest struct {
 	Module uint64 `json:"module"`
+	Path   string `json:"path,omitempty"` // of the file in its process's root
 	VDSO   []byte `json:"vdso,omitempty"` // the bytes, where there is no file
 }
 
@@ -69,9 +74,8 @@ type walkRequest struct {
 	Registers sample.Registers `json:"registers"`
 	Window    []byte           `json:"window"`
 	Chain     []uint64         `json:"chain,omitempty"`
-	G         []byte           `json:"g,omitempty"` // the goroutine, where there may be one
-	// PerfMapOld says that a newer perf map can be had.
-	PerfMapOld bool `json:"perf_map_old,omitempty"`
+	G         []byte           `json:"g,omitempty"`           // the goroutine, where there may be one
+	NoPerfMap bool             `json:"no_perf_map,omitempty"` // there is none to ask for
 }
 
 type forgetRequest struct {
@@ -83,7 +87,7 @@ type forgetRequest struct {
 type answer struct {
 	Error string `json:"error,omitempty"` // the request failed; the child goes on
 
-	BuildID string `json:"build_id,omitempty"` // of a module
+	Paths []string `json:"paths,omitempty"` // of files that belong to the module, best first
 
 	// Of a walk.
 	NeedsRegion  uint64         `json:"needs_region,omitempty"` // Start of a region whose module is to be bound first
@@ -102,8 +106,13 @@ func (a *answer) check() error {
 		return fmt.Errorf("%d frames", len(a.Frames))
 	case len(a.Deps) > stack.MaxDeps:
 		return fmt.Errorf("%d dependencies", len(a.Deps))
-	case len(a.BuildID) > 128:
-		return fmt.Errorf("a build id of %d bytes", len(a.BuildID))
+	case len(a.Paths) > maxPaths:
+		return fmt.Errorf("%d paths", len(a.Paths))
+	}
+	for _, p := range a.Paths {
+		if !path.IsAbs(p) || len(p) >= unix.PathMax || strings.ContainsRune(p, 0) {
+			return fmt.Errorf("not a path: %.100q", p)
+		}
 	}
 	return nil
 }

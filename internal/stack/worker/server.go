@@ -1,17 +1,21 @@
 package worker
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"rmagent/internal/elffile"
 	"rmagent/internal/sample"
 	"rmagent/internal/stack"
 	"rmagent/internal/stack/cfi"
+	"rmagent/internal/symbol"
 	"rmagent/record"
 )
 
@@ -25,7 +29,10 @@ const GuessReread = "read_later"
 // GuessFramePointer is record.Frame.Guess of a frame found by a frame pointer.
 const GuessFramePointer = "frame_pointer"
 
-const maxAnswerFrames = 1024 // inlined ones included
+const (
+	maxAnswerFrames = 1024            // inlined ones included
+	nameTime        = 3 * time.Second // for the names of one stack; those that take longer are unknown
+)
 
 // server is the child: it keeps what it was given until it is told to forget it.
 type server struct {
@@ -38,20 +45,22 @@ type server struct {
 type image struct {
 	space   *stack.Space
 	modules map[uint64]uint64 // of regions, by Start
-	perf    *perfMap
-	perfGot bool
+	perfMap *os.File          // for the next walk; nil where there is none
 }
 
 type module struct {
 	*stack.Module
-	symbols symbols
+	symbols *symbol.File
 	debug   *elffile.File
+	alt     *elffile.File
 }
 
 func (m *module) close() error {
 	err := m.File.Close()
-	if m.debug != nil {
-		err = errors.Join(err, m.debug.Close())
+	for _, f := range []*elffile.File{m.debug, m.alt} {
+		if f != nil {
+			err = errors.Join(err, f.Close())
+		}
 	}
 	return err
 }
@@ -73,7 +82,7 @@ func Serve(socket *os.File) error {
 			return nil // the parent is gone, or will not be understood any more
 		}
 		a := s.answer(&r, file)
-		if file != nil {
+		if file != nil && r.PerfMap == nil {
 			_ = file.Close() // it is mapped, or was not wanted
 		}
 		if err := c.send(a, nil); err != nil {
@@ -110,7 +119,9 @@ func (s *server) answer(r *request, file *os.File) *answer {
 		case r.Module != nil:
 			return s.addModule(r.Module, file, a)
 		case r.Debug != nil:
-			return s.addDebug(r.Debug, file)
+			return s.addDebug(r.Debug, file, a)
+		case r.Alt != nil:
+			return s.addAlt(r.Alt, file)
 		case r.PerfMap != nil:
 			return s.addPerfMap(r.PerfMap, file)
 		case r.Walk != nil:
@@ -177,48 +188,75 @@ func (s *server) addModule(r *moduleRequest, file *os.File, a *answer) error {
 	}
 	m := &module{}
 	if err := elffile.Guard(func() error {
-		m.Module, m.symbols = stack.NewModule(f), openSymbols(f, nil)
+		m.Module, m.symbols = stack.NewModule(f), symbol.Open(f, nil, nil)
 		return nil
 	}); err != nil {
 		return errors.Join(err, f.Close())
 	}
-	s.modules[r.Module], a.BuildID = m, f.BuildID()
+	s.modules[r.Module], a.Paths = m, symbol.DebugPaths(f, r.Path)
 	return nil
 }
 
-func (s *server) addDebug(r *moduleRequest, file *os.File) error {
-	m := s.modules[r.Module]
-	if m == nil || file == nil {
-		return fmt.Errorf("no module %d or no file", r.Module)
-	}
-	f, err := elffile.Open(file)
+func (s *server) addDebug(r *moduleRequest, file *os.File, a *answer) error {
+	m, f, err := s.openFor(r, file)
 	if err != nil {
 		return err
 	}
-	if f.BuildID() != m.File.BuildID() {
-		return errors.Join(fmt.Errorf("build id %s, not %s", f.BuildID(), m.File.BuildID()), f.Close())
+	symbols := symbol.Open(m.File, f, nil)
+	if !symbols.Uses() || m.debug != nil {
+		return errors.Join(errors.New("it does not belong to the module"), f.Close())
 	}
-	m.debug = f
-	m.symbols = openSymbols(m.File, f)
+	m.debug, m.symbols = f, symbols
+	if alt := symbol.AltPath(f, r.Path); alt != "" {
+		a.Paths = []string{alt}
+	}
 	return nil
 }
 
+func (s *server) addAlt(r *moduleRequest, file *os.File) error {
+	m, f, err := s.openFor(r, file)
+	if err != nil {
+		return err
+	}
+	if m.debug == nil || m.alt != nil {
+		return errors.Join(errors.New("there is nothing that it belongs to"), f.Close())
+	}
+	m.alt, m.symbols = f, symbol.Open(m.File, m.debug, f)
+	return nil
+}
+
+func (s *server) openFor(r *moduleRequest, file *os.File) (*module, *elffile.File, error) {
+	m := s.modules[r.Module]
+	if m == nil || file == nil {
+		return nil, nil, fmt.Errorf("no module %d or no file", r.Module)
+	}
+	f, err := elffile.Open(file)
+	return m, f, err
+}
+
+// addPerfMap keeps a file for the next walk.
 func (s *server) addPerfMap(r *perfMapRequest, file *os.File) error {
 	im := s.images[r.Image]
-	if im == nil {
-		return fmt.Errorf("no image %d", r.Image)
+	if im == nil || file == nil {
+		return errors.Join(fmt.Errorf("no image %d or no file", r.Image), file.Close())
 	}
-	im.perfGot, im.perf = true, nil
-	if file == nil {
-		return nil
+	im.closePerfMap()
+	im.perfMap = file
+	return nil
+}
+
+func (im *image) closePerfMap() {
+	if im.perfMap != nil {
+		_ = im.perfMap.Close()
+		im.perfMap = nil
 	}
-	var err error
-	im.perf, err = readPerfMap(file)
-	return err
 }
 
 func (s *server) forget(r *forgetRequest) error {
-	delete(s.images, r.Image)
+	if im := s.images[r.Image]; im != nil {
+		im.closePerfMap()
+		delete(s.images, r.Image)
+	}
 	m := s.modules[r.Module]
 	if m == nil {
 		return nil
@@ -245,24 +283,23 @@ func (s *server) walk(r *walkRequest, a *answer) error {
 		a.NeedsRegion = walk.Needs.Start
 		return nil
 	}
-	if (!im.perfGot || r.PerfMapOld) && im.unnamed(&walk) {
+	if im.perfMap == nil && !r.NoPerfMap && slices.ContainsFunc(walk.Frames, generated) {
 		a.NeedsPerfMap = true
 		return nil
 	}
+	defer im.closePerfMap()
 	a.End, a.Deps = walk.End, walk.Deps
+	creator, created := s.creator(im, r.G, walk.GoStart)
+	if created {
+		walk.Frames = append(walk.Frames, creator.Frame)
+	}
+	named := s.name(im, walk.Frames)
 	for i := range walk.Frames {
 		f := &walk.Frames[i]
 		a.Key = append(a.Key, keyOf(im, f)...)
-		a.Frames = s.appendFrames(a.Frames, im, f)
-	}
-	if creator, ok := s.creator(im, r.G, walk.GoStart); ok {
-		a.Key = append(a.Key, keyOf(im, &creator.Frame)...)
-		frames := s.appendFrames(nil, im, &creator.Frame)
-		for i := range frames {
-			frames[i].Language = record.Some(LanguageCreator)
-			if !creator.certain {
-				frames[i].Guess = record.Some(GuessReread)
-			}
+		frames := framesAt(f, named[i])
+		if created && i == len(walk.Frames)-1 {
+			creator.mark(frames)
 		}
 		a.Frames = append(a.Frames, frames...)
 	}
@@ -273,18 +310,8 @@ func (s *server) walk(r *walkRequest, a *answer) error {
 	return nil
 }
 
-// unnamed says whether a frame is in code that no file has, and the perf map neither.
-func (im *image) unnamed(walk *stack.Walk) bool {
-	for _, f := range walk.Frames {
-		if f.Region.File {
-			continue
-		}
-		if _, ok := im.perf.find(f.Address); !ok {
-			return true
-		}
-	}
-	return false
-}
+// generated says whether a frame is in code that no file has.
+func generated(f stack.Frame) bool { return !f.Region.File }
 
 // keyOf tells frames apart that differ for a reader: by module and address there.
 func keyOf(im *image, f *stack.Frame) []byte {
@@ -296,27 +323,65 @@ func keyOf(im *image, f *stack.Frame) []byte {
 	return binary.AppendUvarint(append(b, 0), f.Address)
 }
 
-// appendFrames appends the functions at a frame: one, and what was inlined there.
-func (s *server) appendFrames(dst []record.Frame, im *image, f *stack.Frame) []record.Frame {
-	var frames []record.Frame
-	switch {
-	case f.Known:
-		m := s.modules[im.modules[f.Region.Start]]
-		if m != nil && m.symbols != nil {
-			frames = m.symbols.Frames(f.Vaddr)
+// name asks what there is to ask about names: each module once, and the perf map.
+func (s *server) name(im *image, frames []stack.Frame) [][]record.Frame {
+	ctx, cancel := context.WithTimeout(context.Background(), nameTime)
+	defer cancel()
+	named := make([][]record.Frame, len(frames))
+	ask := func(which func(*stack.Frame) bool, names func(vaddrs []uint64) [][]record.Frame) {
+		var at []int
+		var vaddrs []uint64
+		for i := range frames {
+			if f := &frames[i]; which(f) {
+				at = append(at, i)
+				vaddrs = append(vaddrs, f.Address-f.Region.Bias())
+			}
 		}
-	case !f.Region.File:
-		if name, ok := im.perf.find(f.Address); ok {
-			frames = []record.Frame{{Function: record.Some(printable(name))}}
+		if len(at) == 0 {
+			return
+		}
+		// What a file does to its reader is no reason to lose the addresses.
+		_ = elffile.Guard(func() error {
+			for k, list := range names(vaddrs) {
+				named[at[k]] = slices.Clone(list) // the original is remembered
+			}
+			return nil
+		})
+	}
+	for number, m := range s.modules {
+		ask(func(f *stack.Frame) bool { return f.Known && im.modules[f.Region.Start] == number },
+			func(vaddrs []uint64) [][]record.Frame { return m.symbols.Frames(ctx, vaddrs) })
+	}
+	if im.perfMap != nil {
+		ask(func(f *stack.Frame) bool { return generated(*f) },
+			func(addrs []uint64) [][]record.Frame { return perfMapFrames(ctx, im.perfMap, addrs) })
+	}
+	return named
+}
+
+func perfMapFrames(ctx context.Context, f *os.File, addrs []uint64) [][]record.Frame {
+	names, err := symbol.PerfMapNames(ctx, f, addrs)
+	if err != nil {
+		return nil
+	}
+	frames := make([][]record.Frame, len(names))
+	for i, name := range names {
+		if name != "" {
+			frames[i] = []record.Frame{{Function: record.Some(printable(name))}}
 		}
 	}
+	return frames
+}
+
+// framesAt fills in where the functions at a frame are; there is always one.
+func framesAt(f *stack.Frame, frames []record.Frame) []record.Frame {
 	if len(frames) == 0 {
 		frames = []record.Frame{{}}
 	}
 	for i := range frames {
 		frame := &frames[i]
 		if f.Region.Path != "" {
-			frame.Module = record.Some(printable(strings.TrimSuffix(f.Region.Path, " (deleted)")))
+			frame.Module = record.Some(printable(strings.TrimSuffix(f.Region.Path, deletedSuffix)))
 		}
 		if f.Known {
 			frame.Offset = record.Some(f.Vaddr)
@@ -328,12 +393,21 @@ func (s *server) appendFrames(dst []record.Frame, im *image, f *stack.Frame) []r
 			frame.Guess = record.Some(GuessFramePointer)
 		}
 	}
-	return append(dst, frames...)
+	return frames
 }
 
 type creatorFrame struct {
 	stack.Frame
 	certain bool
+}
+
+func (c *creatorFrame) mark(frames []record.Frame) {
+	for i := range frames {
+		frames[i].Language = record.Some(LanguageCreator)
+		if !c.certain {
+			frames[i].Guess = record.Some(GuessReread)
+		}
+	}
 }
 
 // creator finds who started the goroutine. A go statement with arguments, or of a

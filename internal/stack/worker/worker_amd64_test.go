@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -56,8 +57,8 @@ type program struct {
 	cmd *exec.Cmd
 }
 
-// start runs a C program that waits in read(2) in inner(), called by outer(), and
-// copies the stack of its thread.
+// start runs a program that says ready and then waits in read(2), in a function inner()
+// that outer() called if nothing else is said, and copies the stack of the thread.
 func start(t testing.TB, path string) *program {
 	t.Helper()
 	cmd := exec.Command(path)
@@ -80,17 +81,35 @@ func start(t testing.TB, path string) *program {
 	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
-	pid := cmd.Process.Pid
 	p := &program{cmd: cmd}
-	p.id.PID = int32(pid)
+	p.id.PID = int32(cmd.Process.Pid)
 	if p.id.StartTicks, err = startTicks(p.id.PID); err != nil {
 		t.Fatal(err)
 	}
-	p.raw = attach(t, pid)
+	p.raw = attach(t, readingThread(t, cmd.Process.Pid))
 	return p
 }
 
-// attach copies the stack of a process by ptrace.
+// readingThread waits for a thread that is in read(0).
+func readingThread(t testing.TB, pid int) int {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, thread := range threads {
+			call, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/syscall", pid, thread.Name()))
+			if strings.HasPrefix(string(call), "0 0x0 ") {
+				tid, _ := strconv.Atoi(thread.Name())
+				return tid
+			}
+		}
+	}
+	t.Fatal("no thread reads")
+	return 0
+}
+
+// attach copies the stack of a thread by ptrace.
 func attach(t testing.TB, pid int) (raw sample.RawStack) {
 	t.Helper()
 	lock(t)
@@ -385,4 +404,65 @@ func FuzzAnswer(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		checkForeign(t, b)
 	})
+}
+
+func TestNames(t *testing.T) {
+	path := compile(t, "-g")
+	p := start(t, path)
+	site := walk(t, newClient(t), Image{ID: p.id}, &p.raw)
+	for i, want := range []string{"inner", "outer", "main"} {
+		f := site.Frames[1+i]
+		line, _ := f.Line.Get()
+		if f.Function.Or("") != want || line == 0 {
+			t.Errorf("frame %d = %+v, want %s and a line", 1+i, f, want)
+		}
+	}
+}
+
+// The names of a program that was stripped come from its separate file, which is
+// where distributions put it.
+func TestSeparateDebugFile(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: /usr/lib/debug is root's")
+	}
+	path := compile(t, "-g", "-Wl,--build-id")
+	whole := path + ".debug"
+	run(t, "objcopy", "--only-keep-debug", path, whole)
+	run(t, "strip", path)
+	p := start(t, path)
+	c := newClient(t)
+	site := walk(t, c, Image{ID: p.id}, &p.raw)
+	if name, ok := site.Frames[1].Function.Get(); ok {
+		t.Fatalf("a stripped program's function has a name: %q", name)
+	}
+	build := site.Frames[1].BuildID.Or("")
+	dir := "/usr/lib/debug/.build-id/" + build[:2]
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	target := dir + "/" + build[2:] + ".debug"
+	b, err := os.ReadFile(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(target, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = os.Remove(target)
+		_ = os.Remove(dir)
+	})
+	site = walk(t, newClient(t), Image{ID: p.id}, &p.raw)
+	if name := site.Frames[1].Function.Or(""); name != "inner" {
+		t.Errorf("function = %q, want inner; %+v", name, site.Frames[1])
+	}
+}
+
+func run(t testing.TB, name string, args ...string) []byte {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+	return out
 }
