@@ -129,4 +129,45 @@ type RawStack struct {
 type FDBirths struct {
 	Births []FDBirth
 	Lost   uint64 // births whose stack was overwritten before this drain: the gaps in Seq
+
+	Bytes []byte   // what the windows point into
+	Words []uint64 // what the chains point into
+}
+
+// Reset empties b for its next use and keeps its memory.
+func (b *FDBirths) Reset() {
+	*b = FDBirths{Births: b.Births[:0], Bytes: b.Bytes[:0], Words: b.Words[:0]}
+}
+
+// FDCounts is what a tracer counted of one process since it is traced.
+type FDCounts struct {
+	Opened uint64 // descriptors that it got, however long they lived
+	EMFILE uint64 // calls that failed because its limit was reached
+	ENFILE uint64 // because the host's was
+
+	// Of those opened, what can't be attributed.
+	MapFull   uint64 // found no room for a stamp
+	Ambiguous uint64 // two threads' calls lay claim to one descriptor
+	Compat    uint64 // by a 32-bit call
+}
+
+// FDBalance is everything that a tracer saw, and could not keep: Seen = Logged +
+// Ambiguous + Compat + Gone + LogBusy, and Failures = logged ones + Quiet.
+type FDBalance struct {
+	Births   uint64 // descriptors that traced processes got
+	Failures uint64 // EMFILE and ENFILE
+	Logged   uint64 // of both, with their stacks
+	Quiet    uint64 // failures beyond 16 a second of a process: counted only
+	Lost     uint64 // logged, and overwritten before they were drained
+
+	MapFull    uint64 // births that found no room for a stamp
+	Ambiguous  uint64 // births that another thread's call may have made
+	Compat     uint64 // births by 32-bit calls
+	Gone       uint64 // births that another thread closed before the call was back
+	LogBusy    uint64 // births without a stack: two calls wrote to one place of the log
+	TablesFull uint64 // tables that there was no room for
+
+	Stamps        uint64 // in use
+	StampsClosed  uint64 // of these, of descriptors that were closed
+	StampCapacity uint64
 }

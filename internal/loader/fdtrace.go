@@ -1,0 +1,474 @@
+package loader
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+	"unsafe"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/sample"
+)
+
+// FDTraceOptions say how to trace descriptors. The zero value is right for an agent.
+type FDTraceOptions struct {
+	// LogEntries is how many births the log keeps until they are drained, a power of
+	// two; 0 means 2048, which take 5 MiB.
+	LogEntries uint32
+	// Stamps is of how many open descriptors it can be known at a time who opened
+	// them; 0 means 65536, which take 8 MiB where they are used.
+	Stamps uint32
+}
+
+const (
+	defaultLogEntries = 2048
+	defaultStamps     = 65536
+	deepEntries       = 64
+	maxSuspects       = 256
+)
+
+// FDTracer tells who opened the descriptors of processes that are traced, and what
+// any process's table of descriptors holds. Everything is loaded when it is opened;
+// hooks are attached only while somebody is traced, which needs no capability. One
+// goroutine at a time uses it.
+type FDTracer struct {
+	env     *environment
+	loaded  *ebpf.Collection
+	hooks   []string // programs to attach, in order
+	links   []link.Link
+	listing fdLister
+
+	births []fdtraceFdBirth // mapped
+	deeps  []fdtraceFdDeep  // mapped
+	areas  [][]byte
+
+	suspects map[sample.ID]*fdSuspect
+	drained  uint64 // the last seq that was drained, or lost
+	overrun  uint64
+	waited   uint64 // a seq that was not written yet at the drain before
+	swept    time.Duration
+}
+
+// fdSuspect is a process that is traced.
+type fdSuspect struct {
+	start uint64 // ns
+	files uint64
+	// before has the file of each descriptor that was open before it was traced.
+	before []uint64
+}
+
+// OpenFDTracer loads the tracer. The error is an *UnsupportedError where the
+// kernel or the privileges don't allow it.
+func OpenFDTracer(o FDTraceOptions) (_ *FDTracer, err error) {
+	if o.LogEntries == 0 {
+		o.LogEntries = defaultLogEntries
+	}
+	if o.Stamps == 0 {
+		o.Stamps = defaultStamps
+	}
+	env, err := eventEnvironment()
+	if err != nil {
+		return nil, err
+	}
+	t := &FDTracer{env: env, suspects: map[sample.ID]*fdSuspect{}}
+	defer func() {
+		if err != nil {
+			t.Close()
+		}
+		env.btf = nil // what was decoded of the kernel's types is large
+	}()
+	if err := t.load(o); err != nil {
+		return nil, err
+	}
+	if t.births, err = mapRecords[fdtraceFdBirth](t, fdtraceMapBirths); err != nil {
+		return nil, err
+	}
+	if t.deeps, err = mapRecords[fdtraceFdDeep](t, fdtraceMapDeeps); err != nil {
+		return nil, err
+	}
+	records, err := mapRecords[fdtraceFdRecord](t, fdtraceMapListing)
+	if err != nil {
+		return nil, err
+	}
+	return t, t.listing.open(t.loaded, records)
+}
+
+// load loads the programs that this kernel has a use for.
+func (t *FDTracer) load(o FDTraceOptions) error {
+	spec, err := loadFdtrace()
+	if err != nil {
+		return fmt.Errorf("read the descriptor tracer's object: %w", err)
+	}
+	for name, v := range map[string]any{
+		fdtraceVarCalls:       tracedCalls(),
+		fdtraceVarCompatCalls: compatCalls(),
+		fdtraceVarLogEntries:  o.LogEntries,
+		fdtraceVarDeepEntries: uint32(deepEntries),
+	} {
+		if err := spec.Variables[name].Set(v); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	spec.Maps[fdtraceMapBirths].MaxEntries = o.LogEntries
+	spec.Maps[fdtraceMapDeeps].MaxEntries = deepEntries
+	spec.Maps[fdtraceMapStamps].MaxEntries = o.Stamps
+	if t.hooks, err = t.chooseHooks(); err != nil {
+		return err
+	}
+	// The list by a syscall program where it loads, else by a walk.
+	var errs []error
+	for _, lister := range []string{fdtraceProgListFds, fdtraceProgListFdsByWalk} {
+		c, err := ebpf.NewCollectionWithOptions(only(spec, append(t.hooks, fdtraceProgSweep, lister)), *t.env.options())
+		if err == nil {
+			t.loaded = c
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return fmt.Errorf("load the descriptor tracer: %w", refused(errors.Join(errs...)))
+}
+
+// only is a copy of spec with some of its programs.
+func only(spec *ebpf.CollectionSpec, programs []string) *ebpf.CollectionSpec {
+	spec = spec.Copy()
+	for name := range spec.Programs {
+		if !slices.Contains(programs, name) {
+			delete(spec.Programs, name)
+		}
+	}
+	return spec
+}
+
+func (t *FDTracer) chooseHooks() ([]string, error) {
+	k, err := t.env.btf.Kernel()
+	if err != nil {
+		return nil, fmt.Errorf("read kernel BTF: %w", err)
+	}
+	hooks := []string{fdtraceProgOnFork, fdtraceProgOnExec, fdtraceProgOnExit}
+	if proto := tracepoint(k, "io_uring_complete"); proto != nil && len(proto.Params) == 4 {
+		hooks = append(hooks, fdtraceProgOnRing)
+	} else if proto != nil {
+		hooks = append(hooks, fdtraceProgOnRingBefore615)
+	}
+	return append(hooks, fdtraceProgOnCall), nil
+}
+
+// mapRecords maps an array that the programs write.
+func mapRecords[T any](t *FDTracer, name string) ([]T, error) {
+	m := t.loaded.Maps[name]
+	n := int(m.MaxEntries())
+	var record T
+	area, err := unix.Mmap(m.FD(), 0, n*int(unsafe.Sizeof(record)), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("map %s: %w", name, err)
+	}
+	t.areas = append(t.areas, area)
+	return unsafe.Slice((*T)(unsafe.Pointer(&area[0])), n), nil
+}
+
+// Start makes ids those who are traced, instead of whoever was: at most 256. Who
+// was traced before goes on being; of who is new, the descriptors open now are from
+// before. A process that is gone is left out.
+func (t *FDTracer) Start(ids []sample.ID) error {
+	if len(ids) > maxSuspects {
+		return fmt.Errorf("trace descriptors: %d processes, at most %d can be", len(ids), maxSuspects)
+	}
+	if err := t.dropSuspects(ids); err != nil {
+		return err
+	}
+	var fresh []sample.ID
+	for _, id := range ids {
+		if t.suspects[id] != nil {
+			continue
+		}
+		err := t.addSuspect(id)
+		if errors.Is(err, ErrGone) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		fresh = append(fresh, id)
+	}
+	if err := t.mark(); err != nil {
+		return err
+	}
+	if len(t.suspects) == 0 {
+		return t.detach()
+	}
+	if err := t.attach(); err != nil {
+		return err
+	}
+	// Only now: what was not open before is stamped.
+	for _, id := range fresh {
+		if err := t.rememberBefore(id); err != nil && !errors.Is(err, ErrGone) {
+			return err
+		}
+	}
+	return nil
+}
+
+// Stop traces nobody any more, and forgets.
+func (t *FDTracer) Stop() error {
+	return t.Start(nil)
+}
+
+// dropSuspects stops tracing those who are not in ids.
+func (t *FDTracer) dropSuspects(ids []sample.ID) error {
+	dropped := false
+	for id := range t.suspects {
+		if slices.Contains(ids, id) {
+			continue
+		}
+		delete(t.suspects, id)
+		dropped = true
+		err := t.loaded.Maps[fdtraceMapSuspects].Delete(uint32(id.PID))
+		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("trace descriptors of %v no more: %w", id, err)
+		}
+	}
+	if !dropped {
+		return nil
+	}
+	return t.dropTables()
+}
+
+// dropTables forgets the tables, and with them the stamps, of who is not traced any
+// more. One that a suspect shares is the suspect's now.
+func (t *FDTracer) dropTables() error {
+	tables := t.loaded.Maps[fdtraceMapTables]
+	owner := map[uint64]sample.ID{}
+	traced := map[uint32]bool{}
+	for id, s := range t.suspects {
+		owner[s.files] = id
+		traced[uint32(id.PID)] = true
+	}
+	var files uint64
+	var table fdtraceFdTable
+	var gone []uint64
+	for it := tables.Iterate(); it.Next(&files, &table); {
+		if traced[table.Tgid] || table.Since == 0 && len(t.suspects) > 0 {
+			continue
+		}
+		id, shared := owner[files]
+		if !shared {
+			gone = append(gone, files)
+			continue
+		}
+		table.Tgid = uint32(id.PID)
+		if err := tables.Put(files, &table); err != nil {
+			return fmt.Errorf("hand a table on: %w", err)
+		}
+	}
+	for _, files := range gone {
+		if err := tables.Delete(files); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget a table: %w", err)
+		}
+	}
+	return t.sweep()
+}
+
+func (t *FDTracer) addSuspect(id sample.ID) error {
+	if err := t.listing.run(id.PID, 0, 0); err != nil {
+		return err
+	}
+	args, err := t.listing.answer(id, t.env.bootOffset)
+	if err != nil {
+		return err
+	}
+	now := uint64(clock(unix.CLOCK_MONOTONIC))
+	tables := t.loaded.Maps[fdtraceMapTables]
+	var table fdtraceFdTable
+	if err := tables.Lookup(args.Files, &table); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		return fmt.Errorf("trace descriptors of %v: %w", id, err)
+	}
+	if table.Since == 0 {
+		table.Since, table.Tgid = now, uint32(id.PID)
+		if err := tables.Put(args.Files, &table); err != nil {
+			return fmt.Errorf("trace descriptors of %v: %w", id, err)
+		}
+	}
+	suspect := fdtraceFdSuspect{Start: args.Start, Since: now}
+	if err := t.loaded.Maps[fdtraceMapSuspects].Put(uint32(id.PID), &suspect); err != nil {
+		return fmt.Errorf("trace descriptors of %v: %w", id, err)
+	}
+	t.suspects[id] = &fdSuspect{start: args.Start, files: args.Files}
+	return nil
+}
+
+// marks is the number of bits of process_marks and table_marks: MARKS of
+// bpf/fdtrace.bpf.c.
+const marks = 65536
+
+// mark sets the bits that let everybody else go on at once.
+func (t *FDTracer) mark() error {
+	var processes, tables [marks / 64]uint64
+	for id := range t.suspects {
+		processes[uint32(id.PID)%marks/64] |= 1 << (id.PID % 64)
+	}
+	if err := t.loaded.Variables[fdtraceVarProcessMarks].Set(processes); err != nil {
+		return fmt.Errorf("mark who is traced: %w", err)
+	}
+	// The kernel sets bits of tables, too: those are cleared only where nobody is
+	// traced.
+	if err := t.loaded.Variables[fdtraceVarTableMarks].Get(&tables); err != nil {
+		return fmt.Errorf("mark the tables that are traced: %w", err)
+	}
+	if len(t.suspects) == 0 {
+		clear(tables[:])
+	}
+	for _, s := range t.suspects {
+		at := (s.files >> 6) * 0x9e3779b97f4a7c15 >> 48
+		tables[at/64] |= 1 << (at % 64)
+	}
+	if err := t.loaded.Variables[fdtraceVarTableMarks].Set(tables); err != nil {
+		return fmt.Errorf("mark the tables that are traced: %w", err)
+	}
+	return nil
+}
+
+func (t *FDTracer) attach() error {
+	if len(t.links) > 0 {
+		return nil
+	}
+	for _, name := range t.hooks {
+		l, err := link.AttachTracing(link.TracingOptions{Program: t.loaded.Programs[name]})
+		if err != nil {
+			return errors.Join(fmt.Errorf("attach %s: %w", name, err), t.detach())
+		}
+		t.links = append(t.links, l)
+	}
+	return nil
+}
+
+func (t *FDTracer) detach() error {
+	var errs []error
+	for _, l := range slices.Backward(t.links) {
+		errs = append(errs, l.Close())
+	}
+	t.links = nil
+	return errors.Join(errs...)
+}
+
+// rememberBefore notes what is open and has no stamp.
+func (t *FDTracer) rememberBefore(id sample.ID) error {
+	s := t.suspects[id]
+	s.before = s.before[:0]
+	return t.listing.each(id, t.env.bootOffset, func(r *fdtraceFdRecord) {
+		if r.Seq != 0 || r.Why != 0 {
+			return
+		}
+		for len(s.before) <= int(r.Fd) {
+			s.before = append(s.before, 0)
+		}
+		s.before[r.Fd] = r.File
+	})
+}
+
+// Attached reports whether hooks run.
+func (t *FDTracer) Attached() bool { return len(t.links) > 0 }
+
+// sweepEvery is how often stamps are swept at most.
+const sweepEvery = time.Second
+
+// sweepIfFull drops stamps that nobody needs, where they fill three quarters.
+func (t *FDTracer) sweepIfFull() error {
+	c, err := t.readCounts()
+	if err != nil {
+		return err
+	}
+	stamps := t.loaded.Maps[fdtraceMapStamps].MaxEntries()
+	now := clock(unix.CLOCK_MONOTONIC)
+	if c.Stamps < int64(stamps/4*3) || now-t.swept < sweepEvery {
+		return nil
+	}
+	t.swept = now
+	return t.sweep()
+}
+
+func (t *FDTracer) sweep() error {
+	if _, err := t.loaded.Programs[fdtraceProgSweep].Run(&ebpf.RunOptions{}); err != nil {
+		return fmt.Errorf("sweep stamps: %w", err)
+	}
+	return nil
+}
+
+func (t *FDTracer) readCounts() (c fdtraceFdCounts, err error) {
+	if err := t.loaded.Variables[fdtraceVarCounts].Get(&c); err != nil {
+		return c, fmt.Errorf("read the counts of births: %w", err)
+	}
+	return c, nil
+}
+
+// Balance says what became of everything that was seen since the tracer was opened.
+func (t *FDTracer) Balance() (b sample.FDBalance, err error) {
+	c, err := t.readCounts()
+	if err != nil {
+		return b, err
+	}
+	return sample.FDBalance{
+		Births: c.Births, Failures: c.Failures, Logged: c.Logged, Quiet: c.Quiet, Lost: t.overrun,
+		MapFull: c.Unstamped, Ambiguous: c.Unsure, Compat: c.Compat, Gone: c.Gone, LogBusy: c.LogBusy,
+		TablesFull: c.TablesFull,
+		Stamps:     uint64(max(0, c.Stamps)), StampsClosed: uint64(max(0, c.Closed)),
+		StampCapacity: uint64(t.loaded.Maps[fdtraceMapStamps].MaxEntries()),
+	}, nil
+}
+
+// Counts says what was counted of a process since it is traced; ErrGone if it is not.
+func (t *FDTracer) Counts(id sample.ID) (c sample.FDCounts, err error) {
+	if t.suspects[id] == nil {
+		return c, fmt.Errorf("count descriptors of %v: %w", id, ErrGone)
+	}
+	var s fdtraceFdSuspect
+	if err := t.loaded.Maps[fdtraceMapSuspects].Lookup(uint32(id.PID), &s); err != nil {
+		return c, fmt.Errorf("count descriptors of %v: %w", id, err)
+	}
+	return sample.FDCounts{
+		Opened: s.Opened, EMFILE: s.Emfile, ENFILE: s.Enfile,
+		MapFull: s.Unstamped, Ambiguous: s.Unsure, Compat: s.Compat,
+	}, nil
+}
+
+// What one run of a hook costs, and one birth more, as measured on Linux 6.18
+// (docs/fdtrace.md).
+const (
+	fdCallCost  = 75 * time.Nanosecond
+	fdBirthCost = 350 * time.Nanosecond
+)
+
+// Cost estimates the CPU time that the hooks took from everybody since the tracer
+// was opened.
+func (t *FDTracer) Cost() time.Duration {
+	var total time.Duration
+	var perCPU []fdtraceRun
+	for i, cost := range []time.Duration{fdCallCost, fdBirthCost} {
+		if t.loaded.Maps[fdtraceMapRuns].Lookup(uint32(i), &perCPU) != nil {
+			return 0
+		}
+		for _, r := range perCPU {
+			total += time.Duration(r.Count) * cost
+		}
+	}
+	return total
+}
+
+// MapBytes is the kernel memory of the maps.
+func (t *FDTracer) MapBytes() (uint64, error) { return mapBytes(t.loaded) }
+
+// Close detaches and unloads everything.
+func (t *FDTracer) Close() error {
+	errs := []error{t.detach(), t.listing.close()}
+	for _, area := range t.areas {
+		errs = append(errs, unix.Munmap(area))
+	}
+	t.areas, t.births, t.deeps = nil, nil, nil
+	if t.loaded != nil {
+		t.loaded.Close()
+	}
+	return errors.Join(errs...)
+}
