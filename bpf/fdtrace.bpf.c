@@ -940,6 +940,119 @@ int BPF_PROG(on_ring_before615, void *ring, void *req, u64 data, int res)
 	return 0;
 }
 
+// ---- where the kernel takes fentry programs
+
+// An io_uring worker's births: which request it works on, nobody says here.
+#define CALL_WORKER -256
+
+// Whether the current task is traced; fills c.
+static __always_inline bool traced(struct call *c, struct task_struct *t)
+{
+	struct run *r = ran(HOOK_CALL);
+
+	if (!r || !is_marked(r, t) || t->flags & PF_KTHREAD)
+		return false;
+	c->suspect = suspect_of(t);
+	if (!c->suspect)
+		return false;
+	c->now = bpf_ktime_get_ns();
+	c->nr = CALL_WORKER;
+	if (!(t->flags & PF_IO_WORKER)) {
+		c->nr = call_number((void *)bpf_task_pt_regs(t));
+		c->compat = is_compat(t);
+	}
+	know_table(r, t, c->now);
+	return true;
+}
+
+static __always_inline void installed(struct call *c, struct task_struct *t, u32 fd, struct file *file)
+{
+	struct shown f = {
+		.file = (u64)file,
+		.inode = (u64)BPF_CORE_READ(file, f_inode),
+		.op = (u64)BPF_CORE_READ(file, f_op),
+	};
+
+	born(c, t, fd, &f, true);
+}
+
+SEC("fentry/fd_install")
+int BPF_PROG(on_install, unsigned int fd, struct file *file)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct call c = {};
+
+	if (traced(&c, t))
+		installed(&c, t, fd, file);
+	return 0;
+}
+
+SEC("fexit/do_dup2")
+int BPF_PROG(on_dup2, struct files_struct *files, struct file *file, unsigned int fd, unsigned int flags, int ret)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct call c = {};
+
+	if (ret >= 0 && traced(&c, t))
+		installed(&c, t, fd, file);
+	return 0;
+}
+
+static __always_inline void taken(u32 fd)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct call c = {};
+	struct fd_key key = { .fd = fd };
+	struct fd_stamp *st;
+
+	if (!traced(&c, t))
+		return;
+	key.files = (u64)t->files;
+	st = bpf_map_lookup_elem(&stamps, &key);
+	if (st)
+		close_stamp(st, c.now);
+}
+
+// Since 6.7 (a88c955fcfb4, file: s/close_fd_get_file()/file_close_fd()/g).
+SEC("fentry/file_close_fd_locked")
+int BPF_PROG(on_close, struct files_struct *files, unsigned int fd)
+{
+	taken(fd);
+	return 0;
+}
+
+SEC("fentry/pick_file")
+int BPF_PROG(on_close_before67, struct files_struct *files, unsigned int fd)
+{
+	taken(fd);
+	return 0;
+}
+
+static __always_inline void refused(u32 error)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct call c = {};
+
+	if (traced(&c, t))
+		failed(&c, error);
+}
+
+SEC("fexit/alloc_fd")
+int BPF_PROG(on_no_number, unsigned int start, unsigned int end, unsigned int flags, int ret)
+{
+	if (ret == -EMFILE)
+		refused(EMFILE);
+	return 0;
+}
+
+SEC("fexit/alloc_empty_file")
+int BPF_PROG(on_no_file, int flags, void *cred, long ret)
+{
+	if (ret == -ENFILE)
+		refused(ENFILE);
+	return 0;
+}
+
 // ---- the life of tables
 
 // A new table has the address of one that is gone, perhaps; and it is a copy.

@@ -65,7 +65,9 @@ func (t *FDTracer) take(seq uint64, dst *sample.FDBirths) taken {
 		dst.Bytes, dst.Words = dst.Bytes[:bytes], dst.Words[:words]
 		return overwritten
 	}
-	dst.Births = append(dst.Births, birth)
+	if birth.ID != t.tester || t.suspects[t.tester] != nil {
+		dst.Births = append(dst.Births, birth)
+	}
 	return whole
 }
 

@@ -8,14 +8,26 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/sample"
 )
 
+// FDPath names where births of descriptors are seen.
+type FDPath string
+
+// The paths.
+const (
+	FDPathAuto     FDPath = ""         // the best that this kernel takes
+	FDPathInstall  FDPath = "install"  // fentry, where descriptors are put into the table
+	FDPathSyscalls FDPath = "syscalls" // the return of every system call
+)
+
 // FDTraceOptions say how to trace descriptors. The zero value is right for an agent.
 type FDTraceOptions struct {
+	Path FDPath
 	// LogEntries is how many births the log keeps until they are drained, a power of
 	// two; 0 means 2048, which take 5 MiB.
 	LogEntries uint32
@@ -37,17 +49,22 @@ const (
 // goroutine at a time uses it.
 type FDTracer struct {
 	env     *environment
-	loaded  *ebpf.Collection
-	hooks   []string // programs to attach, in order
-	links   []link.Link
+	loaded  *ebpf.Collection // maps, and programs that are run
 	listing fdLister
+
+	hooks    map[FDPath][]string // programs to attach, in order
+	programs map[FDPath]*ebpf.Collection
+	path     FDPath
+	refused  error // why it is not FDPathInstall
+	links    []link.Link
 
 	births []fdtraceFdBirth // mapped
 	deeps  []fdtraceFdDeep  // mapped
 	areas  [][]byte
 
 	suspects map[sample.ID]*fdSuspect
-	drained  uint64 // the last seq that was drained, or lost
+	tester   sample.ID // this process, once it tested the hooks
+	drained  uint64    // the last seq that was drained, or lost
 	overrun  uint64
 	waited   uint64 // a seq that was not written yet at the drain before
 	swept    time.Duration
@@ -116,24 +133,45 @@ func (t *FDTracer) load(o FDTraceOptions) error {
 	spec.Maps[fdtraceMapBirths].MaxEntries = o.LogEntries
 	spec.Maps[fdtraceMapDeeps].MaxEntries = deepEntries
 	spec.Maps[fdtraceMapStamps].MaxEntries = o.Stamps
-	if t.hooks, err = t.chooseHooks(); err != nil {
+	if err := t.chooseHooks(o.Path); err != nil {
 		return err
 	}
-	// The list by a syscall program where it loads, else by a walk.
-	var errs []error
-	for _, lister := range []string{fdtraceProgListFds, fdtraceProgListFdsByWalk} {
-		c, err := ebpf.NewCollectionWithOptions(only(spec, append(t.hooks, fdtraceProgSweep, lister)), *t.env.options())
-		if err == nil {
-			t.loaded = c
-			return nil
-		}
-		errs = append(errs, err)
+	return t.loadAny(spec)
+}
+
+// loadAny loads what this kernel takes: the list as a syscall program, or as a walk;
+// and the hooks of each path, all over the same maps.
+func (t *FDTracer) loadAny(spec *ebpf.CollectionSpec) (err error) {
+	t.loaded, err = ebpf.NewCollectionWithOptions(only(spec, fdtraceProgSweep, fdtraceProgListFds), *t.env.options())
+	if err != nil {
+		t.loaded, err = ebpf.NewCollectionWithOptions(only(spec, fdtraceProgSweep, fdtraceProgListFdsByWalk), *t.env.options())
 	}
-	return fmt.Errorf("load the descriptor tracer: %w", refused(errors.Join(errs...)))
+	if err != nil {
+		return fmt.Errorf("load the list of descriptors: %w", refused(err))
+	}
+	o := t.env.options()
+	o.MapReplacements = t.loaded.Maps
+	t.programs = map[FDPath]*ebpf.Collection{}
+	for _, path := range []FDPath{FDPathSyscalls, FDPathInstall} {
+		if t.hooks[path] == nil {
+			continue
+		}
+		c, err := ebpf.NewCollectionWithOptions(only(spec, t.hooks[path]...), *o)
+		if err == nil {
+			t.programs[path], t.path = c, path
+			continue
+		}
+		err = fmt.Errorf("load the descriptor tracer: %w", refused(err))
+		if path == FDPathSyscalls || t.path == "" {
+			return err
+		}
+		t.refused = err
+	}
+	return nil
 }
 
 // only is a copy of spec with some of its programs.
-func only(spec *ebpf.CollectionSpec, programs []string) *ebpf.CollectionSpec {
+func only(spec *ebpf.CollectionSpec, programs ...string) *ebpf.CollectionSpec {
 	spec = spec.Copy()
 	for name := range spec.Programs {
 		if !slices.Contains(programs, name) {
@@ -143,18 +181,60 @@ func only(spec *ebpf.CollectionSpec, programs []string) *ebpf.CollectionSpec {
 	return spec
 }
 
-func (t *FDTracer) chooseHooks() ([]string, error) {
+// chooseHooks finds out which programs fit this kernel, by path.
+func (t *FDTracer) chooseHooks(path FDPath) error {
 	k, err := t.env.btf.Kernel()
 	if err != nil {
-		return nil, fmt.Errorf("read kernel BTF: %w", err)
+		return fmt.Errorf("read kernel BTF: %w", err)
 	}
-	hooks := []string{fdtraceProgOnFork, fdtraceProgOnExec, fdtraceProgOnExit}
+	tables := []string{fdtraceProgOnFork, fdtraceProgOnExec, fdtraceProgOnExit}
+	t.hooks = map[FDPath][]string{}
+	if path != FDPathInstall {
+		t.hooks[FDPathSyscalls] = append(slices.Clone(tables), callHooks(k)...)
+	}
+	if path == FDPathSyscalls {
+		return nil
+	}
+	install, err := installHooks(k)
+	if err != nil && path == FDPathInstall {
+		return err
+	}
+	if t.refused = err; err == nil {
+		t.hooks[FDPathInstall] = append(slices.Clone(tables), install...)
+	}
+	return nil
+}
+
+func callHooks(k *btf.Spec) (hooks []string) {
 	if proto := tracepoint(k, "io_uring_complete"); proto != nil && len(proto.Params) == 4 {
 		hooks = append(hooks, fdtraceProgOnRing)
 	} else if proto != nil {
 		hooks = append(hooks, fdtraceProgOnRingBefore615)
 	}
-	return append(hooks, fdtraceProgOnCall), nil
+	return append(hooks, fdtraceProgOnCall)
+}
+
+func installHooks(k *btf.Spec) (hooks []string, err error) {
+	for _, f := range []string{"fd_install", "do_dup2"} {
+		if !hasFunc(k, f) {
+			return nil, fmt.Errorf("%w: the kernel has no function %s to attach to", ebpf.ErrNotSupported, f)
+		}
+	}
+	switch {
+	case hasFunc(k, "file_close_fd_locked"):
+		hooks = append(hooks, fdtraceProgOnClose)
+	case hasFunc(k, "pick_file"):
+		hooks = append(hooks, fdtraceProgOnCloseBefore67)
+	default:
+		return nil, fmt.Errorf("%w: the kernel has neither file_close_fd_locked nor pick_file to attach to", ebpf.ErrNotSupported)
+	}
+	if hasFunc(k, "alloc_fd") {
+		hooks = append(hooks, fdtraceProgOnNoNumber)
+	}
+	if hasFunc(k, "alloc_empty_file") {
+		hooks = append(hooks, fdtraceProgOnNoFile)
+	}
+	return append(hooks, fdtraceProgOnDup2, fdtraceProgOnInstall), nil
 }
 
 // mapRecords maps an array that the programs write.
@@ -331,12 +411,33 @@ func (t *FDTracer) mark() error {
 	return nil
 }
 
+// attach attaches the hooks of the path, and falls back to system calls where the
+// kernel refuses those of fentry, or they do not see what they should: a copy of a
+// function that the compiler put into its caller is not hooked.
 func (t *FDTracer) attach() error {
 	if len(t.links) > 0 {
 		return nil
 	}
-	for _, name := range t.hooks {
-		l, err := link.AttachTracing(link.TracingOptions{Program: t.loaded.Programs[name]})
+	if t.path == FDPathInstall {
+		err := t.attachHooks()
+		if err == nil {
+			err = t.selfTest()
+		}
+		if err == nil {
+			return nil
+		}
+		t.refused = err
+		if err := t.detach(); err != nil || t.programs[FDPathSyscalls] == nil {
+			return errors.Join(t.refused, err)
+		}
+		t.path = FDPathSyscalls
+	}
+	return t.attachHooks()
+}
+
+func (t *FDTracer) attachHooks() error {
+	for _, name := range t.hooks[t.path] {
+		l, err := link.AttachTracing(link.TracingOptions{Program: t.programs[t.path].Programs[name]})
 		if err != nil {
 			return errors.Join(fmt.Errorf("attach %s: %w", name, err), t.detach())
 		}
@@ -344,6 +445,10 @@ func (t *FDTracer) attach() error {
 	}
 	return nil
 }
+
+// Path is where births are seen, and, if that is not where they are seen best, why.
+// Until the first Start, it is what will be tried.
+func (t *FDTracer) Path() (FDPath, error) { return t.path, t.refused }
 
 func (t *FDTracer) detach() error {
 	var errs []error
@@ -467,6 +572,9 @@ func (t *FDTracer) Close() error {
 		errs = append(errs, unix.Munmap(area))
 	}
 	t.areas, t.births, t.deeps = nil, nil, nil
+	for _, c := range t.programs {
+		c.Close()
+	}
 	if t.loaded != nil {
 		t.loaded.Close()
 	}

@@ -167,9 +167,15 @@ const (
 	fdtraceProgListFds         = "list_fds"
 	fdtraceProgListFdsByWalk   = "list_fds_by_walk"
 	fdtraceProgOnCall          = "on_call"
+	fdtraceProgOnClose         = "on_close"
+	fdtraceProgOnCloseBefore67 = "on_close_before67"
+	fdtraceProgOnDup2          = "on_dup2"
 	fdtraceProgOnExec          = "on_exec"
 	fdtraceProgOnExit          = "on_exit"
 	fdtraceProgOnFork          = "on_fork"
+	fdtraceProgOnInstall       = "on_install"
+	fdtraceProgOnNoFile        = "on_no_file"
+	fdtraceProgOnNoNumber      = "on_no_number"
 	fdtraceProgOnRing          = "on_ring"
 	fdtraceProgOnRingBefore615 = "on_ring_before615"
 	fdtraceProgSweep           = "sweep"
@@ -232,9 +238,15 @@ type fdtraceProgramSpecs struct {
 	ListFds         *ebpf.ProgramSpec `ebpf:"list_fds"`
 	ListFdsByWalk   *ebpf.ProgramSpec `ebpf:"list_fds_by_walk"`
 	OnCall          *ebpf.ProgramSpec `ebpf:"on_call"`
+	OnClose         *ebpf.ProgramSpec `ebpf:"on_close"`
+	OnCloseBefore67 *ebpf.ProgramSpec `ebpf:"on_close_before67"`
+	OnDup2          *ebpf.ProgramSpec `ebpf:"on_dup2"`
 	OnExec          *ebpf.ProgramSpec `ebpf:"on_exec"`
 	OnExit          *ebpf.ProgramSpec `ebpf:"on_exit"`
 	OnFork          *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnInstall       *ebpf.ProgramSpec `ebpf:"on_install"`
+	OnNoFile        *ebpf.ProgramSpec `ebpf:"on_no_file"`
+	OnNoNumber      *ebpf.ProgramSpec `ebpf:"on_no_number"`
 	OnRing          *ebpf.ProgramSpec `ebpf:"on_ring"`
 	OnRingBefore615 *ebpf.ProgramSpec `ebpf:"on_ring_before615"`
 	Sweep           *ebpf.ProgramSpec `ebpf:"sweep"`
@@ -340,9 +352,15 @@ type fdtracePrograms struct {
 	ListFds         *ebpf.Program `ebpf:"list_fds"`
 	ListFdsByWalk   *ebpf.Program `ebpf:"list_fds_by_walk"`
 	OnCall          *ebpf.Program `ebpf:"on_call"`
+	OnClose         *ebpf.Program `ebpf:"on_close"`
+	OnCloseBefore67 *ebpf.Program `ebpf:"on_close_before67"`
+	OnDup2          *ebpf.Program `ebpf:"on_dup2"`
 	OnExec          *ebpf.Program `ebpf:"on_exec"`
 	OnExit          *ebpf.Program `ebpf:"on_exit"`
 	OnFork          *ebpf.Program `ebpf:"on_fork"`
+	OnInstall       *ebpf.Program `ebpf:"on_install"`
+	OnNoFile        *ebpf.Program `ebpf:"on_no_file"`
+	OnNoNumber      *ebpf.Program `ebpf:"on_no_number"`
 	OnRing          *ebpf.Program `ebpf:"on_ring"`
 	OnRingBefore615 *ebpf.Program `ebpf:"on_ring_before615"`
 	Sweep           *ebpf.Program `ebpf:"sweep"`
@@ -353,9 +371,15 @@ func (p *fdtracePrograms) Close() error {
 		p.ListFds,
 		p.ListFdsByWalk,
 		p.OnCall,
+		p.OnClose,
+		p.OnCloseBefore67,
+		p.OnDup2,
 		p.OnExec,
 		p.OnExit,
 		p.OnFork,
+		p.OnInstall,
+		p.OnNoFile,
+		p.OnNoNumber,
 		p.OnRing,
 		p.OnRingBefore615,
 		p.Sweep,

@@ -42,6 +42,7 @@ func idOf(t testing.TB, tr *FDTracer, pid int) sample.ID {
 func TestFDTracerSmoke(t *testing.T) {
 	tr := openTracer(t, FDTraceOptions{})
 	id := idOf(t, tr, os.Getpid())
+	defer func() { p, err := tr.Path(); t.Log(p, err) }()
 	if err := tr.Start([]sample.ID{id}); err != nil {
 		t.Fatal(err)
 	}
