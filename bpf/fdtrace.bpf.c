@@ -596,7 +596,7 @@ struct user_control {
 // One walk over messages, their control headers and the descriptors in these.
 struct message_walk {
 	struct call *c;
-	u64 message, messages;	  // the next one, and how many are left
+	u64 message, message_end; // the next one
 	u64 control, control_end; // the next header
 	u64 fd, fd_end;		  // the next descriptor
 };
@@ -628,9 +628,8 @@ static long message_step(u32 i, struct message_walk *w)
 		w->control += (h.len + 7) & ~7ULL;
 		return 0;
 	}
-	if (!w->messages || bpf_probe_read_user(&m, sizeof m - 8, (void *)w->message))
+	if (w->message >= w->message_end || bpf_probe_read_user(&m, sizeof m - 8, (void *)w->message))
 		return 1;
-	w->messages--;
 	w->message += sizeof m;
 	w->control = m.control;
 	w->control_end = m.control + m.control_len;
@@ -639,7 +638,15 @@ static long message_step(u32 i, struct message_walk *w)
 
 static __noinline int came(struct call *c, u64 message, u64 messages)
 {
-	struct message_walk w = { .c = c, .message = message, .messages = messages };
+	// Nothing begins as a constant: before 6.8 (ab5cfac139ab, bpf: verify callbacks
+	// as if they are called unknown number of times) the verifier took what a callback
+	// sees first for all that it ever sees, and left out the rest.
+	struct message_walk w = {
+		.c = c,
+		.message = message, .message_end = message + messages * sizeof(struct user_message),
+		.control = message, .control_end = message,
+		.fd = message, .fd_end = message,
+	};
 
 	bpf_loop(MAX_MESSAGE_STEPS, message_step, &w, 0);
 	return 0;

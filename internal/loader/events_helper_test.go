@@ -35,6 +35,10 @@ var helpers = map[string]func(args []string){
 	"switch":  helpSwitch,
 	"eat":     helpEat,
 	"hold":    helpHold,
+	"births":  helpBirths,
+	"churn":   helpChurn,
+	"family":  helpFamily,
+	"tracer":  helpTracer,
 	"pass":    func([]string) { step("ready") },
 }
 

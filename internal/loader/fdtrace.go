@@ -43,6 +43,10 @@ const (
 	maxSuspects       = 256
 )
 
+// callWorker is FDBirth.Syscall where an io_uring worker made a descriptor and the
+// opcode is unknown: CALL_WORKER of bpf/fdtrace.bpf.c.
+const callWorker = -256
+
 // FDTracer tells who opened the descriptors of processes that are traced, and what
 // any process's table of descriptors holds. Everything is loaded when it is opened;
 // hooks are attached only while somebody is traced, which needs no capability. One
