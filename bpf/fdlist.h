@@ -145,7 +145,7 @@ static __always_inline void attribute(struct fd_record *r, struct list_work *k, 
 		seq = *(volatile u64 *)&st->seq;
 		if (!vouches(st, f, k->since[i], k->until[i]))
 			continue;
-		if (*(volatile u64 *)&st->seq != seq || st->busy)
+		if (*(volatile u64 *)&st->seq != seq || seq == WRITING)
 			continue;
 		r->why = st->why;
 		r->seq = st->why ? 0 : seq;

@@ -37,19 +37,21 @@ const volatile u32 deep_entries = 64;
 #define FAILURE_BURST 64
 #define FAILURE_INTERVAL 62500000ULL
 
-// The first test of every program: a bit for each suspect and for each traced
-// table, of several that may share it.
+// The first test of every program. A process is looked up by its number: 0 means
+// that nobody with it is suspect, else it is the first of those who may be. A traced
+// table has a bit, which others may share.
+#define BUCKETS 16384
 #define MARKS 65536
-u64 process_marks[MARKS / 64];
+u16 first_suspect[BUCKETS];
 u64 table_marks[MARKS / 64];
 
 struct fd_counts counts = {};
 u64 last_seq;
 
 struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 512);
-	__type(key, u32); // tgid
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, FD_SUSPECTS + 1); // the first is nobody
+	__type(key, u32);
 	__type(value, struct fd_suspect);
 } suspects SEC(".maps");
 
@@ -132,20 +134,32 @@ static __always_inline u32 table_mark(u64 files)
 	return ((files >> 6) * 0x9e3779b97f4a7c15ULL) >> 48;
 }
 
-static __always_inline bool marked(const volatile u64 *marks, u32 i)
-{
-	i &= MARKS - 1;
-	return marks[i / 64] >> (i & 63) & 1;
-}
-
 static __always_inline bool is_marked(struct run *r, struct task_struct *t)
 {
-	return marked(process_marks, t->tgid) || marked(table_marks, table_mark(as_number(r, t->files)));
+	u32 i;
+
+	if (first_suspect[t->tgid & (BUCKETS - 1)])
+		return true;
+	i = table_mark(as_number(r, t->files)) & (MARKS - 1);
+	return table_marks[i / 64] >> (i & 63) & 1;
 }
+
+#define MAX_COLLISIONS 8
 
 static __always_inline struct fd_suspect *suspect_by_id(u32 tgid)
 {
-	return bpf_map_lookup_elem(&suspects, &tgid);
+	u32 i = first_suspect[tgid & (BUCKETS - 1)];
+
+	for (u32 n = 0; n < MAX_COLLISIONS && i; n++) {
+		struct fd_suspect *s = bpf_map_lookup_elem(&suspects, &i);
+
+		if (!s)
+			return 0;
+		if (s->tgid == tgid)
+			return s;
+		i = s->next;
+	}
+	return 0;
 }
 
 static __always_inline struct fd_suspect *suspect_itself(struct task_struct *t)
@@ -180,14 +194,19 @@ static __always_inline void mark_table(struct run *r, struct task_struct *t)
 
 // Makes a suspect's table known. One that is new to us came by unshare(2), or by an
 // exec of who shared it: a copy of another, whose stamps vouch for what both show.
-static __always_inline void know_table(struct run *r, struct task_struct *t, u64 now)
+static __always_inline void know_table(struct run *r, struct task_struct *t, struct fd_suspect *s, u64 now)
 {
-	u64 files = (u64)t->files;
-	struct fd_table *table = bpf_map_lookup_elem(&tables, &files);
-	struct fd_table new = { .since = now, .tgid = t->tgid };
+	u64 files = as_number(r, t->files);
+	struct fd_table new = { .since = now, .tgid = s->tgid };
+	struct fd_table *table;
 
+	if (s->files == files)
+		return;
+	table = bpf_map_lookup_elem(&tables, &files);
 	if (table && table->since)
 		return;
+	if (s->tgid == t->tgid)
+		s->files = files;
 	if (table) {
 		table->since = now;
 		mark_table(r, t);
@@ -230,14 +249,19 @@ static __always_inline bool is_shown(struct fd_stamp *st, struct shown *s)
 
 // ---- the log
 
-static __always_inline bool claim(u64 *busy)
+// What is being written has no seq but this. Its own comes last.
+#define WRITING (~0ULL)
+
+static __always_inline bool claim(u64 *seq)
 {
-	return !__sync_val_compare_and_swap(busy, 0, 1);
+	u64 was = *(volatile u64 *)seq;
+
+	return was != WRITING && __sync_val_compare_and_swap(seq, was, WRITING) == was;
 }
 
-static __always_inline void release(u64 *busy)
+static __always_inline void publish(u64 *seq, u64 value)
 {
-	__sync_lock_test_and_set(busy, 0);
+	__sync_lock_test_and_set(seq, value); // in order after what was written
 }
 
 // A bucket of tokens, as the time when the next one is there.
@@ -343,9 +367,8 @@ static __always_inline u32 copy_deep(u64 seq, u64 sp, u64 end)
 	struct fd_deep *d = bpf_map_lookup_elem(&deeps, &slot);
 	u64 size = FD_DEEP_WINDOW, done = 0;
 
-	if (!d || !claim(&d->busy))
+	if (!d || !claim(&d->seq))
 		return 0;
-	d->seq = 0;
 	if (sp < end && end - sp < size)
 		size = end - sp;
 	asm volatile("" : "+r"(size));
@@ -366,8 +389,7 @@ static __always_inline u32 copy_deep(u64 seq, u64 sp, u64 end)
 		}
 	}
 	d->size = done;
-	__sync_lock_test_and_set(&d->seq, seq);
-	release(&d->busy);
+	publish(&d->seq, seq);
 	return slot + 1;
 }
 
@@ -380,11 +402,10 @@ __attribute__((noinline)) u64 write_log(u64 now, s32 nr, s32 fd, u32 error, u32 
 	u32 slot = seq & (log_entries - 1);
 	struct fd_birth *b = bpf_map_lookup_elem(&births, &slot);
 
-	if (!b || !claim(&b->busy)) {
+	if (!b || !claim(&b->seq)) {
 		add(&counts.log_busy, 1);
 		return seq;
 	}
-	b->seq = 0;
 	b->start = t->group_leader->start_boottime;
 	b->time = now;
 	b->tgid = t->tgid;
@@ -403,9 +424,7 @@ __attribute__((noinline)) u64 write_log(u64 now, s32 nr, s32 fd, u32 error, u32 
 		if (deep)
 			b->deep = copy_deep(seq, b->regs.sp, t->mm ? t->mm->env_end : 0);
 	}
-	__sync_lock_test_and_set(&b->seq, seq); // in order after what was written
-	release(&b->busy);
-	add(&counts.logged, 1);
+	publish(&b->seq, seq);
 	return seq;
 }
 
@@ -432,15 +451,12 @@ static __noinline struct fd_stamp *stamp_at(struct fd_key *key)
 
 static __always_inline void put_stamp(struct call *c, struct fd_stamp *st, struct shown *f, u64 seq, u32 why, u32 tid)
 {
-	if (!claim(&st->busy)) {
+	if (!claim(&st->seq)) {
 		st->why = WHY_UNTRACED_CALL;
 		add(&counts.unsure, 1);
 		add(&c->suspect->unsure, 1);
 		return;
 	}
-	if (st->closed)
-		add((u64 *)&counts.closed, -1);
-	st->seq = 0;
 	st->closed = 0;
 	st->file = f->file;
 	st->inode = f->inode;
@@ -448,8 +464,7 @@ static __always_inline void put_stamp(struct call *c, struct fd_stamp *st, struc
 	st->time = c->now;
 	st->tid = tid;
 	st->why = why;
-	__sync_lock_test_and_set(&st->seq, seq);
-	release(&st->busy);
+	publish(&st->seq, seq);
 }
 
 // A descriptor was made, and f is what the table shows. Where that is not certain
@@ -463,7 +478,6 @@ static __always_inline void born(struct call *c, struct task_struct *t, u32 fd, 
 	u64 seq = 0;
 
 	ran(HOOK_BIRTH);
-	add(&counts.births, 1);
 	add(&s->opened, 1);
 	if (!exact && st && !st->closed && st->tid != tid && is_shown(st, f)) {
 		st->why = WHY_UNTRACED_CALL;
@@ -498,8 +512,7 @@ static __noinline int made(struct call *c, s32 fd)
 		return 0;
 	if (!show(t, fd, &f)) {
 		ran(HOOK_BIRTH);
-		add(&counts.births, 1);
-		add(&counts.gone, 1);
+			add(&counts.gone, 1);
 		add(&c->suspect->opened, 1);
 		return 0;
 	}
@@ -527,10 +540,8 @@ static __always_inline void made_all(struct call *c, struct made *m)
 
 static __always_inline void close_stamp(struct fd_stamp *st, u64 now)
 {
-	if (st->closed)
-		return;
-	st->closed = now;
-	add((u64 *)&counts.closed, 1);
+	if (!st->closed)
+		st->closed = now;
 }
 
 // A descriptor is closed: the stamp is not believed any more. If the table shows
@@ -846,7 +857,7 @@ int BPF_PROG(on_call, struct pt_regs *regs, long ret)
 		return 0;
 	c.nr = nr;
 	c.now = bpf_ktime_get_ns();
-	know_table(r, t, c.now);
+	know_table(r, t, c.suspect, c.now);
 	if (ret < 0) {
 		if ((ret == -EMFILE || ret == -ENFILE) && is_birth(class))
 			failed(&c, -ret);
@@ -925,7 +936,7 @@ static __always_inline void ring_done(void *req, s32 res)
 	}
 	if (!ring_makes(req, op))
 		return;
-	know_table(r, t, c.now);
+	know_table(r, t, c.suspect, c.now);
 	if (res == -EMFILE || res == -ENFILE)
 		failed(&c, -res);
 	else if (res >= 0)
@@ -968,7 +979,7 @@ static __always_inline bool traced(struct call *c, struct task_struct *t)
 		c->nr = call_number((void *)bpf_task_pt_regs(t));
 		c->compat = is_compat(t);
 	}
-	know_table(r, t, c->now);
+	know_table(r, t, c->suspect, c->now);
 	return true;
 }
 
@@ -1116,7 +1127,7 @@ int BPF_PROG(on_exec, struct task_struct *t)
 		return 0;
 	}
 	w.now = bpf_ktime_get_ns();
-	know_table(r, t, w.now);
+	know_table(r, t, s, w.now);
 	bpf_for_each_map_elem(&stamps, sweep_exec, &w, 0);
 	return 0;
 }
@@ -1142,8 +1153,6 @@ static long sweep_dead(void *map, struct fd_key *key, struct fd_stamp *st, u64 *
 
 	if (!st->closed && bpf_map_lookup_elem(&tables, &files))
 		return 0;
-	if (st->closed)
-		add((u64 *)&counts.closed, -1);
 	add((u64 *)&counts.stamps, -1);
 	bpf_map_delete_elem(&stamps, key);
 	return 0;

@@ -8,6 +8,7 @@
 #define FD_DEEP_WINDOW 16384 // and that some have
 #define FD_CHAIN 32	     // return addresses by the chain of frame pointers
 #define FD_LIST 1024	     // descriptors that one run of the list gives
+#define FD_SUSPECTS 256
 #define FD_CALLS 512	     // system calls by number
 #define FD_ANCESTORS 4	     // tables from which a table came by fork, itself included
 
@@ -54,6 +55,9 @@ struct fd_suspect {
 	u64 compat;	// of opened: by a 32-bit call
 	u64 deep_at;	// when the next deep window is due
 	u64 failure_at; // when the next failure is logged
+	u64 files;	// its table, last known
+	u32 tgid;	// 0: nobody
+	u32 next;	// of those whose first_suspect this is, too
 };
 
 // Where a descriptor is: its table and number.
@@ -64,7 +68,6 @@ struct fd_key {
 
 // Who made a descriptor.
 struct fd_stamp {
-	u64 busy;   // being written
 	u64 seq;    // of the birth; 0: why says why not
 	u64 file;   // what the table showed then
 	u64 inode;
@@ -90,8 +93,7 @@ struct fd_registers {
 
 // One entry of the log: a call that made a descriptor, or found none left.
 struct fd_birth {
-	u64 busy; // being written
-	u64 seq;  // written last; 0 before
+	u64 seq; // written last, the rest before
 	u64 start;
 	u64 time;
 	s32 tgid;
@@ -109,7 +111,6 @@ struct fd_birth {
 };
 
 struct fd_deep {
-	u64 busy;
 	u64 seq; // of the birth
 	u64 size;
 	u64 stack[FD_DEEP_WINDOW / 8];
@@ -153,9 +154,7 @@ struct fd_record {
 
 // What was counted since the tracer was opened.
 struct fd_counts {
-	u64 births;	// seen
 	u64 failures;	// EMFILE and ENFILE
-	u64 logged;
 	u64 log_busy;	// lost: two wrote to one place of the log
 	u64 quiet;	// failures that were counted only, to spare the log
 	u64 unstamped;	// births that found the stamps full
@@ -164,10 +163,9 @@ struct fd_counts {
 	u64 gone;	// births that the table did not show any more
 	u64 tables_full;
 	s64 stamps;	// in use
-	s64 closed;	// of these, of closed descriptors
 };
 
-_Static_assert(sizeof(struct fd_birth) == 64 + 72 + 16 + FD_WINDOW + 8 * FD_CHAIN, "fd_birth");
+_Static_assert(sizeof(struct fd_birth) == 56 + 72 + 16 + FD_WINDOW + 8 * FD_CHAIN, "fd_birth");
 _Static_assert(sizeof(struct fd_record) == 48 + 16 + 32 + 24, "fd_record");
 _Static_assert(sizeof(struct fd_list_args) == 56, "fd_list_args");
 

@@ -41,6 +41,10 @@ func (t *FDTracer) Drain(dst *sample.FDBirths) error {
 	return t.sweepIfFull()
 }
 
+// writing is the seq of an entry that is being written: WRITING of
+// bpf/fdtrace.bpf.c.
+const writing = ^uint64(0)
+
 // What became of an entry of the log.
 type taken int
 
@@ -54,7 +58,7 @@ const (
 func (t *FDTracer) take(seq uint64, dst *sample.FDBirths) taken {
 	b := &t.births[seq&uint64(len(t.births)-1)]
 	if got := atomic.LoadUint64(&b.Seq); got != seq {
-		if got < seq {
+		if got < seq || got == writing {
 			return unwritten
 		}
 		return overwritten

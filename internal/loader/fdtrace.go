@@ -76,7 +76,7 @@ type FDTracer struct {
 
 // fdSuspect is a process that is traced.
 type fdSuspect struct {
-	start uint64 // ns
+	place uint32 // in the array of suspects
 	files uint64
 	// before has the file of each descriptor that was open before it was traced.
 	before []uint64
@@ -310,13 +310,12 @@ func (t *FDTracer) dropSuspects(ids []sample.ID) error {
 		}
 		delete(t.suspects, id)
 		dropped = true
-		err := t.loaded.Maps[fdtraceMapSuspects].Delete(uint32(id.PID))
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("trace descriptors of %v no more: %w", id, err)
-		}
 	}
 	if !dropped {
 		return nil
+	}
+	if err := t.mark(); err != nil {
+		return err
 	}
 	return t.dropTables()
 }
@@ -376,25 +375,47 @@ func (t *FDTracer) addSuspect(id sample.ID) error {
 			return fmt.Errorf("trace descriptors of %v: %w", id, err)
 		}
 	}
-	suspect := fdtraceFdSuspect{Start: args.Start, Since: now}
-	if err := t.loaded.Maps[fdtraceMapSuspects].Put(uint32(id.PID), &suspect); err != nil {
+	s := &fdSuspect{place: t.freePlace(), files: args.Files}
+	suspect := fdtraceFdSuspect{Start: args.Start, Since: now, Files: args.Files, Tgid: uint32(id.PID)}
+	if err := t.loaded.Maps[fdtraceMapSuspects].Put(s.place, &suspect); err != nil {
 		return fmt.Errorf("trace descriptors of %v: %w", id, err)
 	}
-	t.suspects[id] = &fdSuspect{start: args.Start, files: args.Files}
+	t.suspects[id] = s
 	return nil
 }
 
-// marks is the number of bits of process_marks and table_marks: MARKS of
-// bpf/fdtrace.bpf.c.
-const marks = 65536
-
-// mark sets the bits that let everybody else go on at once.
-func (t *FDTracer) mark() error {
-	var processes, tables [marks / 64]uint64
-	for id := range t.suspects {
-		processes[uint32(id.PID)%marks/64] |= 1 << (id.PID % 64)
+// freePlace is where in the array of suspects nobody is; the first is never free.
+func (t *FDTracer) freePlace() uint32 {
+	var used [maxSuspects + 1]bool
+	for _, s := range t.suspects {
+		used[s.place] = true
 	}
-	if err := t.loaded.Variables[fdtraceVarProcessMarks].Set(processes); err != nil {
+	place := uint32(1)
+	for used[place] {
+		place++
+	}
+	return place
+}
+
+// As in bpf/fdtrace.bpf.c.
+const (
+	buckets = 16384
+	marks   = 65536
+)
+
+// mark makes known who is suspect, and whose tables, so that everybody else goes on
+// at once.
+func (t *FDTracer) mark() error {
+	var first [buckets]uint16
+	var tables [marks / 64]uint64
+	for id, s := range t.suspects {
+		bucket := &first[uint32(id.PID)%buckets]
+		if err := t.setNext(s.place, *bucket); err != nil {
+			return err
+		}
+		*bucket = uint16(s.place)
+	}
+	if err := t.loaded.Variables[fdtraceVarFirstSuspect].Set(first); err != nil {
 		return fmt.Errorf("mark who is traced: %w", err)
 	}
 	// The kernel sets bits of tables, too: those are cleared only where nobody is
@@ -411,6 +432,24 @@ func (t *FDTracer) mark() error {
 	}
 	if err := t.loaded.Variables[fdtraceVarTableMarks].Set(tables); err != nil {
 		return fmt.Errorf("mark the tables that are traced: %w", err)
+	}
+	return nil
+}
+
+// setNext says which suspect has the same bucket, if that is not said already: the
+// kernel counts in the same place.
+func (t *FDTracer) setNext(place uint32, next uint16) error {
+	suspects := t.loaded.Maps[fdtraceMapSuspects]
+	var s fdtraceFdSuspect
+	if err := suspects.Lookup(place, &s); err != nil {
+		return fmt.Errorf("mark who is traced: %w", err)
+	}
+	if s.Next == uint32(next) {
+		return nil
+	}
+	s.Next = uint32(next)
+	if err := suspects.Put(place, &s); err != nil {
+		return fmt.Errorf("mark who is traced: %w", err)
 	}
 	return nil
 }
@@ -519,11 +558,19 @@ func (t *FDTracer) Balance() (b sample.FDBalance, err error) {
 	if err != nil {
 		return b, err
 	}
+	var last uint64
+	if err := t.loaded.Variables[fdtraceVarLastSeq].Get(&last); err != nil {
+		return b, fmt.Errorf("read the log's end: %w", err)
+	}
+	_, births, err := t.runs()
+	if err != nil {
+		return b, err
+	}
 	return sample.FDBalance{
-		Births: c.Births, Failures: c.Failures, Logged: c.Logged, Quiet: c.Quiet, Lost: t.overrun,
+		Births: births, Failures: c.Failures, Logged: last - c.LogBusy, Quiet: c.Quiet, Lost: t.overrun,
 		MapFull: c.Unstamped, Ambiguous: c.Unsure, Compat: c.Compat, Gone: c.Gone, LogBusy: c.LogBusy,
-		TablesFull: c.TablesFull,
-		Stamps:     uint64(max(0, c.Stamps)), StampsClosed: uint64(max(0, c.Closed)),
+		TablesFull:    c.TablesFull,
+		Stamps:        uint64(max(0, c.Stamps)),
 		StampCapacity: uint64(t.loaded.Maps[fdtraceMapStamps].MaxEntries()),
 	}, nil
 }
@@ -534,7 +581,7 @@ func (t *FDTracer) Counts(id sample.ID) (c sample.FDCounts, err error) {
 		return c, fmt.Errorf("count descriptors of %v: %w", id, ErrGone)
 	}
 	var s fdtraceFdSuspect
-	if err := t.loaded.Maps[fdtraceMapSuspects].Lookup(uint32(id.PID), &s); err != nil {
+	if err := t.loaded.Maps[fdtraceMapSuspects].Lookup(t.suspects[id].place, &s); err != nil {
 		return c, fmt.Errorf("count descriptors of %v: %w", id, err)
 	}
 	return sample.FDCounts{
@@ -553,17 +600,25 @@ const (
 // Cost estimates the CPU time that the hooks took from everybody since the tracer
 // was opened.
 func (t *FDTracer) Cost() time.Duration {
-	var total time.Duration
+	calls, births, err := t.runs()
+	if err != nil {
+		return 0
+	}
+	return time.Duration(calls)*fdCallCost + time.Duration(births)*fdBirthCost
+}
+
+// runs is how often the hooks ran, and how often because of a birth.
+func (t *FDTracer) runs() (calls, births uint64, err error) {
 	var perCPU []fdtraceRun
-	for i, cost := range []time.Duration{fdCallCost, fdBirthCost} {
-		if t.loaded.Maps[fdtraceMapRuns].Lookup(uint32(i), &perCPU) != nil {
-			return 0
+	for i, sum := range []*uint64{&calls, &births} {
+		if err := t.loaded.Maps[fdtraceMapRuns].Lookup(uint32(i), &perCPU); err != nil {
+			return 0, 0, fmt.Errorf("read how often the hooks ran: %w", err)
 		}
 		for _, r := range perCPU {
-			total += time.Duration(r.Count) * cost
+			*sum += r.Count
 		}
 	}
-	return total
+	return calls, births, nil
 }
 
 // MapBytes is the kernel memory of the maps.

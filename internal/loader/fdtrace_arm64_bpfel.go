@@ -15,7 +15,6 @@ import (
 
 type fdtraceFdBirth struct {
 	_       structs.HostLayout
-	Busy    uint64
 	Seq     uint64
 	Start   uint64
 	Time    uint64
@@ -46,9 +45,7 @@ type fdtraceFdBirth struct {
 
 type fdtraceFdCounts struct {
 	_          structs.HostLayout
-	Births     uint64
 	Failures   uint64
-	Logged     uint64
 	LogBusy    uint64
 	Quiet      uint64
 	Unstamped  uint64
@@ -57,12 +54,10 @@ type fdtraceFdCounts struct {
 	Gone       uint64
 	TablesFull uint64
 	Stamps     int64
-	Closed     int64
 }
 
 type fdtraceFdDeep struct {
 	_     structs.HostLayout
-	Busy  uint64
 	Seq   uint64
 	Size  uint64
 	Stack [2048]uint64
@@ -112,7 +107,6 @@ type fdtraceFdRecord struct {
 
 type fdtraceFdStamp struct {
 	_      structs.HostLayout
-	Busy   uint64
 	Seq    uint64
 	File   uint64
 	Inode  uint64
@@ -135,6 +129,9 @@ type fdtraceFdSuspect struct {
 	Compat    uint64
 	DeepAt    uint64
 	FailureAt uint64
+	Files     uint64
+	Tgid      uint32
+	Next      uint32
 }
 
 type fdtraceFdTable struct {
@@ -183,10 +180,10 @@ const (
 	fdtraceVarCompatCalls      = "compat_calls"
 	fdtraceVarCounts           = "counts"
 	fdtraceVarDeepEntries      = "deep_entries"
+	fdtraceVarFirstSuspect     = "first_suspect"
 	fdtraceVarLastSeq          = "last_seq"
 	fdtraceVarListArgs         = "list_args"
 	fdtraceVarLogEntries       = "log_entries"
-	fdtraceVarProcessMarks     = "process_marks"
 	fdtraceVarTableMarks       = "table_marks"
 	fdtraceVarUnusedBirth      = "unused_birth"
 	fdtraceVarUnusedDeep       = "unused_deep"
@@ -274,10 +271,10 @@ type fdtraceVariableSpecs struct {
 	CompatCalls  *ebpf.VariableSpec `ebpf:"compat_calls"`
 	Counts       *ebpf.VariableSpec `ebpf:"counts"`
 	DeepEntries  *ebpf.VariableSpec `ebpf:"deep_entries"`
+	FirstSuspect *ebpf.VariableSpec `ebpf:"first_suspect"`
 	LastSeq      *ebpf.VariableSpec `ebpf:"last_seq"`
 	ListArgs     *ebpf.VariableSpec `ebpf:"list_args"`
 	LogEntries   *ebpf.VariableSpec `ebpf:"log_entries"`
-	ProcessMarks *ebpf.VariableSpec `ebpf:"process_marks"`
 	TableMarks   *ebpf.VariableSpec `ebpf:"table_marks"`
 	UnusedBirth  *ebpf.VariableSpec `ebpf:"unused_birth"`
 	UnusedDeep   *ebpf.VariableSpec `ebpf:"unused_deep"`
@@ -335,10 +332,10 @@ type fdtraceVariables struct {
 	CompatCalls  *ebpf.Variable `ebpf:"compat_calls"`
 	Counts       *ebpf.Variable `ebpf:"counts"`
 	DeepEntries  *ebpf.Variable `ebpf:"deep_entries"`
+	FirstSuspect *ebpf.Variable `ebpf:"first_suspect"`
 	LastSeq      *ebpf.Variable `ebpf:"last_seq"`
 	ListArgs     *ebpf.Variable `ebpf:"list_args"`
 	LogEntries   *ebpf.Variable `ebpf:"log_entries"`
-	ProcessMarks *ebpf.Variable `ebpf:"process_marks"`
 	TableMarks   *ebpf.Variable `ebpf:"table_marks"`
 	UnusedBirth  *ebpf.Variable `ebpf:"unused_birth"`
 	UnusedDeep   *ebpf.Variable `ebpf:"unused_deep"`

@@ -167,7 +167,6 @@ type FDBalance struct {
 	LogBusy    uint64 // births without a stack: two calls wrote to one place of the log
 	TablesFull uint64 // tables that there was no room for
 
-	Stamps        uint64 // in use
-	StampsClosed  uint64 // of these, of descriptors that were closed
+	Stamps        uint64 // in use, those of closed descriptors included
 	StampCapacity uint64
 }
