@@ -123,7 +123,7 @@ static __always_inline void describe(struct fd_record *r, struct file *file, str
 
 static __always_inline bool vouches(struct fd_stamp *st, struct shown *f, u64 since, u64 until)
 {
-	if (!is_shown(st, f) || st->time < since || st->time > until)
+	if (!is_shown(st, f) || st->order < since || st->order > until)
 		return false;
 	// A parent may have closed its own since.
 	return !st->closed || (until != ~0ULL && st->closed >= until);

@@ -46,7 +46,8 @@ u16 first_suspect[BUCKETS];
 u64 table_marks[MARKS / 64];
 
 struct fd_counts counts = {};
-u64 last_seq;
+u64 last_seq; // of the log
+u64 drained;  // by user space, up to there
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -127,6 +128,13 @@ static __always_inline void add(u64 *to, u64 n)
 	__sync_fetch_and_add(to, n);
 }
 
+// The order of births, closes and forks, for stamps: the number of the last birth.
+// What comes after a birth and before the next is as young as that birth.
+static __always_inline u64 order(void)
+{
+	return *(volatile u64 *)&last_seq + 1;
+}
+
 // ---- who is suspect
 
 static __always_inline u32 table_mark(u64 files)
@@ -194,10 +202,10 @@ static __always_inline void mark_table(struct run *r, struct task_struct *t)
 
 // Makes a suspect's table known. One that is new to us came by unshare(2), or by an
 // exec of who shared it: a copy of another, whose stamps vouch for what both show.
-static __always_inline void know_table(struct run *r, struct task_struct *t, struct fd_suspect *s, u64 now)
+static __always_inline void know_table(struct run *r, struct task_struct *t, struct fd_suspect *s)
 {
 	u64 files = as_number(r, t->files);
-	struct fd_table new = { .since = now, .tgid = s->tgid };
+	struct fd_table new = { .since = order(), .tgid = s->tgid };
 	struct fd_table *table;
 
 	if (s->files == files)
@@ -208,7 +216,7 @@ static __always_inline void know_table(struct run *r, struct task_struct *t, str
 	if (s->tgid == t->tgid)
 		s->files = files;
 	if (table) {
-		table->since = now;
+		table->since = order();
 		mark_table(r, t);
 		return;
 	}
@@ -249,7 +257,7 @@ static __always_inline bool is_shown(struct fd_stamp *st, struct shown *s)
 
 // ---- the log
 
-// What is being written has no seq but this. Its own comes last.
+// What is being written has this seq. Its own comes last.
 #define WRITING (~0ULL)
 
 static __always_inline bool claim(u64 *seq)
@@ -264,16 +272,21 @@ static __always_inline void publish(u64 *seq, u64 value)
 	__sync_lock_test_and_set(seq, value); // in order after what was written
 }
 
-// A bucket of tokens, as the time when the next one is there.
-static __always_inline bool may(u64 *at, u64 now, u64 interval, u64 burst)
+// A bucket of tokens, filled by the clock: this is asked once it is empty only.
+static __always_inline bool may(struct fd_bucket *b, u64 interval, u64 burst)
 {
-	u64 next = *at;
+	u64 now, came;
 
-	if (next > now)
+	if (b->tokens) {
+		b->tokens--;
+		return true;
+	}
+	now = bpf_ktime_get_ns();
+	came = (now - b->filled) / interval;
+	if (!came)
 		return false;
-	if (now - next > burst * interval)
-		next = now - burst * interval;
-	*at = next + interval;
+	b->filled = now;
+	b->tokens = came < burst ? came - 1 : burst - 1;
 	return true;
 }
 
@@ -393,21 +406,25 @@ static __always_inline u32 copy_deep(u64 seq, u64 sp, u64 end)
 	return slot + 1;
 }
 
-// Writes an entry of the log and returns its seq. It is global, as are the others
-// that are, so that the verifier looks at it once, not once per way to reach it.
-__attribute__((noinline)) u64 write_log(u64 now, s32 nr, s32 fd, u32 error, u32 deep)
+// Whether user space has read what is at seq's place in the log. Who opens faster
+// than that pays for no more stacks.
+static __always_inline bool has_place(u64 seq)
+{
+	return seq - 1 - *(volatile u64 *)&drained < log_entries;
+}
+
+// Writes an entry of the log, to its own place. It is global, as are the others that
+// are, so that the verifier looks at it once, not once per way to reach it.
+__attribute__((noinline)) int write_log(u64 seq, s32 nr, s32 fd, u32 error, u32 deep)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
-	u64 seq = __sync_fetch_and_add(&last_seq, 1) + 1;
 	u32 slot = seq & (log_entries - 1);
 	struct fd_birth *b = bpf_map_lookup_elem(&births, &slot);
 
-	if (!b || !claim(&b->seq)) {
-		add(&counts.log_busy, 1);
-		return seq;
-	}
+	if (!b)
+		return 0;
 	b->start = t->group_leader->start_boottime;
-	b->time = now;
+	b->time = bpf_ktime_get_ns();
 	b->tgid = t->tgid;
 	b->tid = t->pid;
 	b->fd = fd;
@@ -425,12 +442,16 @@ __attribute__((noinline)) u64 write_log(u64 now, s32 nr, s32 fd, u32 error, u32 
 			b->deep = copy_deep(seq, b->regs.sp, t->mm ? t->mm->env_end : 0);
 	}
 	publish(&b->seq, seq);
-	return seq;
+	return 0;
+}
+
+static __always_inline u64 next_seq(void)
+{
+	return __sync_fetch_and_add(&last_seq, 1) + 1;
 }
 
 struct call {
 	struct fd_suspect *suspect;
-	u64 now;
 	s32 nr;
 	u32 compat;
 };
@@ -461,7 +482,7 @@ static __always_inline void put_stamp(struct call *c, struct fd_stamp *st, struc
 	st->file = f->file;
 	st->inode = f->inode;
 	st->op = f->op;
-	st->time = c->now;
+	st->order = order();
 	st->tid = tid;
 	st->why = why;
 	publish(&st->seq, seq);
@@ -490,7 +511,9 @@ static __always_inline void born(struct call *c, struct task_struct *t, u32 fd, 
 		add(&counts.compat, 1);
 		add(&s->compat, 1);
 	} else {
-		seq = write_log(c->now, c->nr, fd, 0, may(&s->deep_at, c->now, DEEP_INTERVAL, DEEP_BURST));
+		seq = next_seq();
+		if (has_place(seq))
+			write_log(seq, c->nr, fd, 0, may(&s->deep, DEEP_INTERVAL, DEEP_BURST));
 	}
 	if (!st)
 		st = stamp_at(&key);
@@ -538,15 +561,15 @@ static __always_inline void made_all(struct call *c, struct made *m)
 			made(c, m->fd[i & 1]);
 }
 
-static __always_inline void close_stamp(struct fd_stamp *st, u64 now)
+static __always_inline void close_stamp(struct fd_stamp *st)
 {
 	if (!st->closed)
-		st->closed = now;
+		st->closed = order();
 }
 
 // A descriptor is closed: the stamp is not believed any more. If the table shows
 // the stamp's file, another thread has got the number by now, and its stamp is there.
-static __noinline int closed(u64 fd, u64 now)
+static __noinline int closed(u64 fd)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
 	struct fd_key key = { .files = (u64)t->files, .fd = (u32)fd };
@@ -555,28 +578,28 @@ static __noinline int closed(u64 fd, u64 now)
 
 	if (!st || (show(t, fd, &f) && is_shown(st, &f)))
 		return 0;
-	close_stamp(st, now);
+	close_stamp(st);
 	return 0;
 }
 
 struct range {
-	u64 first, last, now;
+	u64 first, last;
 };
 
 static long close_next(u32 i, struct range *r)
 {
 	if (r->first + i > r->last)
 		return 1;
-	closed(r->first + i, r->now);
+	closed(r->first + i);
 	return 0;
 }
 
 #define CLOSE_RANGE_CLOEXEC 4
 #define MAX_RANGE 65536
 
-static __always_inline void closed_range(struct task_struct *t, u64 first, u64 last, u64 now)
+static __always_inline void closed_range(struct task_struct *t, u64 first, u64 last)
 {
-	struct range r = { .first = (u32)first, .last = (u32)last, .now = now };
+	struct range r = { .first = (u32)first, .last = (u32)last };
 	u64 size = t->files ? t->files->fdt->max_fds : 0;
 
 	if (r.last >= size)
@@ -716,13 +739,18 @@ static __always_inline bool returns_new(u32 class, void *regs)
 static __always_inline void failed(struct call *c, u32 error)
 {
 	struct fd_suspect *s = c->suspect;
+	u64 seq;
 
 	add(&counts.failures, 1);
 	add(error == EMFILE ? &s->emfile : &s->enfile, 1);
-	if (may(&s->failure_at, c->now, FAILURE_INTERVAL, FAILURE_BURST))
-		write_log(c->now, c->nr, -1, error, 0);
-	else
+
+	if (!may(&s->failure, FAILURE_INTERVAL, FAILURE_BURST)) {
 		add(&counts.quiet, 1);
+		return;
+	}
+	seq = next_seq();
+	if (has_place(seq))
+		write_log(seq, c->nr, -1, error, 0);
 }
 
 static __always_inline bool is_birth(u32 class)
@@ -771,11 +799,11 @@ static __always_inline void called(struct call *c, struct task_struct *t, void *
 		came(c, second_argument(regs), ret);
 		break;
 	case CALL_CLOSE:
-		closed((u32)first_argument(regs), c->now);
+		closed((u32)first_argument(regs));
 		break;
 	case CALL_CLOSE_RANGE:
 		if (!(third_argument(regs) & CLOSE_RANGE_CLOEXEC))
-			closed_range(t, first_argument(regs), second_argument(regs), c->now);
+			closed_range(t, first_argument(regs), second_argument(regs));
 		break;
 	default:
 		if (returns_new(class, regs))
@@ -824,7 +852,7 @@ static __always_inline void called_compat(struct call *c, void *regs, u32 class,
 			new_at(m, args[3], 2);
 		break;
 	case CALL_CLOSE:
-		closed(bx, c->now);
+		closed(bx);
 		break;
 	}
 }
@@ -856,13 +884,12 @@ int BPF_PROG(on_call, struct pt_regs *regs, long ret)
 	if (!c.suspect)
 		return 0;
 	c.nr = nr;
-	c.now = bpf_ktime_get_ns();
-	know_table(r, t, c.suspect, c.now);
+	know_table(r, t, c.suspect);
 	if (ret < 0) {
 		if ((ret == -EMFILE || ret == -ENFILE) && is_birth(class))
 			failed(&c, -ret);
 		else if (class == CALL_CLOSE && ret != -EBADF && !c.compat) // closed, whatever came of the flush: close(2)
-			closed((u32)first_argument(regs), c.now);
+			closed((u32)first_argument(regs));
 		return 0;
 	}
 	if (c.compat)
@@ -922,10 +949,9 @@ static __always_inline void ring_done(void *req, s32 res)
 		return;
 	op = BPF_CORE_READ(kiocb, opcode);
 	c.nr = -1 - (s32)op;
-	c.now = bpf_ktime_get_ns();
 	if (op == OP_CLOSE && bpf_core_type_exists(struct io_close)) {
 		if (!BPF_CORE_READ(close, file_slot) && res >= 0)
-			closed((u32)BPF_CORE_READ(close, fd), c.now);
+			closed((u32)BPF_CORE_READ(close, fd));
 		return;
 	}
 	if (op == OP_PIPE && bpf_core_type_exists(struct io_pipe)) {
@@ -936,7 +962,7 @@ static __always_inline void ring_done(void *req, s32 res)
 	}
 	if (!ring_makes(req, op))
 		return;
-	know_table(r, t, c.suspect, c.now);
+	know_table(r, t, c.suspect);
 	if (res == -EMFILE || res == -ENFILE)
 		failed(&c, -res);
 	else if (res >= 0)
@@ -973,13 +999,12 @@ static __always_inline bool traced(struct call *c, struct task_struct *t)
 	c->suspect = suspect_of(t);
 	if (!c->suspect)
 		return false;
-	c->now = bpf_ktime_get_ns();
 	c->nr = CALL_WORKER;
 	if (!(t->flags & PF_IO_WORKER)) {
 		c->nr = call_number((void *)bpf_task_pt_regs(t));
 		c->compat = is_compat(t);
 	}
-	know_table(r, t, c->suspect, c->now);
+	know_table(r, t, c->suspect);
 	return true;
 }
 
@@ -1028,7 +1053,7 @@ static __always_inline void taken(u32 fd)
 	key.files = (u64)t->files;
 	st = bpf_map_lookup_elem(&stamps, &key);
 	if (st)
-		close_stamp(st, c.now);
+		close_stamp(st);
 }
 
 // Since 6.7 (a88c955fcfb4, file: s/close_fd_get_file()/file_close_fd()/g).
@@ -1087,7 +1112,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 	if (!table)
 		return 0;
 	new.parent = from;
-	new.forked = bpf_ktime_get_ns();
+	new.forked = order();
 	new.tgid = child->tgid;
 	table->copied = 1;
 	if (bpf_map_update_elem(&tables, &files, &new, BPF_ANY))
@@ -1096,7 +1121,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 }
 
 struct sweep {
-	u64 files, now;
+	u64 files;
 };
 
 static long sweep_exec(void *map, struct fd_key *key, struct fd_stamp *st, struct sweep *w)
@@ -1107,7 +1132,7 @@ static long sweep_exec(void *map, struct fd_key *key, struct fd_stamp *st, struc
 	if (key->files != w->files || st->closed)
 		return 0;
 	if (!show(t, key->fd, &f) || !is_shown(st, &f))
-		close_stamp(st, w->now);
+		close_stamp(st);
 	return 0;
 }
 
@@ -1126,8 +1151,7 @@ int BPF_PROG(on_exec, struct task_struct *t)
 		bpf_map_delete_elem(&tables, &w.files);
 		return 0;
 	}
-	w.now = bpf_ktime_get_ns();
-	know_table(r, t, s, w.now);
+	know_table(r, t, s);
 	bpf_for_each_map_elem(&stamps, sweep_exec, &w, 0);
 	return 0;
 }

@@ -43,18 +43,22 @@ enum fd_why {
 	WHY_MAP_FULL,
 };
 
+struct fd_bucket {
+	u64 tokens;
+	u64 filled; // CLOCK_MONOTONIC
+};
+
 // A process whose births are traced.
 struct fd_suspect {
 	u64 start;	// of the leader, CLOCK_BOOTTIME
-	u64 since;	// CLOCK_MONOTONIC
 	u64 opened;	// descriptors that it got
 	u64 emfile;	// calls that failed for want of one
 	u64 enfile;
 	u64 unstamped;	// of opened: found the stamps full
 	u64 unsure;	// of opened: another call may have made it
 	u64 compat;	// of opened: by a 32-bit call
-	u64 deep_at;	// when the next deep window is due
-	u64 failure_at; // when the next failure is logged
+	struct fd_bucket deep;	  // deep windows
+	struct fd_bucket failure; // failures that are logged
 	u64 files;	// its table, last known
 	u32 tgid;	// 0: nobody
 	u32 next;	// of those whose first_suspect this is, too
@@ -72,7 +76,7 @@ struct fd_stamp {
 	u64 file;   // what the table showed then
 	u64 inode;
 	u64 op;
-	u64 time;   // CLOCK_MONOTONIC
+	u64 order;  // when; since, until and closed count alike
 	u64 closed; // when it was seen to be closed; 0: it was not
 	u32 tid;
 	u32 why;
@@ -155,7 +159,6 @@ struct fd_record {
 // What was counted since the tracer was opened.
 struct fd_counts {
 	u64 failures;	// EMFILE and ENFILE
-	u64 log_busy;	// lost: two wrote to one place of the log
 	u64 quiet;	// failures that were counted only, to spare the log
 	u64 unstamped;	// births that found the stamps full
 	u64 unsure;	// births that another call may have made

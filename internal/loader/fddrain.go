@@ -6,6 +6,8 @@ import (
 	"time"
 	"unsafe"
 
+	"golang.org/x/sys/unix"
+
 	"rmagent/internal/sample"
 )
 
@@ -13,66 +15,57 @@ import (
 // call unless stamps have to be swept.
 func (t *FDTracer) Drain(dst *sample.FDBirths) error {
 	dst.Reset()
-	var last uint64
-	if err := t.loaded.Variables[fdtraceVarLastSeq].Get(&last); err != nil {
-		return fmt.Errorf("read the log's end: %w", err)
+	last, err := t.lastSeq()
+	if err != nil {
+		return err
 	}
-	if n := uint64(len(t.births)); last-t.drained > n {
-		dst.Lost += last - n - t.drained
-		t.drained = last - n
-	}
-	for t.drained < last {
-		seq := t.drained + 1
-		switch t.take(seq, dst) {
-		case unwritten:
-			// It is being written; unless it still is at the next drain.
-			if t.waited != seq {
-				t.waited = seq
-				last = t.drained
-				continue
+	t.settle(last)
+	// Behind that, the log was full. Until drained is moved, it still is.
+	end := min(last, t.drained+uint64(len(t.births)))
+	for seq := t.drained + 1; seq <= end; seq++ {
+		b := &t.births[seq&uint64(len(t.births)-1)]
+		if atomic.LoadUint64(&b.Seq) != seq {
+			if seq > t.settled { // it is being written: the next drain has it
+				end, last = seq-1, seq-1
+				break
 			}
-			dst.Lost++
-		case overwritten:
-			dst.Lost++
+			dst.Lost++ // it found the log full just before drained was moved
+			continue
 		}
-		t.drained = seq
+		birth := t.copyBirth(b, seq, dst)
+		// The trial of the hooks is nobody's business.
+		if birth.ID != t.tester || t.suspects[t.tester] != nil {
+			dst.Births = append(dst.Births, birth)
+		}
 	}
-	t.overrun += dst.Lost
+	dst.Lost += last - end
+	t.lost += dst.Lost
+	if err := t.moveTo(last); err != nil {
+		return err
+	}
 	return t.sweepIfFull()
 }
 
-// writing is the seq of an entry that is being written: WRITING of
-// bpf/fdtrace.bpf.c.
-const writing = ^uint64(0)
+// settling is how long after its number was given an entry is written for certain:
+// programs are not preempted.
+const settling = 10 * time.Millisecond
 
-// What became of an entry of the log.
-type taken int
+// settle notes which entries are written by now, if they will ever be.
+func (t *FDTracer) settle(last uint64) {
+	now := clock(unix.CLOCK_MONOTONIC)
+	if now-t.settledAt < settling {
+		return
+	}
+	t.settled, t.settling, t.settledAt = t.settling, last, now
+}
 
-const (
-	whole taken = iota
-	unwritten
-	overwritten
-)
-
-// take copies an entry, and looks before and after whether it is still the same.
-func (t *FDTracer) take(seq uint64, dst *sample.FDBirths) taken {
-	b := &t.births[seq&uint64(len(t.births)-1)]
-	if got := atomic.LoadUint64(&b.Seq); got != seq {
-		if got < seq || got == writing {
-			return unwritten
-		}
-		return overwritten
+// moveTo lets the kernel write again what was drained up to seq.
+func (t *FDTracer) moveTo(seq uint64) error {
+	t.drained = seq
+	if err := t.loaded.Variables[fdtraceVarDrained].Set(seq); err != nil {
+		return fmt.Errorf("move the log's beginning: %w", err)
 	}
-	bytes, words := len(dst.Bytes), len(dst.Words)
-	birth := t.copyBirth(b, seq, dst)
-	if atomic.LoadUint64(&b.Seq) != seq {
-		dst.Bytes, dst.Words = dst.Bytes[:bytes], dst.Words[:words]
-		return overwritten
-	}
-	if birth.ID != t.tester || t.suspects[t.tester] != nil {
-		dst.Births = append(dst.Births, birth)
-	}
-	return whole
+	return nil
 }
 
 func (t *FDTracer) copyBirth(b *fdtraceFdBirth, seq uint64, dst *sample.FDBirths) sample.FDBirth {
@@ -97,7 +90,8 @@ func (t *FDTracer) copyBirth(b *fdtraceFdBirth, seq uint64, dst *sample.FDBirths
 	return birth
 }
 
-// copyWindow copies the deep window where there is one, and it is still there.
+// copyWindow copies the deep window where there is one, and it was not overwritten:
+// there are fewer of them.
 func (t *FDTracer) copyWindow(b *fdtraceFdBirth, seq uint64, dst *sample.FDBirths) []byte {
 	at := len(dst.Bytes)
 	if i := int(b.Deep) - 1; i >= 0 && i < len(t.deeps) {

@@ -29,7 +29,8 @@ const (
 type FDTraceOptions struct {
 	Path FDPath
 	// LogEntries is how many births the log keeps until they are drained, a power of
-	// two; 0 means 2048, which take 5 MiB.
+	// two; 0 means 2048, which take 5 MiB. Births that find it full go on without
+	// their stacks.
 	LogEntries uint32
 	// Stamps is of how many open descriptors it can be known at a time who opened
 	// them; 0 means 65536, which take 8 MiB where they are used.
@@ -69,9 +70,12 @@ type FDTracer struct {
 	suspects map[sample.ID]*fdSuspect
 	tester   sample.ID // this process, once it tested the hooks
 	drained  uint64    // the last seq that was drained, or lost
-	overrun  uint64
-	waited   uint64 // a seq that was not written yet at the drain before
-	swept    time.Duration
+	lost     uint64
+	// Entries up to settled are written, or never will be; up to settling, they will
+	// be so once settledAt is long enough ago.
+	settled, settling uint64
+	settledAt         time.Duration
+	swept             time.Duration
 }
 
 // fdSuspect is a process that is traced.
@@ -363,20 +367,23 @@ func (t *FDTracer) addSuspect(id sample.ID) error {
 	if err != nil {
 		return err
 	}
-	now := uint64(clock(unix.CLOCK_MONOTONIC))
+	last, err := t.lastSeq()
+	if err != nil {
+		return err
+	}
 	tables := t.loaded.Maps[fdtraceMapTables]
 	var table fdtraceFdTable
 	if err := tables.Lookup(args.Files, &table); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("trace descriptors of %v: %w", id, err)
 	}
 	if table.Since == 0 {
-		table.Since, table.Tgid = now, uint32(id.PID)
+		table.Since, table.Tgid = last+1, uint32(id.PID)
 		if err := tables.Put(args.Files, &table); err != nil {
 			return fmt.Errorf("trace descriptors of %v: %w", id, err)
 		}
 	}
 	s := &fdSuspect{place: t.freePlace(), files: args.Files}
-	suspect := fdtraceFdSuspect{Start: args.Start, Since: now, Files: args.Files, Tgid: uint32(id.PID)}
+	suspect := fdtraceFdSuspect{Start: args.Start, Files: args.Files, Tgid: uint32(id.PID)}
 	if err := t.loaded.Maps[fdtraceMapSuspects].Put(s.place, &suspect); err != nil {
 		return fmt.Errorf("trace descriptors of %v: %w", id, err)
 	}
@@ -552,23 +559,31 @@ func (t *FDTracer) readCounts() (c fdtraceFdCounts, err error) {
 	return c, nil
 }
 
+// lastSeq is the number of the last birth.
+func (t *FDTracer) lastSeq() (last uint64, err error) {
+	if err := t.loaded.Variables[fdtraceVarLastSeq].Get(&last); err != nil {
+		return 0, fmt.Errorf("read the log's end: %w", err)
+	}
+	return last, nil
+}
+
 // Balance says what became of everything that was seen since the tracer was opened.
 func (t *FDTracer) Balance() (b sample.FDBalance, err error) {
 	c, err := t.readCounts()
 	if err != nil {
 		return b, err
 	}
-	var last uint64
-	if err := t.loaded.Variables[fdtraceVarLastSeq].Get(&last); err != nil {
-		return b, fmt.Errorf("read the log's end: %w", err)
+	last, err := t.lastSeq()
+	if err != nil {
+		return b, err
 	}
 	_, births, err := t.runs()
 	if err != nil {
 		return b, err
 	}
 	return sample.FDBalance{
-		Births: births, Failures: c.Failures, Logged: last - c.LogBusy, Quiet: c.Quiet, Lost: t.overrun,
-		MapFull: c.Unstamped, Ambiguous: c.Unsure, Compat: c.Compat, Gone: c.Gone, LogBusy: c.LogBusy,
+		Births: births, Failures: c.Failures, Logged: last, Quiet: c.Quiet, Lost: t.lost,
+		MapFull: c.Unstamped, Ambiguous: c.Unsure, Compat: c.Compat, Gone: c.Gone,
 		TablesFull:    c.TablesFull,
 		Stamps:        uint64(max(0, c.Stamps)),
 		StampCapacity: uint64(t.loaded.Maps[fdtraceMapStamps].MaxEntries()),

@@ -139,7 +139,7 @@ func compare(t *testing.T, tr *FDTracer, list *sample.FDList, l *birthLog, held 
 		b, drained := l.births[fd.Birth]
 		switch {
 		case !known:
-			t.Logf("descriptor %d, made by the runtime: birth %+v", fd.Number, b.Syscall)
+			t.Logf("descriptor %d is the runtime's, by call %d", fd.Number, b.Syscall)
 		case !drained:
 			t.Logf("%s: the stack of birth %d is lost", m.Step, fd.Birth)
 		case !isRight(path, &b, &m):

@@ -46,7 +46,6 @@ type fdtraceFdBirth struct {
 type fdtraceFdCounts struct {
 	_          structs.HostLayout
 	Failures   uint64
-	LogBusy    uint64
 	Quiet      uint64
 	Unstamped  uint64
 	Unsure     uint64
@@ -111,7 +110,7 @@ type fdtraceFdStamp struct {
 	File   uint64
 	Inode  uint64
 	Op     uint64
-	Time   uint64
+	Order  uint64
 	Closed uint64
 	Tid    uint32
 	Why    uint32
@@ -120,18 +119,25 @@ type fdtraceFdStamp struct {
 type fdtraceFdSuspect struct {
 	_         structs.HostLayout
 	Start     uint64
-	Since     uint64
 	Opened    uint64
 	Emfile    uint64
 	Enfile    uint64
 	Unstamped uint64
 	Unsure    uint64
 	Compat    uint64
-	DeepAt    uint64
-	FailureAt uint64
-	Files     uint64
-	Tgid      uint32
-	Next      uint32
+	Deep      struct {
+		_      structs.HostLayout
+		Tokens uint64
+		Filled uint64
+	}
+	Failure struct {
+		_      structs.HostLayout
+		Tokens uint64
+		Filled uint64
+	}
+	Files uint64
+	Tgid  uint32
+	Next  uint32
 }
 
 type fdtraceFdTable struct {
@@ -180,6 +186,7 @@ const (
 	fdtraceVarCompatCalls      = "compat_calls"
 	fdtraceVarCounts           = "counts"
 	fdtraceVarDeepEntries      = "deep_entries"
+	fdtraceVarDrained          = "drained"
 	fdtraceVarFirstSuspect     = "first_suspect"
 	fdtraceVarLastSeq          = "last_seq"
 	fdtraceVarListArgs         = "list_args"
@@ -271,6 +278,7 @@ type fdtraceVariableSpecs struct {
 	CompatCalls  *ebpf.VariableSpec `ebpf:"compat_calls"`
 	Counts       *ebpf.VariableSpec `ebpf:"counts"`
 	DeepEntries  *ebpf.VariableSpec `ebpf:"deep_entries"`
+	Drained      *ebpf.VariableSpec `ebpf:"drained"`
 	FirstSuspect *ebpf.VariableSpec `ebpf:"first_suspect"`
 	LastSeq      *ebpf.VariableSpec `ebpf:"last_seq"`
 	ListArgs     *ebpf.VariableSpec `ebpf:"list_args"`
@@ -332,6 +340,7 @@ type fdtraceVariables struct {
 	CompatCalls  *ebpf.Variable `ebpf:"compat_calls"`
 	Counts       *ebpf.Variable `ebpf:"counts"`
 	DeepEntries  *ebpf.Variable `ebpf:"deep_entries"`
+	Drained      *ebpf.Variable `ebpf:"drained"`
 	FirstSuspect *ebpf.Variable `ebpf:"first_suspect"`
 	LastSeq      *ebpf.Variable `ebpf:"last_seq"`
 	ListArgs     *ebpf.Variable `ebpf:"list_args"`

@@ -62,7 +62,7 @@ const (
 	UntracedCall               // it came by a call that no hook sees: an ioctl, seccomp's ADDFD
 	CompatCall                 // it came by a 32-bit call
 	MapFull                    // its stamp found no room
-	StackLost                  // who opened it is known, but its stack was overwritten before it was read
+	StackLost                  // who opened it is known, but its stack found the log full
 	NumUnattributed
 )
 
@@ -128,7 +128,7 @@ type RawStack struct {
 // FDBirths are what was traced between two drains, in the order of Seq.
 type FDBirths struct {
 	Births []FDBirth
-	Lost   uint64 // births whose stack was overwritten before this drain: the gaps in Seq
+	Lost   uint64 // births that found the log full: the gaps in Seq
 
 	Bytes []byte   // what the windows point into
 	Words []uint64 // what the chains point into
@@ -151,20 +151,19 @@ type FDCounts struct {
 	Compat    uint64 // by a 32-bit call
 }
 
-// FDBalance is everything that a tracer saw, and could not keep: Seen = Logged +
-// Ambiguous + Compat + Gone + LogBusy, and Failures = logged ones + Quiet.
+// FDBalance is everything that a tracer saw, and could not keep: Births +
+// Failures = Logged + Quiet + Ambiguous + Compat + Gone.
 type FDBalance struct {
 	Births   uint64 // descriptors that traced processes got
 	Failures uint64 // EMFILE and ENFILE
-	Logged   uint64 // of both, with their stacks
+	Logged   uint64 // of both, Lost included
 	Quiet    uint64 // failures beyond 16 a second of a process: counted only
-	Lost     uint64 // logged, and overwritten before they were drained
+	Lost     uint64 // of these, without their stacks: they found the log full
 
 	MapFull    uint64 // births that found no room for a stamp
 	Ambiguous  uint64 // births that another thread's call may have made
 	Compat     uint64 // births by 32-bit calls
 	Gone       uint64 // births that another thread closed before the call was back
-	LogBusy    uint64 // births without a stack: two calls wrote to one place of the log
 	TablesFull uint64 // tables that there was no room for
 
 	Stamps        uint64 // in use, those of closed descriptors included
