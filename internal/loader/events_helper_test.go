@@ -39,6 +39,11 @@ var helpers = map[string]func(args []string){
 	"churn":   helpChurn,
 	"family":  helpFamily,
 	"tracer":  helpTracer,
+<<<<<<< HEAD
+=======
+	"reborn":  helpReborn,
+	"files":   helpFiles,
+>>>>>>> trace
 	"pass":    func([]string) { step("ready") },
 }
 

@@ -488,6 +488,7 @@ func helpFamily(args []string) {
 	if errno != 0 {
 		check(errno)
 	}
+<<<<<<< HEAD
 	step("%d", pid)
 	if args[0] == "fork" { // the parent's are closed, its numbers get other files
 		for fd := range w.held {
@@ -499,6 +500,15 @@ func helpFamily(args []string) {
 		step("closed")
 	}
 	sayHeld(w.held)
+=======
+	b, err := json.Marshal(w.held)
+	check(err)
+	step("%d %s", pid, b)
+	for fd := range w.held {
+		check(unix.Close(fd))
+	}
+	step("closed")
+>>>>>>> trace
 }
 
 // forkAndWait forks a child that opens a file and waits to be killed.
@@ -534,3 +544,76 @@ func helpTracer([]string) {
 	}
 	step("")
 }
+<<<<<<< HEAD
+=======
+
+// helpReborn calls exec with some descriptors that stay and some that do not, whose
+// numbers others get then.
+func helpReborn(args []string) {
+	prepareBirths()
+	w := newWorker("", 0)
+	if len(args) > 0 {
+		check(json.Unmarshal([]byte(args[0]), &w.held))
+		for range 3 {
+			w.step = "after the exec"
+			w.keep(w.call(unix.SYS_OPENAT, ^uintptr(99), devNull, unix.O_RDONLY))
+		}
+		sayHeld(w.held)
+		return
+	}
+	step("ready")
+	for range 3 {
+		w.step = "before the exec"
+		w.keep(w.call(unix.SYS_OPENAT, ^uintptr(99), devNull, unix.O_RDONLY))
+		w.call(unix.SYS_OPENAT, ^uintptr(99), devNull, unix.O_RDONLY|unix.O_CLOEXEC)
+	}
+	b, err := json.Marshal(w.held)
+	check(err)
+	exe, err := os.Executable()
+	check(err)
+	check(syscall.Exec(exe, []string{exe, string(b)}, append(os.Environ(), helperVariable+"=reborn")))
+}
+
+// helpFiles opens and closes files as it is told: lines of "open N", "close N" (the
+// last that it opened) and "limit N" (opens until it has failed N times).
+func helpFiles([]string) {
+	prepareBirths()
+	var fds []int
+	for {
+		step("ready")
+		var what string
+		var n int
+		line, err := stdin.ReadString('\n')
+		check(err)
+		if _, err := fmt.Sscan(line, &what, &n); err != nil {
+			check(err)
+		}
+		switch what {
+		case "open":
+			for range n {
+				fds = append(fds, must(unix.Open("/dev/null", unix.O_RDONLY, 0)))
+			}
+		case "close":
+			for range n {
+				check(unix.Close(fds[len(fds)-1]))
+				fds = fds[:len(fds)-1]
+			}
+		case "limit":
+			check(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: 64}))
+			for n > 0 {
+				fd, err := unix.Open("/dev/null", unix.O_RDONLY, 0)
+				if err == unix.EMFILE {
+					n--
+					continue
+				}
+				check(err)
+				fds = append(fds, fd)
+			}
+		case "namespace":
+			ns := must(unix.Open("/proc/self/ns/mnt", unix.O_RDONLY, 0))
+			const NS_GET_USERNS = 0xb701 // ioctl_nsfs(2): returns a descriptor
+			fmt.Println(must(unix.IoctlRetInt(ns, NS_GET_USERNS)))
+		}
+	}
+}
+>>>>>>> trace
