@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -47,7 +48,6 @@ var leakers = []leaker{
 	{name: "rust", build: []string{"rustc", "-O", "-g", "-o", "OUT", "leak.rs"}, source: "leak.rs", mark: "LEAK file", function: "upload::forget_file", kind: "file"},
 	{name: "go", build: []string{"go", "build", "-o", "OUT", "./leakgo"}, source: "leakgo/main.go", mark: "LEAK file", function: "main.(*session).leakFile", kind: "file"},
 	{name: "go-stripped", build: []string{"go", "build", "-ldflags=-s -w", "-o", "OUT", "./leakgo"}, source: "leakgo/main.go", mark: "LEAK file", function: "main.(*session).leakFile", kind: "file"},
-	{name: "go-pie", build: []string{"go", "build", "-buildmode=pie", "-ldflags=-s -w", "-o", "OUT", "./leakgo"}, source: "leakgo/main.go", mark: "LEAK file", function: "main.(*session).leakFile", kind: "file"},
 	{name: "go-body", build: []string{"go", "build", "-o", "OUT", "./leakgo"}, kind: "tcp4", serve: true},
 }
 
@@ -185,6 +185,34 @@ func brief(s *record.Site) string {
 	return b.String()
 }
 
+// builtDir is where agentBinary put it.
+var builtDir string
+
+// agentBinary is the agent as users have it: it runs itself, too, to walk stacks.
+var agentBinary = sync.OnceValues(func() (path string, err error) {
+	if builtDir, err = os.MkdirTemp("", "rmagent-test"); err != nil {
+		return "", err
+	}
+	path = filepath.Join(builtDir, "rmagent")
+	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, out)
+	}
+	return path, err
+})
+
+// builtAgent is agentCommand of that.
+func builtAgent(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	path, err := agentBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := agentCommand(t, args...)
+	cmd.Path, cmd.Args[0] = path, path
+	return cmd
+}
+
 func needTracing(t *testing.T) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -220,7 +248,7 @@ func TestFDsNamesWhoLeaks(t *testing.T) {
 // watch has a program leak while fds watches, and compares what is held.
 func (l *leaker) watch(t *testing.T, p *program) *record.Leak {
 	t.Helper()
-	cmd := agentCommand(t, "fds", "--json", "--for", "9s", "--pid", strconv.Itoa(int(p.pid())))
+	cmd := builtAgent(t, "fds", "--json", "--for", "9s", "--pid", strconv.Itoa(int(p.pid())))
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	s := start(t, cmd)
@@ -259,7 +287,7 @@ func holdsBPF(pid int) bool {
 // "leaking" within a minute, with the rule.
 func TestTheAgentNamesWhoLeaks(t *testing.T) {
 	needTracing(t)
-	cmd := agentCommand(t, "run", "--processes", "none", "--jsonl", "out.jsonl")
+	cmd := builtAgent(t, "run", "--processes", "none", "--jsonl", "out.jsonl")
 	out := filepath.Join(cmd.Dir, "out.jsonl")
 	programs := map[int32]*leaker{}
 	var all []*program
@@ -352,7 +380,7 @@ func TestAnAcceptLoopThatForgets(t *testing.T) {
 			}
 		}
 	}()
-	cmd := agentCommand(t, "fds", "--json", "--fail", "--for", "75s", "--pid", strconv.Itoa(int(p.pid())))
+	cmd := builtAgent(t, "fds", "--json", "--fail", "--for", "75s", "--pid", strconv.Itoa(int(p.pid())))
 	r := runToEnd(t, cmd)
 	close(stop)
 	<-stopped
@@ -411,7 +439,7 @@ func TestFDsOfNobody(t *testing.T) {
 		{zombie.Process.Pid, fmt.Sprintf("rmagent: pid %d (true) is a zombie: it has ended, and its descriptors are closed\n", zombie.Process.Pid)},
 		{2, "rmagent: pid 2 (kthreadd) is a kernel thread: it has no descriptors\n"},
 	} {
-		r := runToEnd(t, agentCommand(t, "fds", "--for", "0s", "--pid", strconv.Itoa(tt.pid)))
+		r := runToEnd(t, builtAgent(t, "fds", "--for", "0s", "--pid", strconv.Itoa(tt.pid)))
 		if r.status != exitFailed || r.stderr != tt.want || r.stdout != "" {
 			t.Errorf("pid %d: exit status %d, %q, %q", tt.pid, r.status, r.stderr, r.stdout)
 		}

@@ -26,8 +26,6 @@ const (
 
 func TestMain(m *testing.M) {
 	switch {
-	case len(os.Args) > 1 && os.Args[1] == stackWorker: // of an agent that is this binary
-		os.Exit(execute(os.Args, os.Stdout, os.Stderr))
 	case os.Getenv(asAgent) != "":
 		os.Unsetenv(asAgent)
 		os.Exit(execute(append([]string{"rmagent"}, os.Args[1:]...), os.Stdout, os.Stderr))
@@ -35,7 +33,11 @@ func TestMain(m *testing.M) {
 		help(strings.Fields(os.Getenv(asHelper)))
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	if builtDir != "" {
+		os.RemoveAll(builtDir)
+	}
+	os.Exit(status)
 }
 
 // patience is how long a test waits for what must happen.

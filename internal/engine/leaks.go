@@ -37,6 +37,7 @@ type StackResolver interface {
 	// seq; where that is false it is not told at all.
 	Site(image worker.Image, seq uint64, raw *sample.RawStack) (site *worker.Site, ok bool)
 	Answers(dst []worker.Answer) []worker.Answer
+	Stats() worker.Stats
 	Forget(id sample.ID)
 }
 
@@ -97,10 +98,12 @@ type Leaks struct {
 	unsaid []announcement
 	said   []Announcement
 
-	answers  []worker.Answer
-	looked   sample.Snapshot
-	ids, who []sample.ID
-	pids     []int32
+	answers []worker.Answer
+	// walkFailed is the last failure of the child that walks stacks, as it was logged.
+	walkFailed string
+	looked     sample.Snapshot
+	ids, who   []sample.ID
+	pids       []int32
 }
 
 // traced is a process that is traced.
@@ -309,6 +312,10 @@ func (l *Leaks) drain() {
 func (l *Leaks) walked() {
 	if l.Stacks == nil {
 		return
+	}
+	if why := l.Stacks.Stats().LastFail; why != l.walkFailed {
+		l.walkFailed = why
+		l.Log.Warn("stack_worker_failed", zap.String("why", record.Text([]byte(why))))
 	}
 	l.answers = l.Stacks.Answers(l.answers[:0])
 	for i := range l.answers {

@@ -39,11 +39,8 @@ var helpers = map[string]func(args []string){
 	"churn":   helpChurn,
 	"family":  helpFamily,
 	"tracer":  helpTracer,
-<<<<<<< HEAD
-=======
 	"reborn":  helpReborn,
 	"files":   helpFiles,
->>>>>>> trace
 	"pass":    func([]string) { step("ready") },
 }
 

@@ -15,15 +15,11 @@ import (
 // besideTracer measures work without and with a tracer of ids, in turns, as
 // besideHook does.
 func besideTracer(b *testing.B, batch int, ids func(*FDTracer) []sample.ID, work func()) {
-<<<<<<< HEAD
-	tr := openTracer(b, FDTraceOptions{})
-=======
 	b.Helper()
 	beside(b, openTracer(b, FDTraceOptions{}), batch, ids, work)
 }
 
 func beside(b *testing.B, tr *FDTracer, batch int, ids func(*FDTracer) []sample.ID, work func()) {
->>>>>>> trace
 	turn := func() float64 {
 		for range batch / 4 {
 			work()
@@ -35,24 +31,18 @@ func beside(b *testing.B, tr *FDTracer, batch int, ids func(*FDTracer) []sample.
 		return float64(cpuTime()-start) / float64(batch)
 	}
 	var without, with, ratio, more []float64
-<<<<<<< HEAD
-=======
 	var births sample.FDBirths
 	var logged, lost uint64
->>>>>>> trace
 	for b.Loop() {
 		off := turn()
 		if err := tr.Start(ids(tr)); err != nil {
 			b.Fatal(err)
 		}
 		on := turn()
-<<<<<<< HEAD
-=======
 		if err := tr.Drain(&births); err != nil {
 			b.Fatal(err)
 		}
 		logged, lost = logged+uint64(len(births.Births)), lost+births.Lost
->>>>>>> trace
 		if err := tr.Stop(); err != nil {
 			b.Fatal(err)
 		}
@@ -63,12 +53,9 @@ func beside(b *testing.B, tr *FDTracer, batch int, ids func(*FDTracer) []sample.
 	b.ReportMetric(middle(with), "ns-with")
 	b.ReportMetric(middle(more), "ns-more")
 	b.ReportMetric(middle(ratio), "ratio")
-<<<<<<< HEAD
-=======
 	if logged > 0 {
 		b.ReportMetric(float64(logged)/float64(logged+lost), "logged")
 	}
->>>>>>> trace
 }
 
 func myself(tr *FDTracer) []sample.ID {
@@ -87,11 +74,6 @@ func nobody(*FDTracer) []sample.ID { return nil }
 
 func openClose() { check(unix.Close(must(unix.Open("/dev/null", unix.O_RDONLY, 0)))) }
 
-<<<<<<< HEAD
-// Who is traced.
-func BenchmarkFDTracerSuspectOpenClose(b *testing.B) { besideTracer(b, 3000, myself, openClose) }
-
-=======
 // Who is traced, and opens as fast as it can: the log holds some of the stacks.
 func BenchmarkFDTracerSuspectOpenClose(b *testing.B) { besideTracer(b, 3000, myself, openClose) }
 
@@ -100,7 +82,6 @@ func BenchmarkFDTracerSuspectOpenCloseLogged(b *testing.B) {
 	beside(b, openTracer(b, FDTraceOptions{LogEntries: 4096}), 3000, myself, openClose)
 }
 
->>>>>>> trace
 func BenchmarkFDTracerSuspectSocketClose(b *testing.B) {
 	besideTracer(b, 2000, myself, func() { check(unix.Close(must(unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)))) })
 }
