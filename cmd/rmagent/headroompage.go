@@ -230,6 +230,10 @@ func (p *headroomPage) list(h *record.HeadroomList) error {
 			p.limit(l)
 		}
 	}
+	if len(h.Processes) == 0 {
+		p.printf("\nno process to show\n")
+		return p.err
+	}
 	p.printf("\n%7s %-15s %-18s %-16s %10s %9s\n", "PID", "NAME", "NEAREST", "TAKEN", "LEFT", "FULL IN")
 	for i := range h.Processes {
 		p.line(&h.Processes[i])
