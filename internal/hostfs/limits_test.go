@@ -2,7 +2,6 @@ package hostfs
 
 import (
 	"bytes"
-	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -185,19 +184,9 @@ func TestChainIsReadOnce(t *testing.T) {
 // TestAskerOfHungFilesystem asks a FUSE filesystem that nobody serves, and a good
 // one beside it.
 func TestAskerOfHungFilesystem(t *testing.T) {
-	if _, err := os.Stat("/dev/fuse"); err != nil {
-		t.Skip("the kernel lacks FUSE")
-	}
-	if !inMountNamespace(t) {
+	point, fuse, ok := mountHung(t)
+	if !ok {
 		return
-	}
-	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	point := t.TempDir()
-	if err := unix.Mount("hung", point, "fuse", 0, fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse)); err != nil {
-		t.Fatal(err)
 	}
 	b, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
