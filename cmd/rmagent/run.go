@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -54,6 +55,7 @@ func runCommand() *cli.Command {
 }
 
 func run(c *cli.Context) error {
+	useOneThread()
 	l, err := loadConfig(c)
 	if err != nil {
 		return err
@@ -77,6 +79,16 @@ func run(c *cli.Context) error {
 	a := &agent{loaded: l, log: log}
 	err = a.run(c.Context, f, hup)
 	return errors.Join(err, a.close())
+}
+
+// useOneThread runs Go code on one thread at a time, unless the environment says
+// otherwise: an agent that works for a millisecond a second has nothing to do on a
+// second one, and each goroutine that becomes ready would wake one, and the
+// runtime's monitor with it (a quarter of the context switches remain).
+func useOneThread() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1)
+	}
 }
 
 // socketPath is the configured socket. Where none is configured, an ordinary user,

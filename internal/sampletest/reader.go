@@ -28,6 +28,7 @@ func TestReader(t *testing.T, open Open, hidden ...int32) {
 		{"SparseTable", testSparseTable},
 		{"ThreadTables", testThreadTables},
 		{"SharedTables", testSharedTables},
+		{"Sleepers", testSleepers},
 		{"Limits", testLimits},
 		{"Memory", testMemory},
 		{"RSSOfStill", testRSSOfStill},
