@@ -25,6 +25,8 @@ func TestReader(t *testing.T, open Open, hidden ...int32) {
 		{"Descriptors", testDescriptors},
 		{"Torture", testTorture},
 		{"Cloexec", testCloexec},
+		{"CloseRangeUnshare", testCloseRangeUnshare},
+		{"DescriptorChurn", testDescriptorChurn},
 		{"SparseTable", testSparseTable},
 		{"ThreadTables", testThreadTables},
 		{"SharedTables", testSharedTables},
