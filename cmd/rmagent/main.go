@@ -66,6 +66,9 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			configCommand(),
 			versionCommand(),
 		},
+		// A comma is part of a pattern; what may be given several times is repeated.
+		DisableSliceFlagSeparator: true,
+
 		HideVersion:     true,
 		HideHelpCommand: true,
 		ExitErrHandler:  func(*cli.Context, error) {}, // execute decides

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"os/signal"
 	"strconv"
 	"strings"
 
@@ -48,6 +49,7 @@ func snapshot(c *cli.Context) error {
 		return err
 	}
 	defer p.close()
+	signal.Ignore(unix.SIGPIPE) // a reader that has seen enough is seen by the write that fails
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
 	if err := writeSnapshot(c, p, f, &lineWriter{out: out, facts: p.facts}); err != nil {
 		return quiet(err)

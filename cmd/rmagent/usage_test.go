@@ -40,6 +40,7 @@ func TestMistakes(t *testing.T) {
 		{"run --config " + write("order.yaml", "thresholds:\n  fd:\n    warning: 0.95\n"), 2, []string{"order.yaml:3", "thresholds.fd", "info <= warning <= critical"}},
 		{"config --config " + write("tabs.yaml", "interval:\t1s\n\t- x\n"), 2, []string{"tabs.yaml"}},
 		{"snapshot --pid 0", 2, []string{"--pid 0", "allowed"}},
+		{"snapshot --pid 4194304", 2, []string{"--pid 4194304", "1 to 4194303"}},
 		{"snapshot --pid x", 2, []string{"pid", `"x"`}},
 		{"snapshot --name [", 2, []string{`"["`}},
 		{"snapshot --pid 4194303", 1, []string{"4194303"}},

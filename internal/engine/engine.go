@@ -110,14 +110,18 @@ func New(o Options) *Engine {
 // Run ticks until ctx ends, which is no error, then writes what is left.
 func (e *Engine) Run(ctx context.Context) error {
 	interval := e.Interval
+	due := newSchedule(interval)
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
+		e.account.skipped += due.turn(time.Now())
 		if err := e.tick(ctx); err != nil {
 			return e.stop(err)
 		}
 		if next := e.spend(); next != interval {
 			interval = next
+			e.account.skipped += due.missed(time.Now())
+			due = newSchedule(interval)
 			ticker.Reset(interval)
 		}
 		if err := e.wait(ctx, ticker.C); err != nil {

@@ -8,8 +8,9 @@ import (
 	"rmagent/internal/sample"
 )
 
-// Overview is the machine at a glance, for a person who watches the log. A text is
-// empty where nothing is known to say.
+// Overview is the machine at a glance, for a person who watches the log. CPU, disk
+// and network are means over the last ten seconds once so much is known, so that no
+// single second misleads. A text is empty where nothing is known to say.
 type Overview struct {
 	CPU, Memory, Disk, Net string
 	Processes              int
@@ -20,8 +21,13 @@ type Overview struct {
 
 // Look makes the overview of one tick.
 func (b *Builder) Look(h *aggregate.Host, t *aggregate.Table) Overview {
-	o := Overview{Processes: t.Len(), Disk: transfer(h.DiskRead, h.DiskWritten), Net: transfer(h.NetReceived, h.NetSent)}
-	if busy, ok := h.CPURatio.Get(); ok {
+	m := h.Means()
+	o := Overview{
+		Processes: t.Len(),
+		Disk:      transfer(either(m.DiskRead, h.DiskRead), either(m.DiskWritten, h.DiskWritten)),
+		Net:       transfer(either(m.NetReceived, h.NetReceived), either(m.NetSent, h.NetSent)),
+	}
+	if busy, ok := either(m.CPURatio, h.CPURatio).Get(); ok {
 		o.CPU = fmt.Sprintf("%.0f%% of %d", busy*100, h.CPUCount.Or(0))
 	}
 	used, okUsed := aggregate.Used(h.MemoryTotalBytes, h.MemoryAvailableBytes).Get()
@@ -54,6 +60,14 @@ func (b *Builder) lookAtProcesses(o *Overview, t *aggregate.Table) {
 
 func (b *Builder) who(p *aggregate.Process) string {
 	return fmt.Sprintf("%s (pid %d)", b.Comm(&p.Comm), p.ID.PID)
+}
+
+// either is the mean where that is known, else the last value.
+func either(mean, last sample.Opt[float64]) sample.Opt[float64] {
+	if mean.Known() {
+		return mean
+	}
+	return last
 }
 
 // transfer writes two rates, empty unless both are known.
