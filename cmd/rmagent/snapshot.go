@@ -91,7 +91,7 @@ func writeSnapshot(c *cli.Context, p *parts, f engine.Filter, w *lineWriter) err
 		if !f.Match(&q.Process, q.Identity) {
 			continue
 		}
-		b.Process(&r, q)
+		b.Process(&r, q, nil)
 		if err := w.write(&r); err != nil {
 			return err
 		}

@@ -40,11 +40,19 @@ type EventSource interface {
 	Cost() time.Duration
 }
 
+// GPUReader tells of the graphics cards.
+type GPUReader interface {
+	// Poll returns the latest complete reading, nil where there are no cards, and
+	// asks for the next. It never waits. now is the monotonic time.
+	Poll(now time.Duration) *sample.GPUs
+}
+
 // Options are what an engine works with. It closes none of it.
 type Options struct {
 	Reader  sample.Reader
 	Source  record.Source
 	Events  EventSource // nil: ends are inferred from readings
+	GPU     GPUReader   // nil: none
 	Host    *hostfs.HostReader
 	Cgroups *hostfs.CgroupReader
 	Who     *hostfs.Identifier
@@ -73,6 +81,7 @@ type Engine struct {
 	table   *aggregate.Table
 	machine aggregate.Host
 	fds     *aggregate.FDSums
+	gpus    aggregate.GPUs
 	builder *report.Builder
 	budget  *budget
 	account account
@@ -91,6 +100,7 @@ type Engine struct {
 	exit    record.Exit
 	hostRec record.Host
 	cgroup  record.Cgroup
+	gpu     record.GPU
 	oom     record.OOM
 	agent   record.Agent
 }
@@ -208,12 +218,14 @@ func (e *Engine) tick(ctx context.Context) error {
 	e.identify()
 	e.readHost()
 	e.readCgroups(minute)
+	e.readGPUs()
 
 	changes := e.Policy.Judge(&policy.Facts{
 		Monotonic: s.Monotonic,
 		Processes: e.table,
 		Host:      &e.machine,
 		Cgroups:   e.cgroups,
+		GPUs:      &e.gpus,
 
 		AllCgroups: minute,
 	})
@@ -263,6 +275,17 @@ func (e *Engine) readCgroups(all bool) {
 	clear(e.active)
 	e.table.Active(e.active)
 	e.cgroups = e.Cgroups.Read(e.cgroups, func(_ uint64, path string) bool { return e.active[path] })
+}
+
+// gpuPatience is after how many intervals a reading of the cards says nothing any
+// more: one passes until the tick takes it, one may be lost.
+const gpuPatience = 3
+
+func (e *Engine) readGPUs() {
+	if e.GPU != nil {
+		now := e.snapshot.Monotonic
+		e.gpus.Update(e.GPU.Poll(now), now, gpuPatience*e.budget.current)
+	}
 }
 
 // drain writes the ends that the kernel told of.
@@ -317,6 +340,7 @@ func (e *Engine) write(changes []record.StateChange, minute bool) error {
 	report.Host(&e.hostRec, &e.machine)
 	e.emit(&e.hostRec)
 	e.writeCgroups()
+	e.writeGPUs()
 	e.writeProcesses()
 	if minute && e.before != 0 {
 		e.writeAgent()
@@ -337,6 +361,13 @@ func (e *Engine) writeCgroups() {
 	}
 }
 
+func (e *Engine) writeGPUs() {
+	for i := range e.gpus.Devices {
+		e.builder.GPU(&e.gpu, &e.gpus.Devices[i], e.gpus.Age)
+		e.emit(&e.gpu)
+	}
+}
+
 func (e *Engine) writeProcesses() {
 	now := e.snapshot.Monotonic
 	for i := range e.table.Len() {
@@ -344,7 +375,7 @@ func (e *Engine) writeProcesses() {
 		if !e.Select.Due(p, e.before, now) || !e.Filter.Match(&p.Process, p.Identity) {
 			continue
 		}
-		e.builder.Process(&e.process, p)
+		e.builder.Process(&e.process, p, &e.gpus)
 		e.emit(&e.process)
 	}
 	if e.Events != nil && e.Events.Attached("exits") {
@@ -368,10 +399,10 @@ func (e *Engine) logOverview() {
 		return
 	}
 	e.overview = now
-	o := e.builder.Look(&e.machine, e.table)
+	o := e.builder.Look(&e.machine, e.table, &e.gpus)
 	fields := []zap.Field{zap.Int("processes", o.Processes)}
 	for _, f := range [...]struct{ key, text string }{
-		{"cpu", o.CPU}, {"memory", o.Memory}, {"disk", o.Disk}, {"net", o.Net},
+		{"cpu", o.CPU}, {"memory", o.Memory}, {"disk", o.Disk}, {"net", o.Net}, {"gpu", o.GPU},
 		{"busiest", o.Busiest}, {"largest", o.Largest}, {"nearest_fd_limit", o.NearestFDLimit},
 	} {
 		if f.text != "" {

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"strings"
 
 	"rmagent/internal/aggregate"
 	"rmagent/internal/human"
@@ -12,6 +13,7 @@ import (
 // empty where nothing is known to say.
 type Overview struct {
 	CPU, Memory, Disk, Net string
+	GPU                    string // the fullest card
 	Processes              int
 	Busiest                string // the process that takes most CPU time
 	Largest                string // the process with most resident memory
@@ -19,8 +21,8 @@ type Overview struct {
 }
 
 // Look makes the overview of one tick.
-func (b *Builder) Look(h *aggregate.Host, t *aggregate.Table) Overview {
-	o := Overview{Processes: t.Len(), Disk: transfer(h.DiskRead, h.DiskWritten), Net: transfer(h.NetReceived, h.NetSent)}
+func (b *Builder) Look(h *aggregate.Host, t *aggregate.Table, gpus *aggregate.GPUs) Overview {
+	o := Overview{Processes: t.Len(), GPU: lookAtGPUs(gpus), Disk: transfer(h.DiskRead, h.DiskWritten), Net: transfer(h.NetReceived, h.NetSent)}
 	if busy, ok := h.CPURatio.Get(); ok {
 		o.CPU = fmt.Sprintf("%.0f%% of %d", busy*100, h.CPUCount.Or(0))
 	}
@@ -30,6 +32,22 @@ func (b *Builder) Look(h *aggregate.Host, t *aggregate.Table) Overview {
 	}
 	b.lookAtProcesses(&o, t)
 	return o
+}
+
+// lookAtGPUs names the card that is used most, and the one with the least memory
+// left.
+func lookAtGPUs(gpus *aggregate.GPUs) string {
+	busiest, fullest := gpus.Fullest()
+	var parts []string
+	if busiest != nil {
+		parts = append(parts, fmt.Sprintf("%.0f%% of GPU %d", busiest.Utilization.Or(0)*100, busiest.Index))
+	}
+	if fullest != nil {
+		parts = append(parts, fmt.Sprintf("memory %s of %s (%.0f%%) of GPU %d",
+			human.Bytes(float64(fullest.MemoryUsedBytes.Or(0))), human.Bytes(float64(fullest.MemoryTotalBytes.Or(0))),
+			aggregate.MemoryShare(fullest).Or(0)*100, fullest.Index))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func (b *Builder) lookAtProcesses(o *Overview, t *aggregate.Table) {
