@@ -16,7 +16,7 @@ type GPUs struct {
 	Current bool
 
 	reading  *sample.GPUs // what holders was made from; nil: none
-	holders  map[sample.ID]holding
+	holders  map[int32]holding
 	complete bool // whoever is not in holders holds nothing
 	unread   []sample.GPU
 }
@@ -63,7 +63,7 @@ func (g *GPUs) forget(r *sample.GPUs) {
 // hold sums what each process holds.
 func (g *GPUs) hold() {
 	if g.holders == nil {
-		g.holders = map[sample.ID]holding{}
+		g.holders = map[int32]holding{}
 	}
 	clear(g.holders)
 	g.complete = true
@@ -72,13 +72,13 @@ func (g *GPUs) hold() {
 		g.complete = g.complete && d.Complete
 		for j := range d.Processes {
 			p := &d.Processes[j]
-			h, met := g.holders[p.ID]
+			h, met := g.holders[p.PID]
 			if !met {
 				h = holding{p.MemoryBytes, p.Utilization}
 			} else {
 				h = holding{sum(h.memory, p.MemoryBytes), most(h.utilization, p.Utilization)}
 			}
-			g.holders[p.ID] = h
+			g.holders[p.PID] = h
 		}
 	}
 }
@@ -101,14 +101,13 @@ func most(a, b sample.Opt[float64]) sample.Opt[float64] {
 // process may hold more than is known: both are unknown then. They are zero for a
 // process that no card told of, if it was there to be told of.
 func (g *GPUs) Process(id sample.ID) (memory sample.Opt[uint64], utilization sample.Opt[float64]) {
-	if !g.complete || len(g.Devices) == 0 {
+	// A process that started before the lists were made, and is there now, had its
+	// PID to itself all the time.
+	if !g.complete || len(g.Devices) == 0 || id.StartTicks >= g.reading.ListedTicks {
 		return memory, utilization
 	}
-	if h, ok := g.holders[id]; ok {
+	if h, ok := g.holders[id.PID]; ok {
 		return h.memory, h.utilization
-	}
-	if id.StartTicks >= g.reading.ListedTicks {
-		return memory, utilization
 	}
 	return record.Some(uint64(0)), record.Some(0.0)
 }

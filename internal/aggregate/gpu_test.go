@@ -16,7 +16,7 @@ var (
 func process(pid int32, start uint64) sample.ID { return sample.ID{PID: pid, StartTicks: start} }
 
 func holds(pid int32, bytes uint64, use float64) sample.GPUProcess {
-	return sample.GPUProcess{ID: process(pid, 100), MemoryBytes: record.Some(bytes), Utilization: record.Some(use)}
+	return sample.GPUProcess{PID: pid, MemoryBytes: record.Some(bytes), Utilization: record.Some(use)}
 }
 
 func card(index int, use float64, used uint64, holders ...sample.GPUProcess) sample.GPU {
@@ -27,7 +27,7 @@ func card(index int, use float64, used uint64, holders ...sample.GPUProcess) sam
 }
 
 func TestProcessesOfGPUs(t *testing.T) {
-	unmeasured := sample.GPUProcess{ID: process(3, 100)}
+	unmeasured := sample.GPUProcess{PID: 3}
 	var g GPUs
 	g.Update(&sample.GPUs{Monotonic: time.Second, ListedTicks: 500, Devices: []sample.GPU{
 		card(0, 0, 0, holds(1, 10, 0.2), holds(2, 20, 0.9), unmeasured),
@@ -44,7 +44,7 @@ func TestProcessesOfGPUs(t *testing.T) {
 		{"unknown on one of two", process(3, 100), noBytes, noShare},
 		{"on no card", process(4, 499), record.Some(uint64(0)), record.Some(0.0)},
 		{"began after the lists were made", process(4, 500), noBytes, noShare},
-		{"another of the same PID", process(1, 101), record.Some(uint64(0)), record.Some(0.0)},
+		{"the next of the same PID", process(1, 500), noBytes, noShare},
 	} {
 		if memory, use := g.Process(tt.id); memory != tt.memory || use != tt.use {
 			t.Errorf("%s: %v bytes, share %v; want %v, %v", tt.what, memory, use, tt.memory, tt.use)

@@ -3,7 +3,6 @@ package gpu
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"rmagent/internal/gpu/wire"
 	"rmagent/internal/sample"
@@ -19,26 +18,26 @@ const (
 
 var errNonsense = errors.New("rmagent-nvml said nonsense")
 
-// convert checks a reading and makes facts of it. asked is when it was asked for.
+// convert checks a reading and makes facts of it, but for when they were read.
 // Where the child sees other PIDs than the machine's, processes are unknown.
-func convert(r *wire.Reading, asked time.Duration, processes bool) (*sample.GPUs, error) {
+func convert(r *wire.Reading, processes bool) (*sample.GPUs, error) {
 	switch {
 	case r.Version != wire.Version:
 		return nil, fmt.Errorf("%w: it speaks version %d, this agent %d: install both of one build", errNonsense, r.Version, wire.Version)
 	case len(r.GPUs) > wire.MaxGPUs:
 		return nil, fmt.Errorf("%w: %d GPUs; allowed: %d", errNonsense, len(r.GPUs), wire.MaxGPUs)
 	}
-	out := &sample.GPUs{Monotonic: asked, ListedTicks: r.ListedTicks, Devices: make([]sample.GPU, 0, len(r.GPUs))}
-	met := map[string]bool{}
+	out := &sample.GPUs{Devices: make([]sample.GPU, 0, len(r.GPUs))}
+	indexes, uuids := map[int]bool{}, map[string]bool{}
 	for i := range r.GPUs {
 		g := &r.GPUs[i]
-		if g.Index < 0 || g.Index >= wire.MaxGPUs || met[fmt.Sprint(g.Index)] || g.UUID != "" && met[g.UUID] {
+		if g.Index < 0 || g.Index >= wire.MaxGPUs || indexes[g.Index] || g.UUID != "" && uuids[g.UUID] {
 			return nil, fmt.Errorf("%w: GPU %d %q twice, or out of range", errNonsense, g.Index, clip(g.UUID))
 		}
 		if len(g.Instances) > wire.MaxInstances || len(g.Processes) > wire.MaxProcesses {
 			return nil, fmt.Errorf("%w: %d instances and %d processes on GPU %d", errNonsense, len(g.Instances), len(g.Processes), g.Index)
 		}
-		met[fmt.Sprint(g.Index)], met[g.UUID] = true, true
+		indexes[g.Index], uuids[g.UUID] = true, true
 		out.Devices = append(out.Devices, device(g, processes))
 	}
 	return out, nil
@@ -73,12 +72,12 @@ func device(g *wire.GPU, processes bool) sample.GPU {
 	}
 	for i := range g.Processes {
 		p := &g.Processes[i]
-		if p.PID <= 0 || p.PID > maxPID {
+		if p.PID == 0 || p.PID > maxPID {
 			d.Complete = false
 			continue
 		}
 		d.Processes = append(d.Processes, sample.GPUProcess{
-			ID:          sample.ID{PID: p.PID, StartTicks: p.StartTicks},
+			PID:         int32(p.PID),
 			MemoryBytes: atMost(p.MemoryBytes, g.MemoryTotalBytes),
 			Utilization: share(p.UtilizationPercent),
 		})

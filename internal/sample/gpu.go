@@ -4,8 +4,10 @@ import "time"
 
 // GPUs is one reading of the NVIDIA GPUs. Nobody changes one after it is made.
 type GPUs struct {
-	Monotonic   time.Duration // when it was asked for: its values are no older
-	ListedTicks uint64        // CLOCK_BOOTTIME in USER_HZ when it began: Processes can lack who started later
+	Monotonic time.Duration // when it was asked for: its values are no older
+	// ListedTicks is CLOCK_BOOTTIME in USER_HZ before it began: a PID in Processes is
+	// that of a process which started before.
+	ListedTicks uint64
 	Devices     []GPU
 }
 
@@ -42,7 +44,7 @@ type GPUInstance struct {
 
 // GPUProcess is what one process has of one card.
 type GPUProcess struct {
-	ID          ID
+	PID         int32
 	MemoryBytes Opt[uint64]
 	Utilization Opt[float64] // compute and graphics, since the reading before
 }

@@ -52,8 +52,8 @@ type Reading struct {
 	Driver  string `json:"driver,omitempty"`  // version
 	Library string `json:"library,omitempty"` // NVML's version
 
-	ListedTicks uint64 `json:"listed_ticks"` // CLOCK_BOOTTIME in USER_HZ when the reading began
-	GPUs        []GPU  `json:"gpus"`
+	CPUNanos uint64 `json:"cpu_nanos"` // that the child used since it began
+	GPUs     []GPU  `json:"gpus"`
 }
 
 // GPU is one card. What NVML does not tell is left out.
@@ -90,8 +90,7 @@ type Instance struct {
 
 // Process is a process on one card.
 type Process struct {
-	PID                int32              `json:"pid"`
-	StartTicks         uint64             `json:"start_ticks"`
+	PID                uint32             `json:"pid"`
 	MemoryBytes        record.Opt[uint64] `json:"memory_bytes,omitzero"`
 	UtilizationPercent record.Opt[uint64] `json:"utilization_percent,omitzero"`
 }
