@@ -22,7 +22,7 @@ type child struct {
 	cmd      *exec.Cmd
 	requests *os.File
 	readings *os.File
-	said     head // on standard output and standard error
+	said     head // on standard error; the library may chatter on standard output
 
 	exited chan struct{}
 	err    error // how it ended, once exited is closed
@@ -48,13 +48,13 @@ func start(path string) (*child, error) {
 		c.cmd.Env = append(c.cmd.Env, "LD_LIBRARY_PATH="+dirs)
 	}
 	c.cmd.Dir = "/"
-	c.cmd.Stdout, c.cmd.Stderr = &c.said, &c.said
+	c.cmd.Stderr = &c.said
 	c.cmd.ExtraFiles = []*os.File{theirRequests, theirReadings} // wire.RequestFD, wire.ReadingFD
 	c.cmd.WaitDelay = time.Second                               // for who inherited its standard error
 	// A signal for the terminal's foreground is the agent's to act on.
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: unix.SIGKILL}
 	started := make(chan error, 1)
-	go c.keep(started)
+	go aside(func() { c.keep(started) })
 	if err := <-started; err != nil {
 		c.closePipes()
 		return nil, fmt.Errorf("start %s: %w", path, err)
@@ -62,11 +62,28 @@ func start(path string) (*child, error) {
 	return c, nil
 }
 
-// keep starts the program and waits for its end, on a thread of its own, which has
-// no capabilities to hand on and ends with this goroutine. The thread must live as
-// long as the child: Pdeathsig comes when the thread ends that made it, prctl(2).
+// aside calls f on a thread that nobody else uses before or after, and that is not
+// the main one, by whose capabilities a process is known (/proc/PID/status).
+func aside(f func()) {
+	runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+	if unix.Gettid() != unix.Getpid() {
+		f()
+		return
+	}
+	locked := make(chan struct{})
+	go func() {
+		runtime.LockOSThread()
+		close(locked)
+		f()
+	}()
+	<-locked
+	runtime.UnlockOSThread()
+}
+
+// keep starts the program and waits for its end. Its thread has no capabilities to
+// hand on, and must live as long as the child: Pdeathsig comes when the thread ends
+// that made it, prctl(2).
 func (c *child) keep(started chan<- error) {
-	runtime.LockOSThread() // never unlocked
 	defer close(c.exited)
 	err := dropPrivileges()
 	if err == nil {
