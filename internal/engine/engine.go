@@ -43,8 +43,10 @@ type EventSource interface {
 // GPUReader tells of the graphics cards.
 type GPUReader interface {
 	// Poll returns the latest complete reading, nil where there are no cards, and
-	// asks for the next. It never waits. now is the monotonic time.
-	Poll(now time.Duration) *sample.GPUs
+	// asks for the next. It never waits.
+	Poll() *sample.GPUs
+	// CPU is the CPU time of the children that read them.
+	CPU() time.Duration
 }
 
 // Options are what an engine works with. It closes none of it.
@@ -197,6 +199,10 @@ func (e *Engine) flush() error {
 
 // tick is one turn: read, compare, judge, write.
 func (e *Engine) tick(ctx context.Context) error {
+	var gpus *sample.GPUs
+	if e.GPU != nil {
+		gpus = e.GPU.Poll() // before the processes: whose PIDs it has are those that live
+	}
 	if err := e.Reader.Read(ctx, sample.Scope{}, &e.snapshot); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -218,7 +224,7 @@ func (e *Engine) tick(ctx context.Context) error {
 	e.identify()
 	e.readHost()
 	e.readCgroups(minute)
-	e.readGPUs()
+	e.gpus.Update(gpus, s.Monotonic, gpuPatience*e.budget.current)
 
 	changes := e.Policy.Judge(&policy.Facts{
 		Monotonic: s.Monotonic,
@@ -280,13 +286,6 @@ func (e *Engine) readCgroups(all bool) {
 // gpuPatience is after how many intervals a reading of the cards says nothing any
 // more: one passes until the tick takes it, one may be lost.
 const gpuPatience = 3
-
-func (e *Engine) readGPUs() {
-	if e.GPU != nil {
-		now := e.snapshot.Monotonic
-		e.gpus.Update(e.GPU.Poll(now), now, gpuPatience*e.budget.current)
-	}
-}
 
 // drain writes the ends that the kernel told of.
 func (e *Engine) drain() {

@@ -105,9 +105,10 @@ func (c *Client) Close() error {
 }
 
 // Poll returns the latest complete reading, nil where there are no cards, and asks
-// for the next. It never waits. now is CLOCK_MONOTONIC, and what the next reading
-// will be stamped with.
-func (c *Client) Poll(now time.Duration) *sample.GPUs {
+// for the next. It never waits. A reading that is polled before processes are read
+// tells of those that have their PIDs then.
+func (c *Client) Poll() *sample.GPUs {
+	now := clock(unix.CLOCK_MONOTONIC)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.wanted = now
@@ -122,7 +123,7 @@ func (c *Client) Poll(now time.Duration) *sample.GPUs {
 // none, or ctx ends.
 func (c *Client) Read(ctx context.Context) (*sample.GPUs, Status) {
 	asked := clock(unix.CLOCK_MONOTONIC)
-	c.Poll(asked)
+	c.Poll()
 	for {
 		c.mu.Lock()
 		latest, status, changed := c.latest, c.status, c.changed

@@ -82,7 +82,7 @@ func (w *watcher) read() *sample.GPUs {
 func (w *watcher) await(what string, is func(*sample.GPUs, Status) bool) (*sample.GPUs, Status) {
 	w.t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
-		w.Poll(clock(unix.CLOCK_MONOTONIC))
+		w.Poll()
 		w.mu.Lock()
 		r, status := w.latest, w.status
 		w.mu.Unlock()
@@ -246,7 +246,7 @@ func TestWhatFailsIsUnknownUntilItIsRight(t *testing.T) {
 			m.Play(t, tt.script)
 			if strings.Contains(tt.script, "hang") {
 				w.await("the first failure", failing(tt.why))
-				w.Poll(clock(unix.CLOCK_MONOTONIC)) // never waits, though every child hangs now
+				w.Poll() // never waits, though every child hangs now
 			}
 			r, s := w.await("the failure", failing(tt.why))
 			unread(t, r, 8)
