@@ -1,7 +1,7 @@
 # make run    set up what is missing and run the agent here, for a person to read
 # make test   set up what is missing and run every test, the guests' included
 #
-# make build, generate, check, bench, race, fuzz, clean: as their comments say.
+# make build, nvml, generate, check, bench, race, fuzz, clean: as their comments say.
 
 GO      ?= go
 PATH    := $(PATH):/usr/local/go/bin
@@ -34,10 +34,11 @@ test:
 
 ## test-host: the tests on this kernel, as this user. One package at a time: some
 ## load this machine on purpose, and others measure it.
-test-host:
+test-host: test-nvml
 	$(GO) test -p 1 -timeout 15m ./...
 
 include mk/guests.mk
+include mk/nvml.mk
 
 ## generate: the BPF objects and their Go, for amd64 and arm64
 generate:

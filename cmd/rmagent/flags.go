@@ -22,6 +22,7 @@ func commonFlags(more ...cli.Flag) []cli.Flag {
 		&cli.StringFlag{Name: "log-format", Usage: "json or console; default: console on a terminal"},
 		&cli.StringFlag{Name: "source", Usage: "auto, ebpf or procfs"},
 		&cli.StringFlag{Name: "interval", Usage: "`TIME` between readings, such as 1s"},
+		&cli.StringFlag{Name: "gpu", Usage: "auto (watch NVIDIA GPUs where there are any) or off"},
 		&cli.StringFlag{Name: "socket", Usage: "`PATH` of the agent's socket"},
 	}, more...)
 }

@@ -189,6 +189,9 @@ func (a *agent) open(f engine.Filter) (*engine.Options, error) {
 	if a.events != nil {
 		o.Events = a.events
 	}
+	if a.parts.gpu != nil {
+		o.GPU = a.parts.gpu
+	}
 	return o, nil
 }
 

@@ -40,11 +40,21 @@ type EventSource interface {
 	Cost() time.Duration
 }
 
+// GPUReader tells of the graphics cards.
+type GPUReader interface {
+	// Poll returns the latest complete reading, nil where there are no cards, and
+	// asks for the next. It never waits.
+	Poll() *sample.GPUs
+	// CPU is the CPU time of the children that read them.
+	CPU() time.Duration
+}
+
 // Options are what an engine works with. It closes none of it.
 type Options struct {
 	Reader  sample.Reader
 	Source  record.Source
 	Events  EventSource // nil: ends are inferred from readings
+	GPU     GPUReader   // nil: none
 	Host    *hostfs.HostReader
 	Cgroups *hostfs.CgroupReader
 	Who     *hostfs.Identifier
@@ -73,6 +83,7 @@ type Engine struct {
 	table   *aggregate.Table
 	machine aggregate.Host
 	fds     *aggregate.FDSums
+	gpus    aggregate.GPUs
 	builder *report.Builder
 	budget  *budget
 	account account
@@ -91,6 +102,7 @@ type Engine struct {
 	exit    record.Exit
 	hostRec record.Host
 	cgroup  record.Cgroup
+	gpu     record.GPU
 	oom     record.OOM
 	agent   record.Agent
 }
@@ -191,6 +203,10 @@ func (e *Engine) flush() error {
 
 // tick is one turn: read, compare, judge, write.
 func (e *Engine) tick(ctx context.Context) error {
+	var gpus *sample.GPUs
+	if e.GPU != nil {
+		gpus = e.GPU.Poll() // before the processes: whose PIDs it has are those that live
+	}
 	if err := e.Reader.Read(ctx, sample.Scope{}, &e.snapshot); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -212,12 +228,14 @@ func (e *Engine) tick(ctx context.Context) error {
 	e.identify()
 	e.readHost()
 	e.readCgroups(minute)
+	e.gpus.Update(gpus, s.Monotonic, gpuPatience*e.budget.current)
 
 	changes := e.Policy.Judge(&policy.Facts{
 		Monotonic: s.Monotonic,
 		Processes: e.table,
 		Host:      &e.machine,
 		Cgroups:   e.cgroups,
+		GPUs:      &e.gpus,
 
 		AllCgroups: minute,
 	})
@@ -268,6 +286,10 @@ func (e *Engine) readCgroups(all bool) {
 	e.table.Active(e.active)
 	e.cgroups = e.Cgroups.Read(e.cgroups, func(_ uint64, path string) bool { return e.active[path] })
 }
+
+// gpuPatience is after how many intervals a reading of the cards says nothing any
+// more: one passes until the tick takes it, one may be lost.
+const gpuPatience = 3
 
 // drain writes the ends that the kernel told of.
 func (e *Engine) drain() {
@@ -321,6 +343,7 @@ func (e *Engine) write(changes []record.StateChange, minute bool) error {
 	report.Host(&e.hostRec, &e.machine)
 	e.emit(&e.hostRec)
 	e.writeCgroups()
+	e.writeGPUs()
 	e.writeProcesses()
 	if minute && e.before != 0 {
 		e.writeAgent()
@@ -341,6 +364,13 @@ func (e *Engine) writeCgroups() {
 	}
 }
 
+func (e *Engine) writeGPUs() {
+	for i := range e.gpus.Devices {
+		e.builder.GPU(&e.gpu, &e.gpus.Devices[i], e.gpus.Age)
+		e.emit(&e.gpu)
+	}
+}
+
 func (e *Engine) writeProcesses() {
 	now := e.snapshot.Monotonic
 	for i := range e.table.Len() {
@@ -348,7 +378,7 @@ func (e *Engine) writeProcesses() {
 		if !e.Select.Due(p, e.before, now) || !e.Filter.Match(&p.Process, p.Identity) {
 			continue
 		}
-		e.builder.Process(&e.process, p)
+		e.builder.Process(&e.process, p, &e.gpus)
 		e.emit(&e.process)
 	}
 	if e.Events != nil && e.Events.Attached("exits") {
@@ -372,10 +402,10 @@ func (e *Engine) logOverview() {
 		return
 	}
 	e.overview = now
-	o := e.builder.Look(&e.machine, e.table)
+	o := e.builder.Look(&e.machine, e.table, &e.gpus)
 	fields := []zap.Field{zap.Int("processes", o.Processes)}
 	for _, f := range [...]struct{ key, text string }{
-		{"cpu", o.CPU}, {"memory", o.Memory}, {"disk", o.Disk}, {"net", o.Net},
+		{"cpu", o.CPU}, {"memory", o.Memory}, {"disk", o.Disk}, {"net", o.Net}, {"gpu", o.GPU},
 		{"busiest", o.Busiest}, {"largest", o.Largest}, {"nearest_fd_limit", o.NearestFDLimit},
 	} {
 		if f.text != "" {

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"strings"
 
 	"rmagent/internal/aggregate"
 	"rmagent/internal/human"
@@ -13,6 +14,7 @@ import (
 // single second misleads. A text is empty where nothing is known to say.
 type Overview struct {
 	CPU, Memory, Disk, Net string
+	GPU                    string // the fullest card
 	Processes              int
 	Busiest                string // the process that takes most CPU time
 	Largest                string // the process with most resident memory
@@ -20,10 +22,11 @@ type Overview struct {
 }
 
 // Look makes the overview of one tick.
-func (b *Builder) Look(h *aggregate.Host, t *aggregate.Table) Overview {
+func (b *Builder) Look(h *aggregate.Host, t *aggregate.Table, gpus *aggregate.GPUs) Overview {
 	m := h.Means()
 	o := Overview{
 		Processes: t.Len(),
+		GPU:       lookAtGPUs(gpus),
 		Disk:      transfer(either(m.DiskRead, h.DiskRead), either(m.DiskWritten, h.DiskWritten)),
 		Net:       transfer(either(m.NetReceived, h.NetReceived), either(m.NetSent, h.NetSent)),
 	}
@@ -36,6 +39,22 @@ func (b *Builder) Look(h *aggregate.Host, t *aggregate.Table) Overview {
 	}
 	b.lookAtProcesses(&o, t)
 	return o
+}
+
+// lookAtGPUs names the card that is used most, and the one with the least memory
+// left.
+func lookAtGPUs(gpus *aggregate.GPUs) string {
+	busiest, fullest := gpus.Fullest()
+	var parts []string
+	if busiest != nil {
+		parts = append(parts, fmt.Sprintf("%.0f%% of GPU %d", busiest.Utilization.Or(0)*100, busiest.Index))
+	}
+	if fullest != nil {
+		parts = append(parts, fmt.Sprintf("memory %s of %s (%.0f%%) of GPU %d",
+			human.Bytes(float64(fullest.MemoryUsedBytes.Or(0))), human.Bytes(float64(fullest.MemoryTotalBytes.Or(0))),
+			aggregate.MemoryShare(fullest).Or(0)*100, fullest.Index))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func (b *Builder) lookAtProcesses(o *Overview, t *aggregate.Table) {
