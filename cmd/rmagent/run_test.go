@@ -508,6 +508,123 @@ func TestExitRecords(t *testing.T) {
 	})
 }
 
+// A process that becomes another program is one process, which the next reading
+// calls by its new name; its end, however soon, is the new program's.
+func TestAProcessThatBecomesAnotherProgram(t *testing.T) {
+	sleep, err := filepath.EvalSymlinks("/bin/sleep")
+	if err != nil {
+		t.Skip(err)
+	}
+	each(t, func(t *testing.T, source string) {
+		cmd := agentCommand(t, "run", "--interval", "100ms", "--source", source, "--jsonl", "out.jsonl")
+		s := start(t, cmd)
+		out := filepath.Join(cmd.Dir, "out.jsonl")
+		pids := map[string]int{}
+		for _, from := range []string{"leader", "thread"} {
+			h := helper(t, "become "+from)
+			pids[from] = h.Process.Pid
+			pid := fmt.Sprintf(`"pid":%d,`, h.Process.Pid)
+			await(t, "a reading of the first program", func() bool { return lines(out, pid) > 0 })
+			proceed(t, h)
+			await(t, "a reading of the second", func() bool { return lines(out, pid, `"kind":"process"`, `"comm":"sleep"`) > 0 })
+			h.Process.Kill()
+			h.Wait()
+			await(t, "the exit record", func() bool { return lines(out, pid, `"kind":"exit"`) > 0 })
+		}
+		s.stop()
+		all := records(t, out)
+		for from, pid := range pids {
+			var before, after *record.Process
+			for _, p := range only[*record.Process](all) {
+				switch {
+				case int(p.PID) != pid:
+				case p.Comm != "sleep":
+					before = p
+				case after == nil:
+					after = p
+				}
+			}
+			if before == nil || after == nil || before.StartTicks != after.StartTicks || after.Exe.Or("") != sleep || before.Exe.Or(sleep) == sleep {
+				t.Errorf("exec from the %s: before %+v, after %+v; want exe %s", from, before, after, sleep)
+			}
+			for _, x := range only[*record.Exit](all) {
+				if int(x.PID) == pid && (x.Comm != "sleep" || x.Exe.Or("") != sleep || x.StartTicks != after.StartTicks) {
+					t.Errorf("exec from the %s: ended as %+v; want exe %s", from, x, sleep)
+				}
+			}
+		}
+	})
+}
+
+// Two programs in one interval: the record of the end has the second.
+func TestAProcessThatBecomesAnotherProgramAtOnce(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("eBPF needs root")
+	}
+	program, err := filepath.EvalSymlinks("/bin/true")
+	if err != nil {
+		t.Skip(err)
+	}
+	cmd := agentCommand(t, "run", "--interval", "1s", "--source", "ebpf", "--jsonl", "out.jsonl")
+	s := start(t, cmd)
+	out := filepath.Join(cmd.Dir, "out.jsonl")
+	await(t, "the agent", func() bool { return size(out) > 0 })
+	child := exec.Command("/bin/sh", "-c", "exec /bin/true")
+	if err := child.Run(); err != nil {
+		t.Fatal(err)
+	}
+	pid := fmt.Sprintf(`"pid":%d,`, child.Process.Pid)
+	await(t, "the exit record", func() bool { return lines(out, pid, `"kind":"exit"`) > 0 })
+	s.stop()
+	for _, x := range only[*record.Exit](records(t, out)) {
+		if int(x.PID) == child.Process.Pid && (x.Exe.Or("") != program || x.Comm != "true") {
+			t.Errorf("exe %v, comm %s; want %s", x.Exe, x.Comm, program)
+		}
+	}
+}
+
+// An agent that was stopped through a storm says what it lost, to the last end.
+func TestAnAgentThatIsStoppedLosesNothingInSilence(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("eBPF needs root")
+	}
+	const n = 30000 // the ring holds 14,000 ends, the table of processes 8,000
+	cmd := agentCommand(t, "run", "--interval", "100ms", "--source", "ebpf", "--processes", "none", "--jsonl", "out.jsonl")
+	s := start(t, cmd)
+	out := filepath.Join(cmd.Dir, "out.jsonl")
+	await(t, "the agent", func() bool { return size(out) > 0 })
+	h := helper(t, fmt.Sprintf("storm %d", n))
+	signal := func(sig os.Signal) {
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signal(unix.SIGSTOP)
+	proceed(t, h)
+	if err := h.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	signal(unix.SIGCONT)
+	parent := fmt.Sprintf(`"ppid":%d,`, h.Process.Pid)
+	await(t, "the ends that were kept", func() bool { return lines(out, parent, `"kind":"exit"`) > 1000 })
+	s.stop()
+	all := records(t, out)
+	gapless(t, all)
+	told := uint64(0)
+	for _, x := range only[*record.Exit](all) {
+		if !x.Inferred {
+			told++
+		}
+	}
+	last := only[*record.Agent](all)
+	a := last[len(last)-1]
+	lost := a.EventsLost["exit_ring_full"]
+	seen, delivered, pending := a.EventsSeen.Or(0), a.EventsDelivered.Or(0), a.EventsPending.Or(0)
+	if seen < n || lost == 0 || delivered < told || seen != delivered+lost+pending {
+		t.Errorf("seen %d, delivered %d (%d records), lost %v, pending %d", seen, delivered, told, a.EventsLost, pending)
+	}
+}
+
 // Where no hook tells of ends, they are inferred: none vanishes.
 func TestEndsWithoutTheExitsHook(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -700,7 +817,12 @@ func TestCPUBudget(t *testing.T) {
 }
 
 // lines counts the lines of a file that have a text once.
-func lines(path, text string) (n int) {
+func lines(path string, texts ...string) (n int) {
 	b, _ := os.ReadFile(path)
-	return bytes.Count(b, []byte(text))
+	for line := range bytes.Lines(b) {
+		if !slices.ContainsFunc(texts, func(text string) bool { return !bytes.Contains(line, []byte(text)) }) {
+			n++
+		}
+	}
+	return n
 }

@@ -107,6 +107,15 @@ func (p *Process) advance(now *sample.Process, at, elapsed time.Duration) (files
 	return files
 }
 
+// IsStill tells whether what Identity says may be said of a later reading of the
+// process too: it neither called exec nor moved to another cgroup, as far as both
+// readings know.
+func (p *Process) IsStill(later *sample.Process) bool {
+	both := p.Known & later.Known
+	return !(both.Has(sample.ExecID) && p.ExecID != later.ExecID) &&
+		!(both.Has(sample.CgroupID) && p.CgroupID != later.CgroupID)
+}
+
 // keepSplit keeps user and system time from going back. Their sum is exact, their
 // shares are estimated anew at each reading, so a share may shrink; the kernel
 // holds it still for /proc in the same way (kernel/sched/cputime.c,

@@ -149,7 +149,6 @@ func (e *Engine) fillBalance(r *record.Agent) {
 	r.EventsPending = record.Some(sum.Pending)
 	r.EventsLost = nonZero(map[string]uint64{
 		"exit_ring_full": b.Exits.Lost,
-		"exec_ring_full": b.Execs.Lost,
 		"oom_ring_full":  b.OOMs.Lost,
 	})
 	r.Uncounted = nonZero(map[string]uint64{

@@ -316,9 +316,10 @@ func (e *Engine) drain() {
 }
 
 // identityOf says who a process was that the kernel told of: as the last snapshot
-// had it, else what its cgroup says. It is valid until the next call.
+// had it, unless it called exec or moved to another cgroup since, else what its
+// cgroup says. It is valid until the next call.
 func (e *Engine) identityOf(p *sample.Process) *sample.Identity {
-	if last := e.table.Find(p.ID); last != nil && last.Identity != nil {
+	if last := e.table.Find(p.ID); last != nil && last.Identity != nil && last.IsStill(p) {
 		return last.Identity
 	}
 	e.Who.Ended(p, &e.ended)
