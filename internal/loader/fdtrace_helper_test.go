@@ -35,14 +35,12 @@ type birthWay struct {
 
 // worker is a thread that makes and closes descriptors of its own.
 type worker struct {
-	dir   string
-	tid   int
-	high  int // its own range of numbers begins there
-	dirfd int
-	rng   *rand.Rand
-	held  map[int]truth
-	ring  *uring
-	step  string
+	tid  int
+	high int // its own range of numbers begins there
+	rng  *rand.Rand
+	held map[int]truth
+	ring *uring
+	step string
 }
 
 // missing tells errors that mean that the kernel, or this place, lacks a call.
@@ -377,9 +375,9 @@ func (w *worker) lose(fd int) {
 	}
 }
 
-func newWorker(dir string, i int) *worker {
+func newWorker(i int) *worker {
 	return &worker{
-		dir: dir, tid: unix.Gettid(), high: 2000 + 200*i,
+		tid: unix.Gettid(), high: 2000 + 200*i,
 		rng: rand.New(rand.NewPCG(uint64(i), 7)), held: map[int]truth{},
 	}
 }
@@ -407,7 +405,7 @@ func sayHeld(held ...map[int]truth) {
 // helpBirths gets a descriptor in every way, once.
 func helpBirths([]string) {
 	prepareBirths()
-	w := newWorker("", 0)
+	w := newWorker(0)
 	births := allBirths()
 	w.theRing()
 	step("ready")
@@ -435,7 +433,7 @@ func helpChurn(args []string) {
 	for i := range threads {
 		wg.Go(func() {
 			runtime.LockOSThread()
-			w := newWorker("", i)
+			w := newWorker(i)
 			w.theRing()
 			workers[i], held[i] = w, w.held
 			ready <- true
@@ -474,7 +472,7 @@ func helpChurn(args []string) {
 // shares its table.
 func helpFamily(args []string) {
 	prepareBirths()
-	w := newWorker("", 0)
+	w := newWorker(0)
 	step("ready")
 	for range 5 {
 		w.step = "before the fork"
@@ -535,7 +533,7 @@ func helpTracer([]string) {
 // numbers others get then.
 func helpReborn(args []string) {
 	prepareBirths()
-	w := newWorker("", 0)
+	w := newWorker(0)
 	if len(args) > 0 {
 		check(json.Unmarshal([]byte(args[0]), &w.held))
 		for range 3 {

@@ -10,8 +10,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/sample"
@@ -31,17 +33,36 @@ func openTracer(t testing.TB, o FDTraceOptions) *FDTracer {
 	return tr
 }
 
+// The tracers that tests share: opening one takes seconds in emulation.
+var (
+	callTracer    = sync.OnceValues(func() (*FDTracer, error) { return OpenFDTracer(FDTraceOptions{Path: FDPathSyscalls}) })
+	installTracer = sync.OnceValues(func() (*FDTracer, error) { return OpenFDTracer(FDTraceOptions{Path: FDPathInstall}) })
+)
+
 // eachPath runs a test by every path that the kernel takes.
 func eachPath(t *testing.T, run func(t *testing.T, tr *FDTracer)) {
+	stop := func(t *testing.T, tr *FDTracer) {
+		t.Cleanup(func() {
+			var rest sample.FDBirths
+			if err := errors.Join(tr.Stop(), tr.Drain(&rest)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	t.Run("syscalls", func(t *testing.T) {
-		run(t, openTracer(t, FDTraceOptions{Path: FDPathSyscalls}))
+		tr, err := callTracer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop(t, tr)
+		run(t, tr)
 	})
 	t.Run("install", func(t *testing.T) {
-		tr, err := OpenFDTracer(FDTraceOptions{Path: FDPathInstall})
+		tr, err := installTracer()
 		if err != nil {
 			t.Skipf("the kernel takes no fentry programs: %v", err)
 		}
-		defer tr.Close()
+		stop(t, tr)
 		run(t, tr)
 	})
 }
@@ -97,19 +118,27 @@ type birthLog struct {
 	lost   uint64
 }
 
+// drain drains all that is logged now. An entry that is not written is waited for:
+// it is being written, or found the log full just before it had room again.
 func (l *birthLog) drain(t *testing.T) {
 	t.Helper()
-	var d sample.FDBirths
-	if err := l.tr.Drain(&d); err != nil {
+	last, err := l.tr.lastSeq()
+	if err != nil {
 		t.Fatal(err)
 	}
 	if l.births == nil {
 		l.births = map[uint64]sample.FDBirth{}
 	}
-	for _, b := range d.Births {
-		l.births[b.Seq] = b
+	for again := true; again; again = l.tr.drained < last {
+		var d sample.FDBirths
+		if err := l.tr.Drain(&d); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range d.Births {
+			l.births[b.Seq] = b
+		}
+		l.lost += d.Lost
 	}
-	l.lost += d.Lost
 }
 
 // isRight compares a birth with the truth. Where descriptors are seen as they come
@@ -475,6 +504,33 @@ func TestFullLog(t *testing.T) {
 		}
 		balance(t, tr)
 	})
+}
+
+// Tables of processes that ended are forgotten, but for those that a living child's
+// is a copy of.
+func TestTablesOfTheDeadAreForgotten(t *testing.T) {
+	tr := openTracer(t, FDTraceOptions{Path: FDPathSyscalls})
+	h, _ := trace(t, tr, "family", "fork")
+	child, held := h.child(tr)
+	tables := tr.loaded.Maps[fdtraceMapTables]
+	dead := uint64(1 << 20) // of nobody, and its child's
+	const nobody = 1 << 30
+	check(tables.Put(dead, &fdtraceFdTable{Tgid: nobody, Copied: 1}))
+	check(tables.Put(dead+1, &fdtraceFdTable{Tgid: nobody + 1, Parent: dead}))
+	if err := tr.pruneTables(); err != nil {
+		t.Fatal(err)
+	}
+	var table fdtraceFdTable
+	for _, files := range []uint64{dead, dead + 1} {
+		if err := tables.Lookup(files, &table); !errors.Is(err, ebpf.ErrKeyNotExist) {
+			t.Errorf("table %d of the dead: %v", files, err)
+		}
+	}
+	l := &birthLog{tr: tr}
+	list := l.list(t, child)
+	if attributed, of := compare(t, tr, &list, l, held); attributed != of || of != 5 {
+		t.Errorf("%d of %d attributed", attributed, of)
+	}
 }
 
 // Calls that fail for want of a descriptor are counted, and some have their stacks.
