@@ -228,11 +228,14 @@ func TestEveryBirthIsAttributed(t *testing.T) {
 // Threads make and close descriptors at random. Of those that survive, none is
 // attributed to another call than its own.
 func TestTortureIsAttributed(t *testing.T) {
-	rounds := "1500"
+	// A log for all of them: that it is drained in time is not what is tested.
+	rounds, entries := "1500", uint32(16384)
 	if emulated() {
-		rounds = "200"
+		rounds, entries = "200", 4096
 	}
 	eachPath(t, func(t *testing.T, tr *FDTracer) {
+		path, _ := tr.Path()
+		tr = openTracer(t, FDTraceOptions{Path: path, LogEntries: entries})
 		h, id := trace(t, tr, "churn", "6", rounds)
 		l := &birthLog{tr: tr}
 		said := make(chan map[int]truth, 1)
