@@ -7,6 +7,7 @@
 #include <bpf/bpf_tracing.h>
 #include <bpf/bpf_core_read.h>
 #include "events_state.h"
+#include "syscall.h"
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
@@ -855,64 +856,6 @@ int seed_switches(struct bpf_iter__task *ctx)
 }
 
 // ---- descriptors opened and closed, off by default
-
-#if defined(__TARGET_ARCH_x86)
-static __always_inline bool is_compat(struct task_struct *t)
-{
-	struct task_struct___x86 *x = (void *)t;
-
-	return x->thread_info.status & TS_COMPAT;
-}
-
-static __always_inline u64 call_number(void *regs)
-{
-	struct pt_regs___x86 *r = regs;
-
-	return r->orig_ax;
-}
-
-static __always_inline u64 first_argument(void *regs)
-{
-	struct pt_regs___x86 *r = regs;
-
-	return r->di;
-}
-
-static __always_inline u64 second_argument(void *regs)
-{
-	struct pt_regs___x86 *r = regs;
-
-	return r->si;
-}
-#elif defined(__TARGET_ARCH_arm64)
-static __always_inline bool is_compat(struct task_struct *t)
-{
-	struct task_struct___64 *x = (void *)t;
-
-	return x->thread_info.flags & _TIF_32BIT;
-}
-
-static __always_inline u64 call_number(void *regs)
-{
-	struct pt_regs___64 *r = regs;
-
-	return r->syscallno;
-}
-
-static __always_inline u64 first_argument(void *regs)
-{
-	struct pt_regs___64 *r = regs;
-
-	return r->orig_x0;
-}
-
-static __always_inline u64 second_argument(void *regs)
-{
-	struct pt_regs___64 *r = regs;
-
-	return r->regs[1];
-}
-#endif
 
 // The message that recvmsg(2) filled in, in user memory (include/linux/socket.h).
 struct user_message {

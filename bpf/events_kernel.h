@@ -9,6 +9,7 @@
 #define SIGNAL_GROUP_EXIT 0x00000004
 
 /* include/linux/sched.h */
+#define PF_IO_WORKER 0x00000010
 #define EXIT_ZOMBIE 0x00000020
 
 /* include/linux/socket.h */
@@ -18,9 +19,12 @@
 #define MSG_ERRQUEUE 0x2000
 #define SOL_SOCKET 1
 #define SCM_RIGHTS 1
+#define SCM_PIDFD 4
 
 /* include/uapi/asm-generic/errno-base.h */
 #define EBADF 9
+#define ENFILE 23
+#define EMFILE 24
 
 /* include/uapi/linux/fcntl.h */
 #define F_DUPFD 0
@@ -60,20 +64,71 @@ struct path {
 	struct vfsmount *mnt;
 	struct dentry *dentry;
 };
+struct file_operations;
+struct inode;
 struct file {
 	struct path f_path;
+	struct inode *f_inode;
+	const struct file_operations *f_op;
+	void *private_data;
+};
+struct super_block {
+	u32 s_dev;
+	unsigned long s_magic;
+};
+struct inode {
+	unsigned short i_mode;
+	unsigned long i_ino;
+	struct super_block *i_sb;
 };
 struct linux_binprm {
 	struct file *file;
 };
 
+/* io_uring. What a request asks for lies at its beginning, by its opcode, since
+ * 6.0 (f2ccb5aed7bc, io_uring: make io_kiocb_to_cmd() typesafe). */
+struct io_kiocb {
+	u8 opcode;
+};
+struct io_open {
+	u32 file_slot;
+};
+struct io_accept {
+	u32 file_slot;
+};
+struct io_socket {
+	u32 file_slot;
+};
+struct io_pipe {
+	int *fds;
+	int file_slot;
+};
+struct io_close {
+	int fd;
+	u32 file_slot;
+};
+struct io_uring_cqe {
+	s32 res;
+};
+
 /* Sockets. */
+struct in6_addr {
+	u8 bytes[16];
+};
 struct sock_common {
+	__be32 skc_daddr;
+	__be32 skc_rcv_saddr;
+	__be16 skc_dport;
+	u16 skc_num;
 	unsigned short skc_family;
+	unsigned char skc_state;
+	struct in6_addr skc_v6_daddr;
+	struct in6_addr skc_v6_rcv_saddr;
 };
 struct sock {
 	struct sock_common __sk_common;
 	u8 sk_kern_sock : 1;
+	u16 sk_protocol;
 };
 struct socket {
 	struct sock *sk;
@@ -88,10 +143,12 @@ struct page {
 /* System calls. */
 struct pt_regs;
 struct pt_regs___x86 {
-	unsigned long di, si, dx, orig_ax;
+	unsigned long r15, r14, r13, r12, bp, bx, r10, cx, dx, si, di, orig_ax, ip, sp;
 };
 struct pt_regs___64 {
 	u64 regs[31];
+	u64 sp;
+	u64 pc;
 	u64 orig_x0;
 	s32 syscallno;
 };

@@ -35,6 +35,12 @@ var helpers = map[string]func(args []string){
 	"switch":  helpSwitch,
 	"eat":     helpEat,
 	"hold":    helpHold,
+	"births":  helpBirths,
+	"churn":   helpChurn,
+	"family":  helpFamily,
+	"tracer":  helpTracer,
+	"reborn":  helpReborn,
+	"files":   helpFiles,
 	"pass":    func([]string) { step("ready") },
 }
 

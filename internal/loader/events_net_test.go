@@ -286,13 +286,24 @@ func newRing() *uring {
 func (r *uring) do(op byte, fd int, p []byte) int    { return r.submit(op, 0, fd, p) }
 func (r *uring) async(op byte, fd int, p []byte) int { return r.submit(op, 1<<4, fd, p) } // IOSQE_ASYNC
 
-// submit runs one operation. io_uring_enter orders the memory on both sides.
 func (r *uring) submit(op, flags byte, fd int, p []byte) int {
+	res := r.run(func(sqe []byte) {
+		sqe[0], sqe[1] = op, flags
+		*(*int32)(unsafe.Pointer(&sqe[4])) = int32(fd)
+		*(*uint64)(unsafe.Pointer(&sqe[16])) = uint64(uintptr(unsafe.Pointer(&p[0])))
+		*(*uint32)(unsafe.Pointer(&sqe[24])) = uint32(len(p))
+	})
+	if res < 0 {
+		check(fmt.Errorf("io_uring operation %d: %w", op, unix.Errno(-res)))
+	}
+	return res
+}
+
+// run runs one operation and returns its result. io_uring_enter orders the memory on
+// both sides.
+func (r *uring) run(fill func(sqe []byte)) int {
 	clear(r.sqes[:64])
-	r.sqes[0], r.sqes[1] = op, flags
-	*(*int32)(unsafe.Pointer(&r.sqes[4])) = int32(fd)
-	*(*uint64)(unsafe.Pointer(&r.sqes[16])) = uint64(uintptr(unsafe.Pointer(&p[0])))
-	*(*uint32)(unsafe.Pointer(&r.sqes[24])) = uint32(len(p))
+	fill(r.sqes[:64])
 	*(*[4]uint32)(unsafe.Pointer(r.sqArray)) = [4]uint32{}
 	*r.sqTail++
 	for *r.cqHead == *r.cqTail {
@@ -303,9 +314,6 @@ func (r *uring) submit(op, flags byte, fd int, p []byte) int {
 	}
 	res := *(*int32)(unsafe.Add(r.cqes, 16*(*r.cqHead&r.mask)+8))
 	*r.cqHead++
-	if res < 0 {
-		check(fmt.Errorf("io_uring operation %d: %w", op, unix.Errno(-res)))
-	}
 	return int(res)
 }
 

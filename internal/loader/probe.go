@@ -114,7 +114,7 @@ func tryScan(scan Scan) error {
 // ObjectHash is the SHA-256 of the BPF objects that this program carries.
 func ObjectHash() string {
 	h := sha256.New()
-	for _, object := range [][]byte{_ScanBytes, _ScanIterBytes, _EventsBytes} {
+	for _, object := range [][]byte{_ScanBytes, _ScanIterBytes, _EventsBytes, _FdtraceBytes} {
 		h.Write(object)
 	}
 	return hex.EncodeToString(h.Sum(nil))

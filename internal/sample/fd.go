@@ -62,7 +62,7 @@ const (
 	UntracedCall               // it came by a call that no hook sees: an ioctl, seccomp's ADDFD
 	CompatCall                 // it came by a 32-bit call
 	MapFull                    // its stamp found no room
-	StackLost                  // who opened it is known, but its stack was overwritten before it was read
+	StackLost                  // who opened it is known, but its stack found the log full
 	NumUnattributed
 )
 
@@ -128,5 +128,44 @@ type RawStack struct {
 // FDBirths are what was traced between two drains, in the order of Seq.
 type FDBirths struct {
 	Births []FDBirth
-	Lost   uint64 // births whose stack was overwritten before this drain: the gaps in Seq
+	Lost   uint64 // births that found the log full: the gaps in Seq
+
+	Bytes []byte   // what the windows point into
+	Words []uint64 // what the chains point into
+}
+
+// Reset empties b for its next use and keeps its memory.
+func (b *FDBirths) Reset() {
+	*b = FDBirths{Births: b.Births[:0], Bytes: b.Bytes[:0], Words: b.Words[:0]}
+}
+
+// FDCounts is what a tracer counted of one process since it is traced.
+type FDCounts struct {
+	Opened uint64 // descriptors that it got, however long they lived
+	EMFILE uint64 // calls that failed because its limit was reached
+	ENFILE uint64 // because the host's was
+
+	// Of those opened, what can't be attributed.
+	MapFull   uint64 // found no room for a stamp
+	Ambiguous uint64 // two threads' calls lay claim to one descriptor
+	Compat    uint64 // by a 32-bit call
+}
+
+// FDBalance is everything that a tracer saw, and could not keep: Births +
+// Failures = Logged + Quiet + Ambiguous + Compat + Gone.
+type FDBalance struct {
+	Births   uint64 // descriptors that traced processes got
+	Failures uint64 // EMFILE and ENFILE
+	Logged   uint64 // of both, Lost included
+	Quiet    uint64 // failures beyond 16 a second of a process: counted only
+	Lost     uint64 // of these, without their stacks: they found the log full
+
+	MapFull    uint64 // births that found no room for a stamp
+	Ambiguous  uint64 // births that another thread's call may have made
+	Compat     uint64 // births by 32-bit calls
+	Gone       uint64 // births that another thread closed before the call was back
+	TablesFull uint64 // tables that there was no room for
+
+	Stamps        uint64 // in use, those of closed descriptors included
+	StampCapacity uint64
 }

@@ -1,0 +1,1196 @@
+// SPDX-License-Identifier: (MIT OR GPL-2.0-only)
+/*
+ * Who opened the descriptors that are still open. Of each process that is suspect,
+ * a birth of a descriptor is logged with its caller's stack, and stamped: at its
+ * table and number, with the file that the table showed then. A stamp is believed
+ * only where the table still shows that file; nothing is ever counted by adding
+ * opens and subtracting closes.
+ *
+ * Births are seen where fd_install() and do_dup2() put them into the table, or,
+ * where the kernel takes no fentry programs, at the return of every system call
+ * that makes one. There, what the table shows may be what another thread put in
+ * its place meanwhile: a stamp that two calls lay claim to names neither.
+ */
+#include "events_kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_tracing.h>
+#include <bpf/bpf_core_read.h>
+#include "fdtrace.h"
+#include "syscall.h"
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
+
+// For bpf2go: a type is only known to BTF if something uses it.
+const struct fd_birth *unused_birth __attribute__((unused));
+const struct fd_deep *unused_deep __attribute__((unused));
+const struct fd_record *unused_record __attribute__((unused));
+
+const volatile u8 calls[FD_CALLS] = {};	       // enum fd_call by system call number
+const volatile u8 compat_calls[FD_CALLS] = {}; // of 32-bit callers
+const volatile u32 log_entries = 2048;	       // powers of two
+const volatile u32 deep_entries = 64;
+
+// Deep windows and logged failures of one suspect: so many at once, and then one
+// each interval.
+#define DEEP_BURST 64
+#define DEEP_INTERVAL 125000000ULL
+#define FAILURE_BURST 64
+#define FAILURE_INTERVAL 62500000ULL
+
+// The first test of every program. A process is looked up by its number: 0 means
+// that nobody with it is suspect, else it is the first of those who may be. A traced
+// table has a bit, which others may share.
+#define BUCKETS 16384
+#define MARKS 65536
+u16 first_suspect[BUCKETS];
+u64 table_marks[MARKS / 64];
+
+struct fd_counts counts = {};
+u64 last_seq; // of the log
+u64 drained;  // by user space, up to there
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, FD_SUSPECTS + 1); // the first is nobody
+	__type(key, u32);
+	__type(value, struct fd_suspect);
+} suspects SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 8192);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, u64); // address of the files_struct
+	__type(value, struct fd_table);
+} tables SEC(".maps");
+
+// In place where there is one already: a table uses its numbers again.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 65536);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct fd_key);
+	__type(value, struct fd_stamp);
+} stamps SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2048);
+	__type(key, u32);
+	__type(value, struct fd_birth);
+} births SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 64);
+	__type(key, u32);
+	__type(value, struct fd_deep);
+} deeps SEC(".maps");
+
+enum hook {
+	HOOK_CALL,  // ran, for whomever
+	HOOK_BIRTH, // logged or stamped
+	HOOKS,
+};
+
+struct run {
+	u64 count;  // how often: what the cost is estimated from
+	u64 number; // of as_number
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, HOOKS);
+	__type(key, u32);
+	__type(value, struct run);
+} runs SEC(".maps");
+
+static __always_inline struct run *ran(u32 hook)
+{
+	struct run *r = bpf_map_lookup_elem(&runs, &hook);
+
+	if (r)
+		r->count++;
+	return r;
+}
+
+// A pointer that was stored is a number when it is loaded again.
+static __always_inline u64 as_number(struct run *r, const volatile void *pointer)
+{
+	*(volatile u64 *)&r->number = (u64)pointer;
+	return *(volatile u64 *)&r->number;
+}
+
+static __always_inline void add(u64 *to, u64 n)
+{
+	__sync_fetch_and_add(to, n);
+}
+
+// The order of births, closes and forks, for stamps: the number of the last birth.
+// What comes after a birth and before the next is as young as that birth.
+static __always_inline u64 order(void)
+{
+	return *(volatile u64 *)&last_seq + 1;
+}
+
+// ---- who is suspect
+
+static __always_inline u32 table_mark(u64 files)
+{
+	return ((files >> 6) * 0x9e3779b97f4a7c15ULL) >> 48;
+}
+
+static __always_inline bool is_marked(struct run *r, struct task_struct *t)
+{
+	u32 i;
+
+	if (first_suspect[t->tgid & (BUCKETS - 1)])
+		return true;
+	i = table_mark(as_number(r, t->files)) & (MARKS - 1);
+	return table_marks[i / 64] >> (i & 63) & 1;
+}
+
+#define MAX_COLLISIONS 8
+
+static __always_inline struct fd_suspect *suspect_by_id(u32 tgid)
+{
+	u32 i = first_suspect[tgid & (BUCKETS - 1)];
+
+	for (u32 n = 0; n < MAX_COLLISIONS && i; n++) {
+		struct fd_suspect *s = bpf_map_lookup_elem(&suspects, &i);
+
+		if (!s)
+			return 0;
+		if (s->tgid == tgid)
+			return s;
+		i = s->next;
+	}
+	return 0;
+}
+
+static __always_inline struct fd_suspect *suspect_itself(struct task_struct *t)
+{
+	struct fd_suspect *s = suspect_by_id(t->tgid);
+
+	return s && s->start == t->group_leader->start_boottime ? s : 0;
+}
+
+// Whose account a task's births are on: its own process's, or of another that it
+// shares its table with. Null: nobody traces it.
+static __always_inline struct fd_suspect *suspect_of(struct task_struct *t)
+{
+	struct fd_suspect *s = suspect_itself(t);
+	u64 files = (u64)t->files;
+	struct fd_table *table;
+
+	if (s)
+		return s;
+	table = bpf_map_lookup_elem(&tables, &files);
+	return table && table->since ? suspect_by_id(table->tgid) : 0;
+}
+
+// ---- tables
+
+static __always_inline void mark_table(struct run *r, struct task_struct *t)
+{
+	u32 i = table_mark(as_number(r, t->files)) & (MARKS - 1);
+
+	__sync_fetch_and_or(&table_marks[i / 64], 1ULL << (i & 63));
+}
+
+// Makes a suspect's table known. One that is new to us came by unshare(2), or by an
+// exec of who shared it: a copy of another, whose stamps vouch for what both show.
+static __always_inline void know_table(struct run *r, struct task_struct *t, struct fd_suspect *s)
+{
+	u64 files = as_number(r, t->files);
+	struct fd_table new = { .since = order(), .tgid = s->tgid };
+	struct fd_table *table;
+
+	if (s->files == files)
+		return;
+	table = bpf_map_lookup_elem(&tables, &files);
+	if (table && table->since)
+		return;
+	if (s->tgid == t->tgid)
+		s->files = files;
+	if (table) {
+		table->since = order();
+		mark_table(r, t);
+		return;
+	}
+	if (bpf_map_update_elem(&tables, &files, &new, BPF_NOEXIST))
+		add(&counts.tables_full, 1);
+	mark_table(r, t);
+}
+
+// ---- what a table shows
+
+struct shown {
+	u64 file, inode, op;
+};
+
+static __always_inline bool show(struct task_struct *t, u32 fd, struct shown *s)
+{
+	struct files_struct *files = t->files;
+	struct fdtable *fdt;
+	struct file *file = 0;
+
+	if (!files)
+		return false;
+	fdt = files->fdt;
+	if (fd >= fdt->max_fds)
+		return false;
+	if (bpf_probe_read_kernel(&file, sizeof file, fdt->fd + fd) || !file)
+		return false;
+	s->file = (u64)file;
+	s->inode = (u64)BPF_CORE_READ(file, f_inode);
+	s->op = (u64)BPF_CORE_READ(file, f_op);
+	return true;
+}
+
+static __always_inline bool is_shown(struct fd_stamp *st, struct shown *s)
+{
+	return st->file == s->file && st->inode == s->inode && st->op == s->op;
+}
+
+// ---- the log
+
+// What is being written has this seq. Its own comes last.
+#define WRITING (~0ULL)
+
+static __always_inline bool claim(u64 *seq)
+{
+	u64 was = *(volatile u64 *)seq;
+
+	return was != WRITING && __sync_val_compare_and_swap(seq, was, WRITING) == was;
+}
+
+static __always_inline void publish(u64 *seq, u64 value)
+{
+	__sync_lock_test_and_set(seq, value); // in order after what was written
+}
+
+// A bucket of tokens, filled by the clock: this is asked once it is empty only.
+static __always_inline bool may(struct fd_bucket *b, u64 interval, u64 burst)
+{
+	u64 now, came;
+
+	if (b->tokens) {
+		b->tokens--;
+		return true;
+	}
+	now = bpf_ktime_get_ns();
+	came = (now - b->filled) / interval;
+	if (!came)
+		return false;
+	b->filled = now;
+	b->tokens = came < burst ? came - 1 : burst - 1;
+	return true;
+}
+
+#if defined(__TARGET_ARCH_x86)
+static __always_inline void read_registers(struct fd_registers *to, void *regs)
+{
+	struct pt_regs___x86 *r = regs;
+
+	to->ip = r->ip;
+	to->sp = r->sp;
+	to->bp = r->bp;
+	to->bx = r->bx;
+	to->r12 = r->r12;
+	to->r13 = r->r13;
+	to->r14 = r->r14;
+	to->r15 = r->r15;
+	to->lr = 0;
+}
+#elif defined(__TARGET_ARCH_arm64)
+static __always_inline void read_registers(struct fd_registers *to, void *regs)
+{
+	struct pt_regs___64 *r = regs;
+
+	to->ip = r->pc;
+	to->sp = r->sp;
+	to->bp = r->regs[29];
+	to->lr = r->regs[30];
+	to->bx = to->r12 = to->r13 = to->r14 = to->r15 = 0;
+}
+#endif
+
+#define PAGE 4096ULL
+
+// Copies the stack from sp upward. A read past its top fails whole: then what is
+// left of the page is read, which is there.
+static __always_inline u32 copy_window(struct fd_birth *b, struct task_struct *t)
+{
+	u64 sp = b->regs.sp;
+	u64 size = FD_WINDOW;
+	u64 end = t->mm ? t->mm->env_end : 0;
+
+	if (sp < end && end - sp < size)
+		size = end - sp;
+	asm volatile("" : "+r"(size)); // or the compiler drops what tells the verifier
+	if (size > FD_WINDOW)
+		return 0;
+	if (!bpf_probe_read_user(b->stack, size, (void *)sp))
+		return size;
+	size = PAGE - (sp & (PAGE - 1));
+	asm volatile("" : "+r"(size));
+	if (size > FD_WINDOW || bpf_probe_read_user(b->stack, size, (void *)sp))
+		return 0;
+	return size;
+}
+
+// Follows the frame pointers: through the window where they lead into it, which
+// takes no call, and behind it by reading.
+static __always_inline u32 copy_chain(struct fd_birth *b, u64 size)
+{
+	u64 fp = b->regs.bp, sp = b->regs.sp;
+	u32 n = 0;
+
+	for (u32 i = 0; i < FD_CHAIN; i++) {
+		u64 frame[2];
+		u64 at = fp - sp;
+
+		if (fp & 7 || fp < sp)
+			break;
+		if (at + 16 <= size) {
+			at = at / 8 & (FD_WINDOW / 8 - 1);
+			frame[0] = b->stack[at];
+			// One word behind the window is the chain: still of this entry.
+			frame[1] = b->stack[(at + 1) & (FD_WINDOW / 8 - 1)];
+		} else if (bpf_probe_read_user(frame, sizeof frame, (void *)fp)) {
+			break;
+		}
+		if (!frame[1])
+			break;
+		b->chain[i] = frame[1];
+		n = i + 1;
+		if (frame[0] <= fp)
+			break;
+		fp = frame[0];
+	}
+	return n;
+}
+
+static __always_inline u32 copy_deep(u64 seq, u64 sp, u64 end)
+{
+	u32 slot = seq & (deep_entries - 1);
+	struct fd_deep *d = bpf_map_lookup_elem(&deeps, &slot);
+	u64 size = FD_DEEP_WINDOW, done = 0;
+
+	if (!d || !claim(&d->seq))
+		return 0;
+	if (sp < end && end - sp < size)
+		size = end - sp;
+	asm volatile("" : "+r"(size));
+	if (size > FD_DEEP_WINDOW)
+		size = 0;
+	if (!bpf_probe_read_user(d->stack, size, (void *)sp)) {
+		done = size;
+	} else {
+		size = PAGE - (sp & (PAGE - 1));
+		for (u32 i = 0; i < FD_DEEP_WINDOW / PAGE; i++) {
+			asm volatile("" : "+r"(done));
+			if (done > FD_DEEP_WINDOW - PAGE || size > PAGE)
+				break;
+			if (bpf_probe_read_user((void *)d->stack + done, size, (void *)(sp + done)))
+				break;
+			done += size;
+			size = PAGE;
+		}
+	}
+	d->size = done;
+	publish(&d->seq, seq);
+	return slot + 1;
+}
+
+// Whether user space has read what is at seq's place in the log. Who opens faster
+// than that pays for no more stacks.
+static __always_inline bool has_place(u64 seq)
+{
+	return seq - 1 - *(volatile u64 *)&drained < log_entries;
+}
+
+// Writes an entry of the log, to its own place. It is global, as are the others that
+// are, so that the verifier looks at it once, not once per way to reach it.
+__attribute__((noinline)) int write_log(u64 seq, s32 nr, s32 fd, u32 error, u32 deep)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	u32 slot = seq & (log_entries - 1);
+	struct fd_birth *b = bpf_map_lookup_elem(&births, &slot);
+
+	if (!b)
+		return 0;
+	b->start = t->group_leader->start_boottime;
+	b->time = bpf_ktime_get_ns();
+	b->tgid = t->tgid;
+	b->tid = t->pid;
+	b->fd = fd;
+	b->call = nr;
+	b->error = error;
+	b->window = b->chained = b->deep = 0;
+	__builtin_memcpy(b->comm, t->comm, sizeof b->comm);
+	if (t->flags & PF_IO_WORKER) { // it has no user stack
+		__builtin_memset(&b->regs, 0, sizeof b->regs);
+	} else {
+		read_registers(&b->regs, (void *)bpf_task_pt_regs(t));
+		b->window = copy_window(b, t);
+		b->chained = copy_chain(b, b->window);
+		if (deep)
+			b->deep = copy_deep(seq, b->regs.sp, t->mm ? t->mm->env_end : 0);
+	}
+	publish(&b->seq, seq);
+	return 0;
+}
+
+static __always_inline u64 next_seq(void)
+{
+	return __sync_fetch_and_add(&last_seq, 1) + 1;
+}
+
+struct call {
+	struct fd_suspect *suspect;
+	s32 nr;
+	u32 compat;
+};
+
+// ---- stamps
+
+static __noinline struct fd_stamp *stamp_at(struct fd_key *key)
+{
+	struct fd_stamp *st = bpf_map_lookup_elem(&stamps, key);
+	struct fd_stamp blank = {};
+
+	if (st)
+		return st;
+	if (bpf_map_update_elem(&stamps, key, &blank, BPF_NOEXIST) == 0)
+		add((u64 *)&counts.stamps, 1);
+	return bpf_map_lookup_elem(&stamps, key);
+}
+
+static __always_inline void put_stamp(struct call *c, struct fd_stamp *st, struct shown *f, u64 seq, u32 why, u32 tid)
+{
+	if (!claim(&st->seq)) {
+		st->why = WHY_UNTRACED_CALL;
+		add(&counts.unsure, 1);
+		add(&c->suspect->unsure, 1);
+		return;
+	}
+	st->closed = 0;
+	st->file = f->file;
+	st->inode = f->inode;
+	st->op = f->op;
+	st->order = order();
+	st->tid = tid;
+	st->why = why;
+	publish(&st->seq, seq);
+}
+
+// A descriptor was made, and f is what the table shows. Where that is not certain
+// to be what the call made, exact is false.
+static __always_inline void born(struct call *c, struct task_struct *t, u32 fd, struct shown *f, bool exact)
+{
+	struct fd_key key = { .files = (u64)t->files, .fd = fd };
+	struct fd_stamp *st = bpf_map_lookup_elem(&stamps, &key);
+	struct fd_suspect *s = c->suspect;
+	u32 why = WHY_NONE, tid = t->pid;
+	u64 seq = 0;
+
+	ran(HOOK_BIRTH);
+	add(&s->opened, 1);
+	if (!exact && st && !st->closed && st->tid != tid && is_shown(st, f)) {
+		st->why = WHY_UNTRACED_CALL;
+		add(&counts.unsure, 1);
+		add(&s->unsure, 1);
+		return;
+	}
+	if (c->compat) {
+		why = WHY_COMPAT;
+		add(&counts.compat, 1);
+		add(&s->compat, 1);
+	} else {
+		seq = next_seq();
+		if (has_place(seq))
+			write_log(seq, c->nr, fd, 0, may(&s->deep, DEEP_INTERVAL, DEEP_BURST));
+	}
+	if (!st)
+		st = stamp_at(&key);
+	if (!st) {
+		add(&counts.unstamped, 1);
+		add(&s->unstamped, 1);
+		return;
+	}
+	put_stamp(c, st, f, seq, why, tid);
+}
+
+// A call made a descriptor, by what it returned.
+static __noinline int made(struct call *c, s32 fd)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct shown f;
+
+	if (fd < 0)
+		return 0;
+	if (!show(t, fd, &f)) {
+		ran(HOOK_BIRTH);
+			add(&counts.gone, 1);
+		add(&c->suspect->opened, 1);
+		return 0;
+	}
+	born(c, t, fd, &f, false);
+	return 0;
+}
+
+// What a call made: what it returned, or what it wrote to its caller's memory.
+struct made {
+	u64 at; // in user memory
+	u32 n;  // up to 2
+	s32 fd[2];
+};
+
+static __always_inline void made_all(struct call *c, struct made *m)
+{
+	u32 n = m->n;
+
+	if (m->at && bpf_probe_read_user(m->fd, n == 2 ? 8 : 4, (void *)m->at))
+		return;
+	for (u32 i = 0; i < 2; i++)
+		if (i < n)
+			made(c, m->fd[i & 1]);
+}
+
+static __always_inline void close_stamp(struct fd_stamp *st)
+{
+	if (!st->closed)
+		st->closed = order();
+}
+
+// A descriptor is closed: the stamp is not believed any more. If the table shows
+// the stamp's file, another thread has got the number by now, and its stamp is there.
+static __noinline int closed(u64 fd)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct fd_key key = { .files = (u64)t->files, .fd = (u32)fd };
+	struct fd_stamp *st = bpf_map_lookup_elem(&stamps, &key);
+	struct shown f;
+
+	if (!st || (show(t, fd, &f) && is_shown(st, &f)))
+		return 0;
+	close_stamp(st);
+	return 0;
+}
+
+struct range {
+	u64 first, last;
+};
+
+static long close_next(u32 i, struct range *r)
+{
+	if (r->first + i > r->last)
+		return 1;
+	closed(r->first + i);
+	return 0;
+}
+
+#define CLOSE_RANGE_CLOEXEC 4
+#define MAX_RANGE 65536
+
+static __always_inline void closed_range(struct task_struct *t, u64 first, u64 last)
+{
+	struct range r = { .first = (u32)first, .last = (u32)last };
+	u64 size = t->files ? t->files->fdt->max_fds : 0;
+
+	if (r.last >= size)
+		r.last = size - 1;
+	if (size && r.first <= r.last)
+		bpf_loop(MAX_RANGE, close_next, &r, 0);
+}
+
+// ---- descriptors that came with messages
+
+// The message that recvmsg(2) filled in, in user memory (include/linux/socket.h).
+struct user_message {
+	u64 name, name_len, iov, iov_len;
+	u64 control;
+	u64 control_len;
+	u64 flags;
+	u64 received; // of struct mmsghdr
+};
+
+struct user_control {
+	u64 len;
+	s32 level;
+	s32 type;
+};
+
+#define MAX_MESSAGE_STEPS 4096
+
+// One walk over messages, their control headers and the descriptors in these.
+struct message_walk {
+	struct call *c;
+	u64 message, message_end; // the next one
+	u64 control, control_end; // the next header
+	u64 fd, fd_end;		  // the next descriptor
+};
+
+static long message_step(u32 i, struct message_walk *w)
+{
+	struct user_message m;
+	struct user_control h;
+	s32 fd;
+
+	if (w->fd < w->fd_end) {
+		if (bpf_probe_read_user(&fd, sizeof fd, (void *)w->fd))
+			return 1;
+		w->fd += sizeof fd;
+		made(w->c, fd);
+		return 0;
+	}
+	if (w->control + sizeof h <= w->control_end) {
+		if (bpf_probe_read_user(&h, sizeof h, (void *)w->control))
+			return 1;
+		if (h.len < sizeof h || h.len > w->control_end - w->control) {
+			w->control = w->control_end;
+			return 0;
+		}
+		if (h.level == SOL_SOCKET && (h.type == SCM_RIGHTS || h.type == SCM_PIDFD)) {
+			w->fd = w->control + sizeof h;
+			w->fd_end = w->control + (h.len & ~3ULL);
+		}
+		w->control += (h.len + 7) & ~7ULL;
+		return 0;
+	}
+	if (w->message >= w->message_end || bpf_probe_read_user(&m, sizeof m - 8, (void *)w->message))
+		return 1;
+	w->message += sizeof m;
+	w->control = m.control;
+	w->control_end = m.control + m.control_len;
+	return 0;
+}
+
+static __noinline int came(struct call *c, u64 message, u64 messages)
+{
+	// Nothing begins as a constant: before 6.8 (ab5cfac139ab, bpf: verify callbacks
+	// as if they are called unknown number of times) the verifier took what a callback
+	// sees first for all that it ever sees, and left out the rest.
+	struct message_walk w = {
+		.c = c,
+		.message = message, .message_end = message + messages * sizeof(struct user_message),
+		.control = message, .control_end = message,
+		.fd = message, .fd_end = message,
+	};
+
+	bpf_loop(MAX_MESSAGE_STEPS, message_step, &w, 0);
+	return 0;
+}
+
+// ---- system calls
+
+#define SECCOMP_SET_MODE_FILTER 1
+#define SECCOMP_FILTER_FLAG_NEW_LISTENER (1 << 3)
+#define IORING_SETUP_REGISTERED_FD_ONLY (1 << 15)
+
+// Commands of bpf(2) that return a descriptor (include/uapi/linux/bpf.h, enum bpf_cmd).
+#define BIT(n) (1ULL << (n))
+#define BPF_MAKES (BIT(0) | BIT(5) | BIT(7) | BIT(13) | BIT(14) | BIT(17) | BIT(18) | BIT(19) | BIT(28) | BIT(30) | BIT(32) | BIT(33) | BIT(36))
+
+static __always_inline bool bpf_makes(u64 command)
+{
+	return command < 64 && BPF_MAKES >> command & 1;
+}
+
+// With that flag, io_uring_setup(2) returns an index of registered rings instead.
+static __always_inline bool ring_is_registered(u64 params)
+{
+	u32 flags = 0;
+
+	bpf_probe_read_user(&flags, sizeof flags, (void *)(params + 8));
+	return flags & IORING_SETUP_REGISTERED_FD_ONLY;
+}
+
+// Whether a call of a class makes what it returns, had it not failed.
+static __always_inline bool returns_new(u32 class, void *regs)
+{
+	u64 command = second_argument(regs);
+
+	switch (class) {
+	case CALL_ONE:
+		return true;
+	case CALL_DUP2:
+		return (u32)first_argument(regs) != (u32)command;
+	case CALL_FCNTL:
+		return (u32)command == F_DUPFD || (u32)command == F_DUPFD_CLOEXEC;
+	case CALL_SIGNALFD:
+		return (s32)first_argument(regs) == -1;
+	case CALL_BPF:
+		return bpf_makes((u32)first_argument(regs));
+	case CALL_SECCOMP:
+		return first_argument(regs) == SECCOMP_SET_MODE_FILTER && command & SECCOMP_FILTER_FLAG_NEW_LISTENER;
+	case CALL_LANDLOCK:
+		return !(u32)third_argument(regs);
+	case CALL_RING:
+		return !ring_is_registered(command);
+	}
+	return false;
+}
+
+static __always_inline void failed(struct call *c, u32 error)
+{
+	struct fd_suspect *s = c->suspect;
+	u64 seq;
+
+	add(&counts.failures, 1);
+	add(error == EMFILE ? &s->emfile : &s->enfile, 1);
+
+	if (!may(&s->failure, FAILURE_INTERVAL, FAILURE_BURST)) {
+		add(&counts.quiet, 1);
+		return;
+	}
+	seq = next_seq();
+	if (has_place(seq))
+		write_log(seq, c->nr, -1, error, 0);
+}
+
+static __always_inline bool is_birth(u32 class)
+{
+	return class != CALL_NONE && class != CALL_CLOSE && class != CALL_CLOSE_RANGE &&
+	       class != CALL_MESSAGE && class != CALL_MESSAGES;
+}
+
+#define NEW(m, value) \
+	do { \
+		(m)->n = 1; \
+		(m)->fd[0] = (value); \
+	} while (0)
+
+static __always_inline void new_at(struct made *m, u64 at, u32 n)
+{
+	asm volatile("" : "+r"(at)); // or the compiler merges loads by pointers of two kinds
+	m->at = at;
+	m->n = n;
+}
+
+// A native call that came back: says what it made.
+static __always_inline void called(struct call *c, struct task_struct *t, void *regs, u32 class, long ret, struct made *m)
+{
+	u64 args[2];
+
+	switch (class) {
+	case CALL_PIPE:
+		new_at(m, first_argument(regs), 2);
+		break;
+	case CALL_SOCKETPAIR:
+		new_at(m, fourth_argument(regs), 2);
+		break;
+	case CALL_CLONE: // a pidfd of the new process
+		if (ret > 0 && first_argument(regs) & CLONE_PIDFD)
+			new_at(m, third_argument(regs), 1);
+		break;
+	case CALL_CLONE3:
+		if (ret > 0 && !bpf_probe_read_user(args, sizeof args, (void *)first_argument(regs)) && args[0] & CLONE_PIDFD)
+			new_at(m, args[1], 1);
+		break;
+	case CALL_MESSAGE:
+		came(c, second_argument(regs), 1);
+		break;
+	case CALL_MESSAGES:
+		came(c, second_argument(regs), ret);
+		break;
+	case CALL_CLOSE:
+		closed((u32)first_argument(regs));
+		break;
+	case CALL_CLOSE_RANGE:
+		if (!(third_argument(regs) & CLOSE_RANGE_CLOEXEC))
+			closed_range(t, first_argument(regs), second_argument(regs));
+		break;
+	default:
+		if (returns_new(class, regs))
+			NEW(m, ret);
+	}
+}
+
+#if defined(__TARGET_ARCH_x86)
+#define SOCKETCALL_SOCKET 1
+#define SOCKETCALL_ACCEPT 5
+#define SOCKETCALL_SOCKETPAIR 8
+#define SOCKETCALL_ACCEPT4 18
+
+// A 32-bit call: its arguments are in other registers.
+static __always_inline void called_compat(struct call *c, void *regs, u32 class, long ret, struct made *m)
+{
+	struct pt_regs___x86 *r = regs;
+	u32 bx = r->bx, cx = r->cx, args[4];
+
+	switch (class) {
+	case CALL_ONE:
+		NEW(m, ret);
+		break;
+	case CALL_DUP2:
+		if (bx != cx)
+			NEW(m, ret);
+		break;
+	case CALL_FCNTL:
+		if (cx == F_DUPFD || cx == F_DUPFD_CLOEXEC)
+			NEW(m, ret);
+		break;
+	case CALL_SIGNALFD:
+		if ((s32)bx == -1)
+			NEW(m, ret);
+		break;
+	case CALL_PIPE:
+		new_at(m, bx, 2);
+		break;
+	case CALL_SOCKETPAIR:
+		new_at(m, (u32)r->si, 2);
+		break;
+	case CALL_SOCKETCALL:
+		if (bx == SOCKETCALL_SOCKET || bx == SOCKETCALL_ACCEPT || bx == SOCKETCALL_ACCEPT4)
+			NEW(m, ret);
+		else if (bx == SOCKETCALL_SOCKETPAIR && !bpf_probe_read_user(args, sizeof args, (void *)(u64)cx))
+			new_at(m, args[3], 2);
+		break;
+	case CALL_CLOSE:
+		closed(bx);
+		break;
+	}
+}
+#else
+static __always_inline void called_compat(struct call *c, void *regs, u32 class, long ret, struct made *m)
+{
+}
+#endif
+
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_call, struct pt_regs *regs, long ret)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct run *r = ran(HOOK_CALL);
+	u64 nr = call_number(regs);
+	struct made m = {};
+	struct call c = {};
+	u32 class;
+
+	if (!r || !is_marked(r, t))
+		return 0;
+	if (nr >= FD_CALLS)
+		return 0;
+	c.compat = is_compat(t);
+	class = c.compat ? compat_calls[nr] : calls[nr];
+	if (class == CALL_NONE)
+		return 0;
+	c.suspect = suspect_of(t);
+	if (!c.suspect)
+		return 0;
+	c.nr = nr;
+	know_table(r, t, c.suspect);
+	if (ret < 0) {
+		if ((ret == -EMFILE || ret == -ENFILE) && is_birth(class))
+			failed(&c, -ret);
+		else if (class == CALL_CLOSE && ret != -EBADF && !c.compat) // closed, whatever came of the flush: close(2)
+			closed((u32)first_argument(regs));
+		return 0;
+	}
+	if (c.compat)
+		called_compat(&c, regs, class, ret, &m);
+	else
+		called(&c, t, regs, class, ret, &m);
+	made_all(&c, &m);
+	return 0;
+}
+
+// ---- io_uring, where births are seen at the return of system calls
+
+enum ring_op { // include/uapi/linux/io_uring.h
+	OP_ACCEPT = 13,
+	OP_OPENAT = 18,
+	OP_CLOSE = 19,
+	OP_OPENAT2 = 28,
+	OP_SOCKET = 45,
+	OP_PIPE = 63,
+};
+
+// Whether a request made a descriptor of its process, and none of the ring's own.
+static __always_inline bool ring_makes(void *req, u32 op)
+{
+	struct io_open *open = req;
+	struct io_accept *accept = req;
+	struct io_socket *socket = req;
+
+	switch (op) {
+	case OP_OPENAT:
+	case OP_OPENAT2:
+		return bpf_core_type_exists(struct io_open) && !BPF_CORE_READ(open, file_slot);
+	case OP_ACCEPT:
+		return bpf_core_type_exists(struct io_accept) && !BPF_CORE_READ(accept, file_slot);
+	case OP_SOCKET:
+		return bpf_core_type_exists(struct io_socket) && !BPF_CORE_READ(socket, file_slot);
+	}
+	return false;
+}
+
+static __always_inline void ring_done(void *req, s32 res)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct io_kiocb *kiocb = req;
+	struct io_close *close = req;
+	struct io_pipe *pipe = req;
+	struct made m = {};
+	struct call c = {};
+	struct run *r = ran(HOOK_CALL);
+	u32 op;
+
+	// Of a multishot accept's connections, all but the last come without the request.
+	if (!r || !is_marked(r, t) || t->flags & PF_KTHREAD || !kiocb)
+		return;
+	c.suspect = suspect_of(t);
+	if (!c.suspect)
+		return;
+	op = BPF_CORE_READ(kiocb, opcode);
+	c.nr = -1 - (s32)op;
+	if (op == OP_CLOSE && bpf_core_type_exists(struct io_close)) {
+		if (!BPF_CORE_READ(close, file_slot) && res >= 0)
+			closed((u32)BPF_CORE_READ(close, fd));
+		return;
+	}
+	if (op == OP_PIPE && bpf_core_type_exists(struct io_pipe)) {
+		if (!BPF_CORE_READ(pipe, file_slot) && res == 0)
+			new_at(&m, (u64)BPF_CORE_READ(pipe, fds), 2);
+		made_all(&c, &m);
+		return;
+	}
+	if (!ring_makes(req, op))
+		return;
+	know_table(r, t, c.suspect);
+	if (res == -EMFILE || res == -ENFILE)
+		failed(&c, -res);
+	else if (res >= 0)
+		made(&c, res);
+}
+
+// Since 6.15 (2f076a453f75, io_uring: pass struct io_uring_cqe to the tracepoint).
+SEC("tp_btf/io_uring_complete")
+int BPF_PROG(on_ring, void *ring, void *req, struct io_uring_cqe *cqe)
+{
+	ring_done(req, BPF_CORE_READ(cqe, res));
+	return 0;
+}
+
+SEC("tp_btf/io_uring_complete")
+int BPF_PROG(on_ring_before615, void *ring, void *req, u64 data, int res)
+{
+	ring_done(req, res);
+	return 0;
+}
+
+// ---- where the kernel takes fentry programs
+
+// An io_uring worker's births: which request it works on, nobody says here.
+#define CALL_WORKER -256
+
+// Whether the current task is traced; fills c.
+static __always_inline bool traced(struct call *c, struct task_struct *t)
+{
+	struct run *r = ran(HOOK_CALL);
+
+	if (!r || !is_marked(r, t) || t->flags & PF_KTHREAD)
+		return false;
+	c->suspect = suspect_of(t);
+	if (!c->suspect)
+		return false;
+	c->nr = CALL_WORKER;
+	if (!(t->flags & PF_IO_WORKER)) {
+		c->nr = call_number((void *)bpf_task_pt_regs(t));
+		c->compat = is_compat(t);
+	}
+	know_table(r, t, c->suspect);
+	return true;
+}
+
+static __always_inline void installed(struct call *c, struct task_struct *t, u32 fd, struct file *file)
+{
+	struct shown f = {
+		.file = (u64)file,
+		.inode = (u64)BPF_CORE_READ(file, f_inode),
+		.op = (u64)BPF_CORE_READ(file, f_op),
+	};
+
+	born(c, t, fd, &f, true);
+}
+
+SEC("fentry/fd_install")
+int BPF_PROG(on_install, unsigned int fd, struct file *file)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct call c = {};
+
+	if (traced(&c, t))
+		installed(&c, t, fd, file);
+	return 0;
+}
+
+SEC("fexit/do_dup2")
+int BPF_PROG(on_dup2, struct files_struct *files, struct file *file, unsigned int fd, unsigned int flags, int ret)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct call c = {};
+
+	if (ret >= 0 && traced(&c, t))
+		installed(&c, t, fd, file);
+	return 0;
+}
+
+static __always_inline void taken(u32 fd)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct call c = {};
+	struct fd_key key = { .fd = fd };
+	struct fd_stamp *st;
+
+	if (!traced(&c, t))
+		return;
+	key.files = (u64)t->files;
+	st = bpf_map_lookup_elem(&stamps, &key);
+	if (st)
+		close_stamp(st);
+}
+
+// Since 6.7 (a88c955fcfb4, file: s/close_fd_get_file()/file_close_fd()/g).
+SEC("fentry/file_close_fd_locked")
+int BPF_PROG(on_close, struct files_struct *files, unsigned int fd)
+{
+	taken(fd);
+	return 0;
+}
+
+SEC("fentry/pick_file")
+int BPF_PROG(on_close_before67, struct files_struct *files, unsigned int fd)
+{
+	taken(fd);
+	return 0;
+}
+
+static __always_inline void refused(u32 error)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct call c = {};
+
+	if (traced(&c, t))
+		failed(&c, error);
+}
+
+SEC("fexit/alloc_fd")
+int BPF_PROG(on_no_number, unsigned int start, unsigned int end, unsigned int flags, int ret)
+{
+	if (ret == -EMFILE)
+		refused(EMFILE);
+	return 0;
+}
+
+SEC("fexit/alloc_empty_file")
+int BPF_PROG(on_no_file, int flags, void *cred, long ret)
+{
+	if (ret == -ENFILE)
+		refused(ENFILE);
+	return 0;
+}
+
+// ---- the life of tables
+
+// A new table has the address of one that is gone, perhaps; and it is a copy.
+SEC("tp_btf/sched_process_fork")
+int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
+{
+	u64 files = (u64)child->files, from = (u64)parent->files;
+	struct fd_table *table, new = {};
+
+	if (!files || files == from)
+		return 0;
+	bpf_map_delete_elem(&tables, &files);
+	table = bpf_map_lookup_elem(&tables, &from);
+	if (!table)
+		return 0;
+	new.parent = from;
+	new.forked = order();
+	new.tgid = child->tgid;
+	table->copied = 1;
+	if (bpf_map_update_elem(&tables, &files, &new, BPF_ANY))
+		add(&counts.tables_full, 1);
+	return 0;
+}
+
+struct sweep {
+	u64 files;
+};
+
+static long sweep_exec(void *map, struct fd_key *key, struct fd_stamp *st, struct sweep *w)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	struct shown f;
+
+	if (key->files != w->files || st->closed)
+		return 0;
+	if (!show(t, key->fd, &f) || !is_shown(st, &f))
+		close_stamp(st);
+	return 0;
+}
+
+// What exec closed, it closed unseen.
+SEC("tp_btf/sched_process_exec")
+int BPF_PROG(on_exec, struct task_struct *t)
+{
+	struct sweep w = { .files = (u64)t->files };
+	struct run *r = ran(HOOK_CALL);
+	struct fd_suspect *s;
+
+	if (!r || !is_marked(r, t))
+		return 0;
+	s = suspect_itself(t);
+	if (!s) { // it has a table of its own now, and nobody traces it
+		bpf_map_delete_elem(&tables, &w.files);
+		return 0;
+	}
+	know_table(r, t, s);
+	bpf_for_each_map_elem(&stamps, sweep_exec, &w, 0);
+	return 0;
+}
+
+// The last thread of a process takes its table with it, unless others use it.
+SEC("tp_btf/sched_process_exit")
+int BPF_PROG(on_exit, struct task_struct *t)
+{
+	u64 files = (u64)t->files;
+	struct fd_table *table;
+
+	if (!files || t->signal->live.counter > 0)
+		return 0;
+	table = bpf_map_lookup_elem(&tables, &files);
+	if (table && !table->copied && t->files->count.counter == 1)
+		bpf_map_delete_elem(&tables, &files);
+	return 0;
+}
+
+static long sweep_dead(void *map, struct fd_key *key, struct fd_stamp *st, u64 *kept)
+{
+	u64 files = key->files;
+
+	if (!st->closed && bpf_map_lookup_elem(&tables, &files))
+		return 0;
+	add((u64 *)&counts.stamps, -1);
+	bpf_map_delete_elem(&stamps, key);
+	return 0;
+}
+
+// Run by user space when the stamps fill: drops those of closed descriptors, and
+// of tables that are gone.
+SEC("syscall")
+int sweep(void *ctx)
+{
+	u64 unused = 0;
+
+	bpf_for_each_map_elem(&stamps, sweep_dead, &unused, 0);
+	return 0;
+}
+
+#include "fdlist.h"

@@ -1,0 +1,214 @@
+package loader
+
+import (
+	"os"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/sample"
+)
+
+// besideTracer measures work without and with a tracer of ids, in turns, as
+// besideHook does.
+func besideTracer(b *testing.B, batch int, ids func(*FDTracer) []sample.ID, work func()) {
+	b.Helper()
+	beside(b, openTracer(b, FDTraceOptions{}), batch, ids, work)
+}
+
+func beside(b *testing.B, tr *FDTracer, batch int, ids func(*FDTracer) []sample.ID, work func()) {
+	turn := func() float64 {
+		for range batch / 4 {
+			work()
+		}
+		start := cpuTime()
+		for range batch {
+			work()
+		}
+		return float64(cpuTime()-start) / float64(batch)
+	}
+	var without, with, ratio, more []float64
+	var births sample.FDBirths
+	var logged, lost uint64
+	for b.Loop() {
+		off := turn()
+		if err := tr.Start(ids(tr)); err != nil {
+			b.Fatal(err)
+		}
+		on := turn()
+		if err := tr.Drain(&births); err != nil {
+			b.Fatal(err)
+		}
+		logged, lost = logged+uint64(len(births.Births)), lost+births.Lost
+		if err := tr.Stop(); err != nil {
+			b.Fatal(err)
+		}
+		without, with = append(without, off), append(with, on)
+		ratio, more = append(ratio, on/off), append(more, on-off)
+	}
+	b.ReportMetric(middle(without), "ns-without")
+	b.ReportMetric(middle(with), "ns-with")
+	b.ReportMetric(middle(more), "ns-more")
+	b.ReportMetric(middle(ratio), "ratio")
+	if logged > 0 {
+		b.ReportMetric(float64(logged)/float64(logged+lost), "logged")
+	}
+}
+
+func myself(tr *FDTracer) []sample.ID {
+	id, err := tr.self()
+	check(err)
+	return []sample.ID{id}
+}
+
+// somebody is another process, which does nothing.
+func somebody(b *testing.B) func(*FDTracer) []sample.ID {
+	parent := os.Getppid()
+	return func(tr *FDTracer) []sample.ID { return []sample.ID{idOf(b, tr, parent)} }
+}
+
+func nobody(*FDTracer) []sample.ID { return nil }
+
+func openClose() { check(unix.Close(must(unix.Open("/dev/null", unix.O_RDONLY, 0)))) }
+
+// Who is traced, and opens as fast as it can: the log holds some of the stacks.
+func BenchmarkFDTracerSuspectOpenClose(b *testing.B) { besideTracer(b, 3000, myself, openClose) }
+
+// And with the stack of every one: a log as large as a turn.
+func BenchmarkFDTracerSuspectOpenCloseLogged(b *testing.B) {
+	beside(b, openTracer(b, FDTraceOptions{LogEntries: 4096}), 3000, myself, openClose)
+}
+
+func BenchmarkFDTracerSuspectSocketClose(b *testing.B) {
+	besideTracer(b, 2000, myself, func() { check(unix.Close(must(unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)))) })
+}
+
+func BenchmarkFDTracerSuspectGetppid(b *testing.B) {
+	besideTracer(b, 20000, myself, func() { unix.Getppid() })
+}
+
+// Everybody else, while somebody is traced.
+func BenchmarkFDTracerBystanderGetppid(b *testing.B) {
+	besideTracer(b, 20000, somebody(b), func() { unix.Getppid() })
+}
+
+func BenchmarkFDTracerBystanderOpenClose(b *testing.B) {
+	besideTracer(b, 3000, somebody(b), openClose)
+}
+
+// Everybody, while nobody is.
+func BenchmarkFDTracerIdleGetppid(b *testing.B) {
+	besideTracer(b, 20000, nobody, func() { unix.Getppid() })
+}
+
+// How long attaching and detaching take, and what a bystander's system call takes
+// at the same time.
+func BenchmarkFDTracerAttach(b *testing.B) {
+	tr := openTracer(b, FDTraceOptions{})
+	ids := somebody(b)(tr)
+	var attach, detach []float64
+	var before, during []float64
+	calls := func(stop <-chan bool, out *[]float64) chan bool {
+		done := make(chan bool)
+		go func() {
+			runtime.LockOSThread()
+			for {
+				select {
+				case <-stop:
+					close(done)
+					return
+				default:
+				}
+				for range 100 {
+					start := time.Now()
+					unix.Getppid()
+					*out = append(*out, float64(time.Since(start)))
+				}
+			}
+		}()
+		return done
+	}
+	for b.Loop() {
+		stop := make(chan bool)
+		done := calls(stop, &before)
+		time.Sleep(5 * time.Millisecond)
+		close(stop)
+		<-done
+		stop = make(chan bool)
+		done = calls(stop, &during)
+		start := time.Now()
+		if err := tr.Start(ids); err != nil {
+			b.Fatal(err)
+		}
+		attach = append(attach, float64(time.Since(start)))
+		start = time.Now()
+		if err := tr.Stop(); err != nil {
+			b.Fatal(err)
+		}
+		detach = append(detach, float64(time.Since(start)))
+		close(stop)
+		<-done
+	}
+	b.ReportMetric(middle(attach)/1e6, "ms-attach")
+	b.ReportMetric(middle(detach)/1e6, "ms-detach")
+	b.ReportMetric(slices.Max(attach)/1e6, "ms-attach-max")
+	b.ReportMetric(slices.Max(detach)/1e6, "ms-detach-max")
+	b.ReportMetric(percentile(before, 0.99), "ns-p99-before")
+	b.ReportMetric(percentile(during, 0.99), "ns-p99-during")
+}
+
+func percentile(x []float64, p float64) float64 {
+	slices.Sort(x)
+	return x[int(float64(len(x)-1)*p)]
+}
+
+// What it costs to drain a birth with its stack.
+func BenchmarkFDTracerDrain(b *testing.B) {
+	const births = 1000
+	tr := openTracer(b, FDTraceOptions{})
+	check(tr.Start(myself(tr)))
+	var d sample.FDBirths
+	drained := 0
+	b.ReportAllocs()
+	var took time.Duration
+	for b.Loop() {
+		b.StopTimer()
+		for range births {
+			openClose()
+		}
+		b.StartTimer()
+		start := time.Now()
+		check(tr.Drain(&d))
+		took += time.Since(start)
+		drained += len(d.Births)
+	}
+	b.ReportMetric(float64(took)/float64(drained), "ns/birth")
+}
+
+// What it costs to list a descriptor.
+func BenchmarkFDTracerList(b *testing.B) {
+	tr := openTracer(b, FDTraceOptions{})
+	var fds []int
+	for range 5000 {
+		fds = append(fds, must(unix.Open("/dev/null", unix.O_RDONLY, 0)))
+	}
+	defer func() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}()
+	id, err := tr.self()
+	check(err)
+	var list sample.FDList
+	start := cpuTime()
+	n := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		check(tr.List(id, &list))
+		n += len(list.FDs)
+	}
+	b.ReportMetric(float64(cpuTime()-start)/float64(n), "ns/fd")
+}
