@@ -230,7 +230,11 @@ func (p *headroomPage) list(h *record.HeadroomList) error {
 			p.limit(l)
 		}
 	}
-	p.printf("\n%7s %-15s %-18s %-16s %10s %9s\n", "PID", "NAME", "NEAREST", "TAKEN", "LEFT", "FULL IN")
+	if len(h.Processes) == 0 {
+		p.printf("\nno process to show\n")
+		return p.err
+	}
+	p.printf("\n%7s %-15s %-13s %-16s %10s %s\n", "PID", "NAME", "NEAREST", "TAKEN", "LEFT", "FULL IN")
 	for i := range h.Processes {
 		p.line(&h.Processes[i])
 	}
@@ -253,15 +257,17 @@ func (p *headroomPage) line(h *record.Headroom) {
 			full = human.Seconds(s)
 		}
 		if full != "" && t.Name != l.Name {
-			full += " " + t.Name
+			full += ": " + short(t.Name)
 		}
 	}
 	taken := p.colour(l, fmt.Sprintf("%s %4s", bar(ratio), percent(ratio)))
-	p.printf("%7d %-15s %-18s %s %10s %9s\n", h.PID, printable(h.Comm), short(l.Name), taken, amount(l.Available, l.Unit), full)
+	p.printf("%7d %-15s %-13s %s %10s %s\n", h.PID, printable(h.Comm), short(l.Name), taken, amount(l.Available, l.Unit), full)
 }
 
-// short is a limit's name without what all rlimits begin with.
-func short(name string) string { return strings.TrimPrefix(name, "RLIMIT_") }
+// short is a limit's name without what all of its kind have in common.
+func short(name string) string {
+	return strings.TrimSuffix(strings.TrimPrefix(name, "RLIMIT_"), ".limit_in_bytes")
+}
 
 const barWidth = 11
 

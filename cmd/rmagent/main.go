@@ -67,6 +67,9 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			versionCommand(),
 			stackWorkerCommand(),
 		},
+		// A comma is part of a pattern; what may be given several times is repeated.
+		DisableSliceFlagSeparator: true,
+
 		HideVersion:     true,
 		HideHelpCommand: true,
 		ExitErrHandler:  func(*cli.Context, error) {}, // execute decides

@@ -163,7 +163,7 @@ func (c *userCount) countInotify(dir int, pid int32) {
 		c.watches += d.watches
 	})
 	if errno == unix.EACCES || errno == unix.EPERM {
-		c.inotifyWhy = "some processes of its user may not be looked into: needs root, or CAP_SYS_PTRACE"
+		c.inotifyWhy = fmt.Sprintf("process %d of its user may not be looked into", pid)
 	}
 }
 

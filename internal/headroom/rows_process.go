@@ -29,7 +29,7 @@ const (
 
 // processRows are the limits that the process has for itself.
 func processRows(f *Facts) []row {
-	var out []row
+	var out, hard []row
 	for i := range numRlimits {
 		if i == nproc || i == sigpending { // shared by the user's processes
 			continue
@@ -37,7 +37,8 @@ func processRows(f *Facts) []row {
 		if !f.Rlimits[i].Known || f.KernelThread || !f.HasMemory && i != nofile && i != cpuTime {
 			continue
 		}
-		out = append(out, rlimitRows(f, i)...)
+		both := rlimitRows(f, i)
+		out, hard = append(out, both[0]), append(hard, both[1])
 	}
 	if f.HasMemory {
 		out = append(out, mapCountRow(f))
@@ -52,7 +53,7 @@ func processRows(f *Facts) []row {
 		r.Raise = sysctl("fs.nr_open", v)
 		out = append(out, unknownIf(r, f.Denied))
 	}
-	return out
+	return append(out, hard...)
 }
 
 // goRow is the limit that a Go program sets itself: soft, the runtime gives way
@@ -187,18 +188,22 @@ func userRows(f *Facts) []row {
 	real, _ := f.RealUID.Get()
 	scope := userScope(real)
 	if l := f.Rlimits[nproc]; l.Known {
-		out = append(out, userRlimit(f, nproc, scope, l.Soft), userRlimit(f, nproc, scope+", hard", l.Hard))
+		out = append(out, userRlimit(f, nproc, scope, l.Soft))
 	}
 	if l := f.Rlimits[sigpending]; l.Known {
 		out = append(out, userRlimit(f, sigpending, scope, l.Soft))
 	}
 	effective, _ := f.EffectiveUID.Get()
 	scope = userScope(effective)
-	return append(out,
+	out = append(out,
 		inotifyRow(f, "inotify_watches", "fs.inotify.max_user_watches", scope, "watches", f.User.InotifyWatches,
 			f.Machine.InotifyWatches, "ENOSPC: inotify_add_watch fails"),
 		inotifyRow(f, "inotify_instances", "fs.inotify.max_user_instances", scope, "instances", f.User.InotifyInstances,
 			f.Machine.InotifyInstances, "EMFILE: inotify_init fails"))
+	if l := f.Rlimits[nproc]; l.Known {
+		out = append(out, userRlimit(f, nproc, userScope(real)+", hard", l.Hard))
+	}
+	return out
 }
 
 func userScope(uid uint32) string { return fmt.Sprintf("uid %d", uid) }
