@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -210,6 +211,7 @@ func builtAgent(t *testing.T, args ...string) *exec.Cmd {
 	}
 	cmd := agentCommand(t, args...)
 	cmd.Path, cmd.Args[0] = path, path
+	cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, asAgent) })
 	return cmd
 }
 

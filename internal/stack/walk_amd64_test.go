@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"os"
 	"testing"
 )
 
@@ -106,14 +107,20 @@ func TestRust(t *testing.T) {
 
 func TestGo(t *testing.T) {
 	for name, b := range map[string]struct {
-		cgo   bool
-		flags []string
+		cgo        bool
+		flags      []string
+		noSections bool
 	}{
 		"plain": {}, "stripped": {flags: []string{"-ldflags=-s -w"}},
 		"pie": {flags: []string{"-buildmode=pie"}}, "cgo": {cgo: true},
-		"unoptimised": {flags: []string{"-gcflags=all=-N -l"}},
+		"sectionless":     {flags: []string{"-ldflags=-s -w"}, noSections: true},
+		"sectionless pie": {flags: []string{"-ldflags=-s -w", "-buildmode=pie"}, noSections: true},
+		"unoptimised":     {flags: []string{"-gcflags=all=-N -l"}},
 	} {
 		program := buildGo(t, b.cgo, b.flags...)
+		if b.noSections {
+			dropSections(t, program)
+		}
 		for how, chain := range map[string]string{
 			"direct":    "main.openHere main.middle main.outer main.main runtime.main runtime.goexit",
 			"interface": "main.openHere main.middle main.outer main.file.open",
@@ -157,5 +164,20 @@ func TestCgo(t *testing.T) {
 	// something else in the frame pointer.
 	if !hasChain(names, "open_here outer") || names[len(names)-1] != "runtime.asmcgocall" || w.End != EndStack {
 		t.Errorf("chain = %v (end %q)", names, w.End)
+	}
+}
+
+// dropSections takes the section headers from a file, as sstrip does.
+func dropSections(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, field := range []struct{ offset, size int64 }{{40, 8}, {60, 2}, {62, 2}} { // e_shoff, e_shnum, e_shstrndx
+		if _, err := f.WriteAt(make([]byte, field.size), field.offset); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
