@@ -58,6 +58,7 @@ func fds(c *cli.Context) error {
 		return err
 	}
 	defer log.Close(c.Context)
+	l.GPU = "off" // nobody asks for them here
 	p, err := open(l, nil, log.Logger())
 	if err != nil {
 		return err

@@ -109,9 +109,9 @@ func (l *Leaks) fillSites(r *record.Leak, id sample.ID, guilty []int, most, path
 		return n
 	})
 	slices.SortStableFunc(groups, func(a, b held.Group) int { return rank(a.Site, guilty) - rank(b.Site, guilty) })
-	single := map[int32]int{}
+	whole := map[int32]uint64{} // by site
 	for i := range groups {
-		single[groups[i].Site]++
+		whole[groups[i].Site] += uint64(len(groups[i].FDs))
 	}
 	for i := range groups {
 		g := &groups[i]
@@ -122,7 +122,8 @@ func (l *Leaks) fillSites(r *record.Leak, id sample.ID, guilty []int, most, path
 			r.Unattributed["not_listed"] += uint64(len(g.FDs))
 			continue
 		}
-		r.Sites = append(r.Sites, l.site(t, id, g, fds, now, single[g.Site] == 1))
+		r.Sites = append(r.Sites, l.site(t, id, g, fds, now, whole[g.Site]))
+		delete(whole, g.Site) // its totals are told once
 	}
 	if list.Missed > 0 {
 		r.Unattributed["not_read"] += list.Missed
@@ -150,8 +151,9 @@ func (l *Leaks) siteOf(t *traced, id sample.ID, f *held.FD) (site int32, at time
 	return -int32(sample.StackLost), 0
 }
 
-// site makes a record of a group; alone says that its site has no other.
-func (l *Leaks) site(t *traced, id sample.ID, g *held.Group, fds []held.FD, now time.Duration, alone bool) record.Site {
+// site makes a record of a group. Where whole is not 0, it is how much its site holds
+// in all its groups, and the record has the site's totals.
+func (l *Leaks) site(t *traced, id sample.ID, g *held.Group, fds []held.FD, now time.Duration, whole uint64) record.Site {
 	s := record.Site{
 		Held: uint64(len(g.FDs)), Type: g.Kind.String(), Stack: []record.Frame{},
 		Target: record.SomeIf(record.Text([]byte(g.Target)), g.Target != ""),
@@ -170,8 +172,8 @@ func (l *Leaks) site(t *traced, id sample.ID, g *held.Group, fds []held.FD, now 
 	info := &t.sites[g.Site]
 	s.Thread = record.Some(record.Text(info.thread.Bytes()))
 	c := l.judge.Ledger(id).Counts(int(g.Site))
-	if alone && !t.lossy {
-		s.OpenedTotal, s.ClosedTotal = record.Some(c.Opened), record.Some(c.Opened-min(c.Opened, s.Held))
+	if whole > 0 && !t.lossy {
+		s.OpenedTotal, s.ClosedTotal = record.Some(c.Opened), record.Some(c.Opened-min(c.Opened, whole))
 	}
 	s.FailedTotal = record.Some(c.Failed)
 	if info.stack == nil {

@@ -55,7 +55,7 @@ func Runtime(f *record.Frame) bool {
 	case libc[name]:
 		return true
 	}
-	return strings.HasSuffix(file, ".go") && goStandard(name)
+	return (strings.HasSuffix(file, ".go") || strings.HasSuffix(file, ".s")) && goStandard(name)
 }
 
 // libc is what a static program has of its C library right above the system call.

@@ -18,7 +18,8 @@ __attribute__((noinline)) int leak_descriptor(const char *kind)
 	switch (kind[0]) {
 	case 'i':
 		fd = inotify_init1(0); /* LEAK inotify */
-		inotify_add_watch(fd, "/tmp", IN_CREATE);
+		if (fd >= 0)
+			inotify_add_watch(fd, "/tmp", IN_CREATE);
 		break;
 	default:
 		fd = open("/etc/hostname", O_RDONLY); /* LEAK file */
