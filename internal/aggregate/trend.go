@@ -11,6 +11,7 @@ import (
 // 17 minutes, each twice as long as the one before.
 const (
 	finest = time.Second
+	slack  = finest / 10 // by which a reading that comes each second may be early
 	scales = 11
 	marks  = 10 // of each scale
 
@@ -101,7 +102,7 @@ func (r *ring) last(i int) *mark { return &r.marks[(r.n-1-uint32(i))%marks] }
 // observe takes the least count since the reading before, and the time of a reading.
 func (t *trend) observe(at time.Duration, m mark) {
 	newest := t.rings[0].last(0)
-	if at-t.start < finest {
+	if at-t.start < finest-slack {
 		if m.low < newest.low {
 			*newest = m
 		}

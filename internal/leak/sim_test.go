@@ -106,9 +106,7 @@ func (w *world) run() (events []event) {
 			judge.Ledger(simulated).Hold(now, fds)
 		}
 		snap.Reset()
-		snap.Monotonic = now + time.Hour
-		// The judge's clock and the ledger's are one.
-		snap.Monotonic = now
+		snap.Monotonic = now + time.Duration(now/time.Second%3)*10*time.Millisecond // no clock ticks evenly
 		snap.Processes = append(snap.Processes, sample.Process{ID: simulated, FDOpen: count, FDLimit: limit,
 			Known: sample.SetOf(sample.FDOpen, sample.FDLimit)})
 		table.Update(&snap)
