@@ -1,7 +1,7 @@
 # make run    set up what is missing and run the agent here, for a person to read
 # make test   set up what is missing and run every test, the guests' included
 #
-# make build, generate, check, bench, fuzz, clean: as their comments say.
+# make build, nvml, generate, check, bench, race, fuzz, clean: as their comments say.
 
 GO      ?= go
 PATH    := $(PATH):/usr/local/go/bin
@@ -12,7 +12,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 export PATH
 export CGO_ENABLED := 0
 
-.PHONY: all build run test test-host generate check-generated vet check bench fuzz clean
+.PHONY: all build run test test-host generate check-generated vet check bench race fuzz clean
 
 all: build
 
@@ -34,10 +34,11 @@ test:
 
 ## test-host: the tests on this kernel, as this user. One package at a time: some
 ## load this machine on purpose, and others measure it.
-test-host:
+test-host: test-nvml
 	$(GO) test -p 1 -timeout 15m ./...
 
 include mk/guests.mk
+include mk/nvml.mk
 
 ## generate: the BPF objects and their Go, for amd64 and arm64
 generate:
@@ -65,6 +66,12 @@ bench:
 	@$(MAKE) --no-print-directory bench-peers
 
 include mk/bench.mk
+
+## race: the tests of what goroutines share, under the race detector, which needs cgo
+RACE_PACKAGES ?= ./cmd/rmagent ./internal/engine ./internal/sink ./internal/hostfs ./internal/source
+race:
+	@scripts/setup test
+	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 15m $(RACE_PACKAGES)
 
 ## fuzz: every fuzz target for FUZZTIME each
 FUZZTIME ?= 10s

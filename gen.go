@@ -1,9 +1,9 @@
-// Package rmagent will be the library; it now says how bpf/ becomes Go.
-//
-// bpf2go compiles each program for both byte orders' little-endian targets and
-// writes the object, and Go types for the structs that it shares with user space,
-// into internal/loader. The result is committed: building rmagent needs no clang.
 package rmagent
+
+// How bpf/ becomes Go: bpf2go compiles each program for both byte orders'
+// little-endian targets and writes the object, and Go types for the structs that it
+// shares with user space, into internal/loader. The result is committed: building
+// rmagent needs no clang.
 
 //go:generate go tool bpf2go -go-package loader -output-dir internal/loader -target amd64,arm64 -cc clang -strip llvm-strip -no-global-types -type process_record -type scan_args scan bpf/scan.bpf.c -- -O2 -Wall -Werror -mcpu=v3
 //go:generate go tool bpf2go -go-package loader -output-dir internal/loader -target amd64,arm64 -cc clang -strip llvm-strip -no-global-types scanIter bpf/scan_iter.bpf.c -- -O2 -Wall -Werror -mcpu=v3

@@ -14,7 +14,6 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 #define RING_SIZE (4 << 20)
 #define MAX_STEPS 64 // components and mount points of an exe's path
 
-const volatile bool deliver_execs = false;
 // Where cgroup_id comes from: the v2 hierarchy, or on hosts whose controllers are
 // on v1 the memory or pids controller's. As in the scan.
 enum { CGROUP_V2, CGROUP_MEMORY, CGROUP_PIDS };
@@ -370,26 +369,6 @@ static __always_inline void set_exe(struct process_entry *e, struct mm_struct *m
 		e->r.h.exe_len = len;
 }
 
-static __always_inline void emit_exec(struct task_struct *p, struct process_entry *e)
-{
-	u32 key = SCRATCH_PROCESS, len = e ? e->r.h.exe_len : 0;
-	struct scratch *s = bpf_map_lookup_elem(&scratches, &key);
-	struct event_head *h = (void *)s;
-
-	if (!s)
-		return;
-	fill_head(h, EVENT_EXEC, p);
-	h->ppid = p->real_parent->tgid;
-	h->flags |= FLAG_PARENT;
-	if (e)
-		__builtin_memcpy((void *)s + sizeof *h, e->exe, EXE_MAX);
-	asm volatile("" : "+r"(len)); // or the compiler drops what tells the verifier of 6.1
-	if (len > EXE_MAX)
-		len = 0;
-	h->exe_len = len;
-	emit(s, sizeof *h + len, &counts.execs);
-}
-
 // ---- processes
 
 SEC("tp_btf/sched_process_fork")
@@ -424,10 +403,6 @@ int BPF_PROG(on_exec, struct task_struct *p, pid_t old_pid, struct linux_binprm 
 		e = new_entry(p, 0);
 	if (e)
 		set_exe(e, p->mm);
-	if (!deliver_execs)
-		return 0;
-	add(&counts.execs.seen, 1);
-	emit_exec(p, e);
 	return 0;
 }
 

@@ -52,7 +52,6 @@ enum fd_class {
 
 enum event_kind {
 	EVENT_EXIT = 1,
-	EVENT_EXEC,
 	EVENT_OOM,
 };
 
@@ -125,7 +124,6 @@ struct event_balance {
 // Everything that was counted, or could not be.
 struct event_counts {
 	struct event_balance exits;
-	struct event_balance execs;
 	struct event_balance ooms;
 	s64 untold[EPOCHS];        // processes that ended and were not told of, by when
 	s64 kept;                  // of those, freed while the ring was full

@@ -53,6 +53,14 @@ enum {
 };
 
 /* include/linux/sched.h */
+#define TASK_INTERRUPTIBLE 0x00000001
+#define TASK_UNINTERRUPTIBLE 0x00000002
+#define __TASK_STOPPED 0x00000004
+#define __TASK_TRACED 0x00000008
+#define TASK_PARKED 0x00000040
+#define TASK_DEAD 0x00000080
+#define TASK_WAKING 0x00000200
+#define TASK_NEW 0x00000800
 #define PF_EXITING 0x00000004
 #define PF_KTHREAD 0x00200000
 
@@ -206,6 +214,8 @@ struct bpf_local_storage;
 struct task_struct {
 	unsigned int __state;
 	unsigned int flags;
+	int on_cpu; /* with CONFIG_SMP */
+	int on_rq;
 	int exit_state;
 	int exit_code;
 	struct mm_struct *mm;
@@ -219,6 +229,7 @@ struct task_struct {
 	pid_t pid;
 	pid_t tgid;
 	u64 start_boottime;
+	unsigned long nvcsw, nivcsw;
 	u64 utime, stime;
 	u64 self_exec_id;
 	struct sched_entity se;

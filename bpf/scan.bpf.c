@@ -26,6 +26,7 @@ extern void bpf_rcu_read_unlock(void) __ksym;
 #define AT(type, address, field) ((u64)CAST(type, address)->field)
 
 #include "scan_body.h"
+#include "scan_kept.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -53,6 +54,46 @@ static __always_inline void add_events(struct process_record *r, struct task_str
 	r->flags |= REC_EVENTS;
 }
 
+/* read_sleeper makes the record of the process whose leader t is from what was
+ * kept of it, or keeps it where it sleeps. */
+static __always_inline void read_sleeper(struct process_record *r, struct work *k, struct task_struct *t, u32 pid, bool exact)
+{
+	struct signal_struct *sig = t->signal;
+	u64 address = as_number(k, t), switches = 0;
+	struct kept_process *p;
+	bool off, slept, shared;
+	u32 slot;
+
+	begin(r, t, address, pid);
+	slot = r->tgid & kept_mask;
+	p = bpf_map_lookup_elem(&kept, &slot);
+	if (!p)
+		return;
+	off = bpf_core_field_exists(t->on_cpu) && off_cpu(k, t, &switches);
+	slept = off && p->task == address && p->start_boottime_ns == r->start_boottime_ns &&
+		p->switches == switches && asleep(t);
+	if (slept) {
+		restore(r, k, p, t, address);
+		shared = p->shared;
+	} else {
+		fence(k);
+		shared = t->files->count.counter != 1;
+		fence(k);
+		fill_own(r, k, t, sig, address);
+		fill_threads(r, k, sig, t, address);
+	}
+	fill_outer(r, k, t, sig);
+	if (!slept || shared)
+		fill_files(r, k, t, address);
+	fill_memory(r, k, t, address, exact);
+	if (slept)
+		return;
+	if (with_events)
+		add_events(r, t);
+	if (off)
+		keep(p, r, k, t, switches, shared);
+}
+
 /* fill writes the record of the leader at addr into a slot; 1 if there is one. It
  * is global so that the verifier looks at it once, not once per way to reach it. */
 __attribute__((noinline)) int fill(u64 addr, u32 slot, u32 exact)
@@ -67,9 +108,7 @@ __attribute__((noinline)) int fill(u64 addr, u32 slot, u32 exact)
 	pid = visible(k, t);
 	if (!pid)
 		return 0;
-	fill_process(r, k, t, pid, exact);
-	if (with_events)
-		add_events(r, t);
+	read_sleeper(r, k, t, pid, exact);
 	return 1;
 }
 

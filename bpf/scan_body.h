@@ -66,6 +66,7 @@ struct work {
 	struct table_walk table;
 	s64 rss[NR_MM_COUNTERS];
 	u64 number; /* of as_number */
+	u64 fence;
 	u64 weight; /* processes, threads and pieces of tables that this run read */
 	u64 words[TABLE_WORDS];
 };
@@ -567,23 +568,24 @@ static __always_inline void fill_cgroup(struct process_record *r, struct work *k
 	r->flags |= REC_CGROUP;
 }
 
-static __always_inline void fill_identity(struct process_record *r, struct work *k, struct task_struct *t,
-					  struct signal_struct *sig, u64 address)
+static __always_inline void fill_comm(struct process_record *r, u64 address)
 {
-	struct task_struct *forker = t->real_parent; /* a thread of the parent */
-	struct task_struct *parent = forker->group_leader;
-	struct pid *pid = t->thread_pid;
 	u64 comm = address + bpf_core_field_offset(struct task_struct, comm);
-	u32 tgid = t->tgid;
 
-	r->tgid = tgid;
-	r->task = address;
-	if (parent)
-		r->ppid = visible(k, parent);
+	r->comm[0] = AT(struct rlimit, comm, rlim_cur);
+	r->comm[1] = AT(struct rlimit, comm, rlim_max);
+}
+
+/* fill_own fills in what only the process itself changes. */
+static __always_inline void fill_own(struct process_record *r, struct work *k, struct task_struct *t,
+				     struct signal_struct *sig, u64 address)
+{
+	struct pid *pid = t->thread_pid;
+
 	if (pid) {
 		u32 level = pid->level;
 
-		r->ns_pid = tgid;
+		r->ns_pid = r->tgid;
 		if (level) {
 			u64 at = pid_at(k, pid, level);
 
@@ -594,15 +596,34 @@ static __always_inline void fill_identity(struct process_record *r, struct work 
 	r->uid = t->real_cred->uid.val;
 	if (t->flags & PF_KTHREAD)
 		r->flags |= REC_KTHREAD;
-	r->state = t->__state | t->exit_state;
 	r->threads = sig->nr_threads;
-	r->start_boottime_ns = t->start_boottime;
 	r->exec_id = t->self_exec_id;
-	r->comm[0] = AT(struct rlimit, comm, rlim_cur);
-	r->comm[1] = AT(struct rlimit, comm, rlim_max);
+	fill_comm(r, address);
+}
+
+/* fill_outer fills in what others change too. */
+static __always_inline void fill_outer(struct process_record *r, struct work *k, struct task_struct *t,
+				       struct signal_struct *sig)
+{
+	struct task_struct *forker = t->real_parent; /* a thread of the parent */
+	struct task_struct *parent = forker->group_leader;
+
+	if (parent)
+		r->ppid = visible(k, parent);
+	r->state = t->__state | t->exit_state;
 	r->fd_limit = sig->rlim[RLIMIT_NOFILE].rlim_cur;
 	r->fd_hard_limit = sig->rlim[RLIMIT_NOFILE].rlim_max;
 	fill_cgroup(r, k, t);
+}
+
+/* begin begins the record of the process whose leader is t, at address. */
+static __always_inline void begin(struct process_record *r, struct task_struct *t, u64 address, u32 pid)
+{
+	__builtin_memset(r, 0, sizeof(*r));
+	r->pid = pid;
+	r->tgid = t->tgid;
+	r->task = address;
+	r->start_boottime_ns = t->start_boottime;
 }
 
 /* fill_process makes the record of the process whose leader t is. */
@@ -611,9 +632,9 @@ static __always_inline void fill_process(struct process_record *r, struct work *
 	struct signal_struct *sig = t->signal;
 	u64 address = as_number(k, t);
 
-	__builtin_memset(r, 0, sizeof(*r));
-	r->pid = pid;
-	fill_identity(r, k, t, sig, address);
+	begin(r, t, address, pid);
+	fill_own(r, k, t, sig, address);
+	fill_outer(r, k, t, sig);
 	fill_threads(r, k, sig, t, address);
 	fill_files(r, k, t, address);
 	fill_memory(r, k, t, address, exact);

@@ -23,8 +23,8 @@ import (
 // controls and the line separators U+2028 and U+2029 are escaped as \u00XX, and
 // bytes that are not UTF-8 appear as [Text] writes them.
 //
-// Append allocates nothing for a *Process, *Exit, *Host, *Cgroup, *StateChange or
-// *OOM where dst has room.
+// Append allocates nothing for a *Process, *Exit, *Host, *Cgroup, *GPU,
+// *StateChange or *OOM where dst has room.
 func Append(dst []byte, r Record) ([]byte, error) {
 	e := encoder{buf: dst}
 	kind, err := KindOf(r)
@@ -42,6 +42,8 @@ func Append(dst []byte, r Record) ([]byte, error) {
 		e.host(r)
 	case *Cgroup:
 		e.cgroup(r)
+	case *GPU:
+		e.gpu(r)
 	case *StateChange:
 		e.stateChange(r)
 	case *OOM:
@@ -69,6 +71,8 @@ func KindOf(r Record) (Kind, error) {
 		return KindHost, nil
 	case *Cgroup:
 		return KindCgroup, nil
+	case *GPU:
+		return KindGPU, nil
 	case *StateChange:
 		return KindState, nil
 	case *OOM:
@@ -236,6 +240,44 @@ func (e *encoder) cgroup(r *Cgroup) {
 	e.pressure(&r.Pressure)
 	e.optUint(`,"oom_kills_total":`, r.OOMKillsTotal)
 	e.optUint(`,"fd_open":`, r.FDOpen)
+}
+
+func (e *encoder) gpu(r *GPU) {
+	e.int(`,"index":`, int64(r.Index))
+	e.optStr(`,"uuid":`, r.UUID)
+	e.optStr(`,"name":`, r.Name)
+	e.optFloat(`,"utilization_ratio":`, r.UtilizationRatio)
+	e.optUint(`,"memory_total_bytes":`, r.MemoryTotalBytes)
+	e.optUint(`,"memory_used_bytes":`, r.MemoryUsedBytes)
+	e.optFloat(`,"temperature_celsius":`, r.TemperatureCelsius)
+	e.optFloat(`,"power_watts":`, r.PowerWatts)
+	e.optFloat(`,"encoder_ratio":`, r.EncoderRatio)
+	e.optFloat(`,"decoder_ratio":`, r.DecoderRatio)
+	e.optFloat(`,"age_seconds":`, r.AgeSeconds)
+	e.gpuInstances(`,"mig_instances":`, r.MIGInstances)
+}
+
+func (e *encoder) gpuInstances(key string, list []GPUInstance) {
+	e.raw(key)
+	if list == nil {
+		e.raw("null")
+		return
+	}
+	e.raw("[")
+	for i := range list {
+		if i > 0 {
+			e.raw(",")
+		}
+		g := &list[i]
+		e.optStr(`{"uuid":`, g.UUID)
+		e.optStr(`,"name":`, g.Name)
+		e.optUint(`,"gpu_instance_id":`, g.GPUInstanceID)
+		e.optUint(`,"compute_instance_id":`, g.ComputeInstanceID)
+		e.optUint(`,"memory_total_bytes":`, g.MemoryTotalBytes)
+		e.optUint(`,"memory_used_bytes":`, g.MemoryUsedBytes)
+		e.raw("}")
+	}
+	e.raw("]")
 }
 
 func (e *encoder) stateChange(r *StateChange) {

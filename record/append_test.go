@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var kinds = []Kind{KindProcess, KindExit, KindHost, KindCgroup, KindState, KindOOM, KindConfig, KindAgent}
+var kinds = []Kind{KindProcess, KindExit, KindHost, KindCgroup, KindGPU, KindState, KindOOM, KindConfig, KindAgent}
 
 // TestAppendAgreesWithTags compares the encoder with encoding/json, which goes by
 // the struct tags: same fields, same order, same values.
@@ -273,6 +273,13 @@ func fill(rng *rand.Rand, v reflect.Value) {
 	case *[]Filesystem:
 		if known {
 			*p = make([]Filesystem, rng.IntN(3))
+			for i := range *p {
+				fill(rng, v.Index(i))
+			}
+		}
+	case *[]GPUInstance:
+		if known {
+			*p = make([]GPUInstance, rng.IntN(3))
 			for i := range *p {
 				fill(rng, v.Index(i))
 			}

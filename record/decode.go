@@ -56,6 +56,8 @@ func newRecord(k Kind) Record {
 		return new(Host)
 	case KindCgroup:
 		return new(Cgroup)
+	case KindGPU:
+		return new(GPU)
 	case KindState:
 		return new(StateChange)
 	case KindOOM:

@@ -15,6 +15,7 @@ const (
 	KindExit    Kind = "exit"
 	KindHost    Kind = "host"
 	KindCgroup  Kind = "cgroup"
+	KindGPU     Kind = "gpu"
 	KindState   Kind = "state"
 	KindOOM     Kind = "oom"
 	KindConfig  Kind = "config"
@@ -107,8 +108,8 @@ type ProcessFacts struct {
 	NetReceivedBytesPerSecond Opt[float64] `json:"net_received_bytes_per_second"`
 	NetSentBytesPerSecond     Opt[float64] `json:"net_sent_bytes_per_second"`
 
-	GPUMemoryBytes      Opt[uint64]  `json:"gpu_memory_bytes"`
-	GPUUtilizationRatio Opt[float64] `json:"gpu_utilization_ratio"`
+	GPUMemoryBytes      Opt[uint64]  `json:"gpu_memory_bytes"`      // of all GPUs
+	GPUUtilizationRatio Opt[float64] `json:"gpu_utilization_ratio"` // of the GPU that it uses most
 }
 
 // Process is one reading of one process.
@@ -199,6 +200,34 @@ type Cgroup struct {
 	Pressure
 	OOMKillsTotal Opt[uint64] `json:"oom_kills_total"`
 	FDOpen        Opt[uint64] `json:"fd_open"` // sum over its own and its descendants' processes
+}
+
+// GPU is one reading of one NVIDIA GPU.
+type GPU struct {
+	Header
+	Index              int           `json:"index"` // NVML's, which may change with a boot
+	UUID               Opt[string]   `json:"uuid"`
+	Name               Opt[string]   `json:"name"`
+	UtilizationRatio   Opt[float64]  `json:"utilization_ratio"` // share of the driver's sample period in which a kernel ran
+	MemoryTotalBytes   Opt[uint64]   `json:"memory_total_bytes"`
+	MemoryUsedBytes    Opt[uint64]   `json:"memory_used_bytes"` // all that is not free, what the driver keeps for itself included
+	TemperatureCelsius Opt[float64]  `json:"temperature_celsius"`
+	PowerWatts         Opt[float64]  `json:"power_watts"`
+	EncoderRatio       Opt[float64]  `json:"encoder_ratio"`
+	DecoderRatio       Opt[float64]  `json:"decoder_ratio"`
+	AgeSeconds         Opt[float64]  `json:"age_seconds"`   // how long before Time the values were read; null with them
+	MIGInstances       []GPUInstance `json:"mig_instances"` // null where the card is not divided
+}
+
+// GPUInstance is a part of a GPU that MIG set apart. Compute instances of one GPU
+// instance share its memory.
+type GPUInstance struct {
+	UUID              Opt[string] `json:"uuid"`
+	Name              Opt[string] `json:"name"`
+	GPUInstanceID     Opt[uint64] `json:"gpu_instance_id"`
+	ComputeInstanceID Opt[uint64] `json:"compute_instance_id"`
+	MemoryTotalBytes  Opt[uint64] `json:"memory_total_bytes"`
+	MemoryUsedBytes   Opt[uint64] `json:"memory_used_bytes"`
 }
 
 // State names how close a target is to its limit.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -8,7 +9,10 @@ import (
 	"text/tabwriter"
 
 	"github.com/urfave/cli/v2"
+	"go.uber.org/zap"
 
+	"rmagent/internal/config"
+	"rmagent/internal/gpu"
 	"rmagent/internal/hostfs"
 	"rmagent/internal/loader"
 	"rmagent/internal/sample"
@@ -23,6 +27,7 @@ type diagnosis struct {
 	Why        string         `json:"why"` // why it is not eBPF
 	PIDSpace   string         `json:"pid_namespace"`
 	Cgroups    string         `json:"cgroups"`
+	GPU        gpuFinding     `json:"gpu"`
 	Privileges []finding      `json:"features"`
 	Hooks      []hookFinding  `json:"hooks"`
 	Fields     []fieldFinding `json:"fields"`
@@ -32,6 +37,16 @@ type finding struct {
 	Name string `json:"name"`
 	OK   bool   `json:"ok"`
 	Why  string `json:"why"`
+}
+
+// gpuFinding is what there is to know of the GPUs.
+type gpuFinding struct {
+	State   string    `json:"state"` // off, absent, failing, reading; looking: it did not answer
+	Why     string    `json:"why"`
+	Driver  string    `json:"driver"`
+	Library string    `json:"library"`
+	Helper  string    `json:"helper"` // the child's program
+	Cards   []finding `json:"cards"`
 }
 
 type hookFinding struct {
@@ -62,6 +77,9 @@ func doctorCommand() *cli.Command {
 			}
 			d, err := diagnose(source.Choice(l.Source))
 			if err != nil {
+				return err
+			}
+			if d.GPU, err = examineGPUs(c.Context, l); err != nil {
 				return err
 			}
 			if c.Bool("json") {
@@ -129,6 +147,56 @@ func (d *diagnosis) examineHooks() {
 	}
 }
 
+// examineGPUs reads the cards once, which tells whether they can be read.
+func examineGPUs(ctx context.Context, l *config.Loaded) (gpuFinding, error) {
+	facts, err := hostfs.ReadFacts(hostfs.Options{})
+	if err != nil {
+		return gpuFinding{}, err
+	}
+	client := openGPU(l, facts, zap.NewNop())
+	if client == nil {
+		return gpuFinding{State: "off", Why: "gpu: off"}, nil
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(ctx, gpuTime)
+	defer cancel()
+	r, s := client.Read(ctx)
+	f := gpuFinding{State: string(s.State), Why: s.Why, Driver: s.Driver, Library: s.Library, Helper: s.Helper}
+	if r == nil {
+		return f, nil
+	}
+	for i := range r.Devices {
+		d := &r.Devices[i]
+		c := finding{Name: fmt.Sprintf("GPU %d %s %s", d.Index, d.Name, d.UUID), OK: s.Failures[d.Index] == "", Why: s.Failures[d.Index]}
+		if d.Instances != nil {
+			c.Name += fmt.Sprintf(", MIG, %d instances", len(d.Instances))
+		}
+		if c.OK && !d.Complete {
+			c.Why = "what its processes hold is unknown"
+		}
+		f.Cards = append(f.Cards, c)
+	}
+	return f, nil
+}
+
+// write writes what there is to know of the GPUs.
+func (f *gpuFinding) write(w io.Writer) {
+	fmt.Fprintf(w, "GPUs\t%s", f.State)
+	if f.State == string(gpu.Reading) {
+		fmt.Fprintf(w, ": driver %s, NVML %s, by %s", f.Driver, f.Library, f.Helper)
+	} else if f.Why != "" {
+		fmt.Fprintf(w, ": %s", f.Why)
+	}
+	fmt.Fprintln(w)
+	for _, c := range f.Cards {
+		fmt.Fprintf(w, "\t%s", c.Name)
+		if c.Why != "" {
+			fmt.Fprintf(w, ": %s", c.Why)
+		}
+		fmt.Fprintln(w)
+	}
+}
+
 func (d *diagnosis) write(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	source := d.Source
@@ -146,6 +214,7 @@ func (d *diagnosis) write(w io.Writer) error {
 	}
 	fmt.Fprintf(t, "PID namespace\t%s\n", d.PIDSpace)
 	fmt.Fprintf(t, "cgroups\t%s\n", d.Cgroups)
+	d.GPU.write(t)
 
 	fmt.Fprintf(t, "\nWHAT THE KERNEL ALLOWS\n")
 	for _, f := range d.Privileges {

@@ -22,6 +22,7 @@ func commonFlags(more ...cli.Flag) []cli.Flag {
 		&cli.StringFlag{Name: "log-format", Usage: "json or console; default: console on a terminal"},
 		&cli.StringFlag{Name: "source", Usage: "auto, ebpf or procfs"},
 		&cli.StringFlag{Name: "interval", Usage: "`TIME` between readings, such as 1s"},
+		&cli.StringFlag{Name: "gpu", Usage: "auto (watch NVIDIA GPUs where there are any) or off"},
 		&cli.StringFlag{Name: "socket", Usage: "`PATH` of the agent's socket"},
 	}, more...)
 }
@@ -30,14 +31,14 @@ func commonFlags(more ...cli.Flag) []cli.Flag {
 func filterFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.IntSliceFlag{Name: "pid", Usage: "only process `PID`; repeatable"},
-		&cli.StringSliceFlag{Name: "name", Usage: "only processes whose name matches `PATTERN`, as nginx*"},
+		&cli.StringSliceFlag{Name: "name", Usage: "only processes whose name matches `PATTERN`, as nginx*; repeatable, as the next two"},
 		&cli.StringSliceFlag{Name: "cgroup", Usage: "only processes in a cgroup that matches `PATTERN`, or below it"},
 		&cli.StringSliceFlag{Name: "unit", Usage: "only processes of the systemd unit `PATTERN`"},
 	}
 }
 
 // notSettings are the flags that are not settings of package config.
-var notSettings = []string{"config", "pid", "name", "cgroup", "unit", "local", "json", "help"}
+var notSettings = []string{"config", "pid", "name", "cgroup", "unit", "local", "json", "for", "top", "all", "help"}
 
 // loadConfig reads the configuration that a command line asks for.
 func loadConfig(c *cli.Context) (*config.Loaded, error) {
@@ -63,6 +64,10 @@ func hookNames() []string {
 	return names
 }
 
+// maxPID is the highest PID that a kernel may give out (include/linux/threads.h:
+// PID_MAX_LIMIT is one more).
+const maxPID = 1<<22 - 1
+
 // filter reads the filter flags.
 func filter(c *cli.Context) (engine.Filter, error) {
 	f := engine.Filter{
@@ -71,8 +76,8 @@ func filter(c *cli.Context) (engine.Filter, error) {
 		Units:   c.StringSlice("unit"),
 	}
 	for _, pid := range c.IntSlice("pid") {
-		if pid < 1 || pid > 1<<22 {
-			return f, usagef("--pid %d: allowed are 1 to %d", pid, 1<<22)
+		if pid < 1 || pid > maxPID {
+			return f, usagef("--pid %d: allowed are 1 to %d", pid, maxPID)
 		}
 		f.PIDs = append(f.PIDs, int32(pid))
 	}

@@ -61,10 +61,15 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			runCommand(),
 			snapshotCommand(),
+			headroomCommand(),
 			doctorCommand(),
 			configCommand(),
 			versionCommand(),
+			stackWorkerCommand(),
 		},
+		// A comma is part of a pattern; what may be given several times is repeated.
+		DisableSliceFlagSeparator: true,
+
 		HideVersion:     true,
 		HideHelpCommand: true,
 		ExitErrHandler:  func(*cli.Context, error) {}, // execute decides
@@ -111,7 +116,7 @@ func onUsageError(c *cli.Context, err error, _ bool) error {
 func unknownCommand(c *cli.Context) error {
 	name := c.Args().First()
 	names := make([]string, 0, len(c.App.Commands))
-	for _, cmd := range c.App.Commands {
+	for _, cmd := range c.App.VisibleCommands() {
 		names = append(names, cmd.Name)
 	}
 	return usagef("unknown command %q: there are %s", name, strings.Join(names, ", "))

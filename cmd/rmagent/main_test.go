@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -26,6 +28,9 @@ const (
 
 func TestMain(m *testing.M) {
 	switch {
+	case strings.HasPrefix(os.Getenv(asHelper), "mount "):
+		fmt.Fprintln(os.Stderr, mountDriver(strings.Fields(os.Getenv(asHelper))[1]))
+		os.Exit(1)
 	case os.Getenv(asAgent) != "":
 		os.Unsetenv(asAgent)
 		os.Exit(execute(append([]string{"rmagent"}, os.Args[1:]...), os.Stdout, os.Stderr))
@@ -211,6 +216,20 @@ func proceed(t *testing.T, cmd *exec.Cmd) {
 	}
 }
 
+// A helper's main goroutine stays on the thread that leads.
+func init() {
+	if os.Getenv(asHelper) != "" {
+		runtime.LockOSThread()
+	}
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "helper:", err)
+		os.Exit(1)
+	}
+}
+
 // help is what the helpers do.
 func help(words []string) {
 	say := func() { fmt.Println("ready") }
@@ -251,6 +270,35 @@ func help(words []string) {
 			unix.Getrusage(unix.RUSAGE_SELF, &used)
 		}
 		os.Exit(7)
+	case "become": // sleep, by an exec from the leader or from another thread
+		say()
+		wait()
+		sleep := func() { check(syscall.Exec("/bin/sleep", []string{"sleep", "1000"}, nil)) }
+		if words[1] == "leader" {
+			sleep()
+		}
+		go func() {
+			runtime.LockOSThread()
+			sleep()
+		}()
+		select {}
+	case "storm": // of processes that end at once
+		n, err := strconv.Atoi(words[1])
+		check(err)
+		say()
+		wait()
+		for range n {
+			pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
+			if errno != 0 {
+				check(errno)
+			}
+			if pid == 0 {
+				syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
+			}
+			var status syscall.WaitStatus
+			_, err := syscall.Wait4(int(pid), &status, 0, nil)
+			check(err)
+		}
 	case "hostile":
 		os.WriteFile("/proc/self/comm", []byte("a) R\n\x1b[2J\xff"), 0)
 		say()

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"rmagent/internal/config"
+	"rmagent/internal/gpu"
 	"rmagent/internal/hostfs"
 	"rmagent/internal/loader"
 	"rmagent/internal/sample"
@@ -21,6 +22,7 @@ type parts struct {
 	host    *hostfs.HostReader
 	cgroups *hostfs.CgroupReader
 	who     *hostfs.Identifier
+	gpu     *gpu.Client // nil: switched off
 
 	closers []io.Closer // in the order of opening
 }
@@ -52,7 +54,19 @@ func open(l *config.Loaded, events *loader.Events, log *zap.Logger) (_ *parts, e
 	}
 	p.closers = append(p.closers, p.who)
 	p.tell(log)
+	if p.gpu = openGPU(l, p.facts, log); p.gpu != nil {
+		p.closers = append(p.closers, p.gpu)
+	}
 	return p, nil
+}
+
+// openGPU begins to watch the GPUs, unless that is switched off. It finds out in
+// the background whether there are any.
+func openGPU(l *config.Loaded, facts hostfs.Facts, log *zap.Logger) *gpu.Client {
+	if l.GPU == "off" {
+		return nil
+	}
+	return gpu.Open(gpu.Options{Processes: facts.InitialPID, Log: log})
 }
 
 // close closes the parts in the reverse order of their opening.

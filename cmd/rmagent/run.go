@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -54,6 +55,7 @@ func runCommand() *cli.Command {
 }
 
 func run(c *cli.Context) error {
+	useOneThread()
 	l, err := loadConfig(c)
 	if err != nil {
 		return err
@@ -79,6 +81,16 @@ func run(c *cli.Context) error {
 	return errors.Join(err, a.close())
 }
 
+// useOneThread runs Go code on one thread at a time, unless the environment says
+// otherwise: an agent that works for a millisecond a second has nothing to do on a
+// second one, and each goroutine that becomes ready would wake one, and the
+// runtime's monitor with it (a quarter of the context switches remain).
+func useOneThread() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(1)
+	}
+}
+
 // socketPath is the configured socket. Where none is configured, an ordinary user,
 // who can't write to /run, has one in a directory of their own.
 func socketPath(l *config.Loaded) string {
@@ -94,11 +106,12 @@ func socketPath(l *config.Loaded) string {
 
 // agent is a run of the agent: what it reads, and what it writes to.
 type agent struct {
-	loaded *config.Loaded
-	log    *sink.Log
-	parts  *parts
-	events *loader.Events
-	jsonl  *sink.JSONL
+	loaded    *config.Loaded
+	log       *sink.Log
+	parts     *parts
+	events    *loader.Events // nil where none are asked for, or eventsErr says why
+	eventsErr error
+	jsonl     *sink.JSONL
 }
 
 func (a *agent) run(ctx context.Context, f engine.Filter, hup <-chan os.Signal) error {
@@ -142,6 +155,11 @@ func (a *agent) open(f engine.Filter) (*engine.Options, error) {
 	if a.parts, err = open(l, a.events, log); err != nil {
 		return nil, err
 	}
+	// Where the scan can't load either, the source has said why.
+	if a.eventsErr != nil && (a.parts.source.Name == record.SourceEBPF || !errors.Is(a.eventsErr, loader.ErrUnsupported)) {
+		log.Warn("events_unavailable", zap.Error(a.eventsErr),
+			zap.String("lost", "exit records are inferred from readings, network bytes and OOM kills are unknown"))
+	}
 	if err := a.openJSONL(); err != nil {
 		return nil, err
 	}
@@ -170,6 +188,9 @@ func (a *agent) open(f engine.Filter) (*engine.Options, error) {
 	}
 	if a.events != nil {
 		o.Events = a.events
+	}
+	if a.parts.gpu != nil {
+		o.GPU = a.parts.gpu
 	}
 	return o, nil
 }
@@ -201,9 +222,7 @@ func (a *agent) openEvents() error {
 		if custom || a.loaded.Source == string(source.EBPF) {
 			return err
 		}
-		if !errors.Is(err, loader.ErrUnsupported) { // else the source says the same
-			a.log.Logger().Warn("events_unavailable", zap.Error(err))
-		}
+		a.eventsErr = err
 		return nil
 	}
 	a.events = events

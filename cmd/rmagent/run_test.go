@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -171,6 +172,27 @@ func TestAReaderThatCloses(t *testing.T) {
 	}
 }
 
+// A reader that has seen enough of a snapshot is no mistake, and no signal's end.
+func TestSnapshotToAReaderThatCloses(t *testing.T) {
+	crowd := helperCrowd(t, 100) // more than a pipe holds
+	defer crowd()
+	cmd := agentCommand(t, "snapshot")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout = w
+	s := start(t, cmd)
+	w.Close()
+	if _, err := r.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	r.Close()
+	if status := s.wait(); status != 0 || s.stderr.Len() > 0 {
+		t.Errorf("exit status %d: %s", status, s.stderr.String())
+	}
+}
+
 // A reader that does not read costs records, which leave a gap in seq.
 func TestAReaderThatIsSlow(t *testing.T) {
 	cmd := agentCommand(t, "run", "--interval", "100ms", "--processes", "all", "--jsonl", "-")
@@ -186,20 +208,27 @@ func TestAReaderThatIsSlow(t *testing.T) {
 	w.Close()
 	// Some 500 kB ten times a second: the queue of 8 MiB is full soon. Its memory
 	// must stay bounded; the kernel's mark of the peak tells.
-	await(t, "as many ticks as fill the queue", func() bool { return cpuTicks(t, cmd.Process.Pid) > 60 })
+	first := make([]byte, 1)
+	if _, err := r.Read(first); err != nil { // it has started
+		t.Fatal(err)
+	}
+	started := cpuTicks(t, cmd.Process.Pid)
+	await(t, "as many ticks as fill the queue", func() bool { return cpuTicks(t, cmd.Process.Pid) > started+80 })
 	if peak := peakBytes(t, cmd.Process.Pid); peak > 160<<20 {
 		t.Errorf("the agent took %d MiB", peak>>20)
 	}
-	var rest []byte
+	var rest countedBuffer
 	read := make(chan error, 1)
 	go func() {
-		var err error
-		rest, err = io.ReadAll(r)
+		_, err := io.Copy(&rest, r)
 		read <- err
 	}()
-	// A few more ticks, whose records find room.
-	before := cpuTicks(t, cmd.Process.Pid)
-	await(t, "more ticks", func() bool { return cpuTicks(t, cmd.Process.Pid) > before+10 })
+	// What waited is read, and more, so that the last record finds room.
+	fd := int(r.Fd())
+	await(t, "the reader to catch up", func() bool {
+		waiting, err := unix.IoctlGetInt(fd, unix.TIOCINQ)
+		return err == nil && waiting == 0 && rest.n.Load() > 10<<20
+	})
 	if err := cmd.Process.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -209,20 +238,61 @@ func TestAReaderThatIsSlow(t *testing.T) {
 	if status := s.wait(); status != 0 {
 		t.Errorf("exit status %d: %s", status, s.stderr.String())
 	}
-	var last, gap uint64
-	for line := range bytes.Lines(rest) {
+	var all []record.Record
+	for line := range bytes.Lines(append(first, rest.Bytes()...)) {
 		rec, err := record.Decode(line)
 		if err != nil {
 			continue // what the pipe had when the agent ended may be half a line
 		}
-		seq := rec.Head().Seq
-		if last != 0 && seq != last+1 {
-			gap += seq - last - 1
-		}
-		last = seq
+		all = append(all, rec)
 	}
-	if gap == 0 {
-		t.Error("no gap shows that records were lost")
+	lossesAddUp(t, all, "queue_full")
+}
+
+// countedBuffer tells another goroutine how much it has.
+type countedBuffer struct {
+	bytes.Buffer
+	n atomic.Int64
+}
+
+func (b *countedBuffer) Write(p []byte) (int, error) {
+	b.n.Add(int64(len(p)))
+	return b.Buffer.Write(p)
+}
+
+// ReadFrom is that of an io.Writer alone, so that io.Copy counts as it goes.
+func (b *countedBuffer) ReadFrom(r io.Reader) (int64, error) {
+	return io.Copy(struct{ io.Writer }{b}, r)
+}
+
+// lossesAddUp compares the gaps in seq with what the last agent record says was
+// lost, all of it by one cause.
+func lossesAddUp(t *testing.T, all []record.Record, cause string) {
+	t.Helper()
+	next := uint64(1)
+	var missing, lost uint64
+	told := false
+	for _, rec := range all {
+		missing += rec.Head().Seq - next
+		next = rec.Head().Seq + 1
+		if a, ok := rec.(*record.Agent); ok {
+			told = true
+			lost = 0
+			for c, n := range a.RecordsLost {
+				if lost += n; c != cause {
+					t.Errorf("the agent lost %d records by %s", n, c)
+				}
+			}
+			if missing != lost {
+				t.Errorf("%d records are missing before the agent's, which counts %d", missing, lost)
+			}
+		}
+	}
+	switch {
+	case !told:
+		t.Errorf("no agent record tells what was lost; %d records, the last is %T", len(all), all[len(all)-1])
+	case lost == 0:
+		t.Error("no record was lost")
 	}
 }
 
@@ -299,16 +369,13 @@ func TestAFullDisk(t *testing.T) {
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
+	if err := unix.Mount("tmpfs", disk, "tmpfs", unix.MS_REMOUNT, "size=256m"); err != nil { // room to the end
+		t.Fatal(err)
+	}
 	await(t, "the file to go on", func() bool { return size(out) > full })
 	s.stop()
 	all := records(t, out)
-	gap := uint64(0)
-	for i := 1; i < len(all); i++ {
-		gap += all[i].Head().Seq - all[i-1].Head().Seq - 1
-	}
-	if gap == 0 {
-		t.Error("no gap shows that records were lost")
-	}
+	lossesAddUp(t, all, "disk_full")
 }
 
 func TestWarningsFile(t *testing.T) {
@@ -441,6 +508,123 @@ func TestExitRecords(t *testing.T) {
 	})
 }
 
+// A process that becomes another program is one process, which the next reading
+// calls by its new name; its end, however soon, is the new program's.
+func TestAProcessThatBecomesAnotherProgram(t *testing.T) {
+	sleep, err := filepath.EvalSymlinks("/bin/sleep")
+	if err != nil {
+		t.Skip(err)
+	}
+	each(t, func(t *testing.T, source string) {
+		cmd := agentCommand(t, "run", "--interval", "100ms", "--source", source, "--jsonl", "out.jsonl")
+		s := start(t, cmd)
+		out := filepath.Join(cmd.Dir, "out.jsonl")
+		pids := map[string]int{}
+		for _, from := range []string{"leader", "thread"} {
+			h := helper(t, "become "+from)
+			pids[from] = h.Process.Pid
+			pid := fmt.Sprintf(`"pid":%d,`, h.Process.Pid)
+			await(t, "a reading of the first program", func() bool { return lines(out, pid) > 0 })
+			proceed(t, h)
+			await(t, "a reading of the second", func() bool { return lines(out, pid, `"kind":"process"`, `"comm":"sleep"`) > 0 })
+			h.Process.Kill()
+			h.Wait()
+			await(t, "the exit record", func() bool { return lines(out, pid, `"kind":"exit"`) > 0 })
+		}
+		s.stop()
+		all := records(t, out)
+		for from, pid := range pids {
+			var before, after *record.Process
+			for _, p := range only[*record.Process](all) {
+				switch {
+				case int(p.PID) != pid:
+				case p.Comm != "sleep":
+					before = p
+				case after == nil:
+					after = p
+				}
+			}
+			if before == nil || after == nil || before.StartTicks != after.StartTicks || after.Exe.Or("") != sleep || before.Exe.Or(sleep) == sleep {
+				t.Errorf("exec from the %s: before %+v, after %+v; want exe %s", from, before, after, sleep)
+			}
+			for _, x := range only[*record.Exit](all) {
+				if int(x.PID) == pid && (x.Comm != "sleep" || x.Exe.Or("") != sleep || x.StartTicks != after.StartTicks) {
+					t.Errorf("exec from the %s: ended as %+v; want exe %s", from, x, sleep)
+				}
+			}
+		}
+	})
+}
+
+// Two programs in one interval: the record of the end has the second.
+func TestAProcessThatBecomesAnotherProgramAtOnce(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("eBPF needs root")
+	}
+	program, err := filepath.EvalSymlinks("/bin/true")
+	if err != nil {
+		t.Skip(err)
+	}
+	cmd := agentCommand(t, "run", "--interval", "1s", "--source", "ebpf", "--jsonl", "out.jsonl")
+	s := start(t, cmd)
+	out := filepath.Join(cmd.Dir, "out.jsonl")
+	await(t, "the agent", func() bool { return size(out) > 0 })
+	child := exec.Command("/bin/sh", "-c", "exec /bin/true")
+	if err := child.Run(); err != nil {
+		t.Fatal(err)
+	}
+	pid := fmt.Sprintf(`"pid":%d,`, child.Process.Pid)
+	await(t, "the exit record", func() bool { return lines(out, pid, `"kind":"exit"`) > 0 })
+	s.stop()
+	for _, x := range only[*record.Exit](records(t, out)) {
+		if int(x.PID) == child.Process.Pid && (x.Exe.Or("") != program || x.Comm != "true") {
+			t.Errorf("exe %v, comm %s; want %s", x.Exe, x.Comm, program)
+		}
+	}
+}
+
+// An agent that was stopped through a storm says what it lost, to the last end.
+func TestAnAgentThatIsStoppedLosesNothingInSilence(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("eBPF needs root")
+	}
+	const n = 30000 // the ring holds 14,000 ends, the table of processes 8,000
+	cmd := agentCommand(t, "run", "--interval", "100ms", "--source", "ebpf", "--processes", "none", "--jsonl", "out.jsonl")
+	s := start(t, cmd)
+	out := filepath.Join(cmd.Dir, "out.jsonl")
+	await(t, "the agent", func() bool { return size(out) > 0 })
+	h := helper(t, fmt.Sprintf("storm %d", n))
+	signal := func(sig os.Signal) {
+		if err := cmd.Process.Signal(sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+	signal(unix.SIGSTOP)
+	proceed(t, h)
+	if err := h.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	signal(unix.SIGCONT)
+	parent := fmt.Sprintf(`"ppid":%d,`, h.Process.Pid)
+	await(t, "the ends that were kept", func() bool { return lines(out, parent, `"kind":"exit"`) > 1000 })
+	s.stop()
+	all := records(t, out)
+	gapless(t, all)
+	told := uint64(0)
+	for _, x := range only[*record.Exit](all) {
+		if !x.Inferred {
+			told++
+		}
+	}
+	last := only[*record.Agent](all)
+	a := last[len(last)-1]
+	lost := a.EventsLost["exit_ring_full"]
+	seen, delivered, pending := a.EventsSeen.Or(0), a.EventsDelivered.Or(0), a.EventsPending.Or(0)
+	if seen < n || lost == 0 || delivered < told || seen != delivered+lost+pending {
+		t.Errorf("seen %d, delivered %d (%d records), lost %v, pending %d", seen, delivered, told, a.EventsLost, pending)
+	}
+}
+
 // Where no hook tells of ends, they are inferred: none vanishes.
 func TestEndsWithoutTheExitsHook(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -521,10 +705,13 @@ func TestFilters(t *testing.T) {
 	}
 	name := strings.TrimSpace(string(comm))
 	for args, want := range map[string]func(*record.Process) bool{
-		"--name " + name[:3] + "*":               func(p *record.Process) bool { return strings.HasPrefix(p.Comm, name[:3]) },
-		"--pid " + fmt.Sprint(os.Getpid()):       func(p *record.Process) bool { return int(p.PID) == os.Getpid() },
-		"--cgroup /":                             func(p *record.Process) bool { return p.Cgroup.Known() },
-		"--unit none-*.service":                  func(*record.Process) bool { return false },
+		"--name " + name[:3] + "*":         func(p *record.Process) bool { return strings.HasPrefix(p.Comm, name[:3]) },
+		"--pid " + fmt.Sprint(os.Getpid()): func(p *record.Process) bool { return int(p.PID) == os.Getpid() },
+		"--cgroup /":                       func(p *record.Process) bool { return p.Cgroup.Known() },
+		"--unit none-*.service":            func(*record.Process) bool { return false },
+		// A slash is a character, and a comma is none between patterns.
+		"--name kworker*:*":                      func(p *record.Process) bool { return strings.HasPrefix(p.Comm, "kworker/") },
+		"--name none-x,kworker*":                 func(*record.Process) bool { return false },
 		"--name nobody-is-called --name " + name: func(p *record.Process) bool { return p.Comm == name },
 	} {
 		r := runToEnd(t, agentCommand(t, append([]string{"snapshot"}, strings.Fields(args)...)...))
@@ -630,7 +817,12 @@ func TestCPUBudget(t *testing.T) {
 }
 
 // lines counts the lines of a file that have a text once.
-func lines(path, text string) (n int) {
+func lines(path string, texts ...string) (n int) {
 	b, _ := os.ReadFile(path)
-	return bytes.Count(b, []byte(text))
+	for line := range bytes.Lines(b) {
+		if !slices.ContainsFunc(texts, func(text string) bool { return !bytes.Contains(line, []byte(text)) }) {
+			n++
+		}
+	}
+	return n
 }

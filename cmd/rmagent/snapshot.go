@@ -2,16 +2,21 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
+	"os/signal"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
+	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/aggregate"
 	"rmagent/internal/engine"
+	"rmagent/internal/gpu"
 	"rmagent/internal/hostfs"
 	"rmagent/internal/report"
 	"rmagent/internal/sample"
@@ -43,11 +48,13 @@ func snapshot(c *cli.Context) error {
 		return err
 	}
 	defer log.Close(c.Context)
-	p, err := open(l, nil, log.Logger())
+	// That there is no GPU is worth a line of an agent's log, not of a snapshot's.
+	p, err := open(l, nil, log.Logger().WithOptions(zap.IncreaseLevel(zap.WarnLevel)))
 	if err != nil {
 		return err
 	}
 	defer p.close()
+	signal.Ignore(unix.SIGPIPE) // a reader that has seen enough is seen by the write that fails
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
 	if err := writeSnapshot(c, p, f, &lineWriter{out: out, facts: p.facts}); err != nil {
 		return quiet(err)
@@ -64,6 +71,10 @@ func quiet(err error) error {
 }
 
 func writeSnapshot(c *cli.Context, p *parts, f engine.Filter, w *lineWriter) error {
+	var reading *sample.GPUs
+	if p.gpu != nil {
+		reading = readGPUs(c.Context, p.gpu) // before the processes, as the engine does
+	}
 	var s sample.Snapshot
 	scope := sample.Scope{PIDs: f.PIDs}
 	if err := p.source.Read(c.Context, scope, &s); err != nil {
@@ -80,8 +91,10 @@ func writeSnapshot(c *cli.Context, p *parts, f engine.Filter, w *lineWriter) err
 		q := table.At(i)
 		q.Identity = p.who.Identify(&q.Process)
 	}
+	var gpus aggregate.GPUs
+	gpus.Update(reading, s.Monotonic, gpuTime)
 	if f.PIDs == nil {
-		if err := writeMachine(p, table, b, w); err != nil {
+		if err := writeMachine(p, table, &gpus, b, w); err != nil {
 			return err
 		}
 	}
@@ -91,7 +104,7 @@ func writeSnapshot(c *cli.Context, p *parts, f engine.Filter, w *lineWriter) err
 		if !f.Match(&q.Process, q.Identity) {
 			continue
 		}
-		b.Process(&r, q)
+		b.Process(&r, q, &gpus)
 		if err := w.write(&r); err != nil {
 			return err
 		}
@@ -99,8 +112,29 @@ func writeSnapshot(c *cli.Context, p *parts, f engine.Filter, w *lineWriter) err
 	return nil
 }
 
-// writeMachine writes the host and its cgroups. The table's processes are identified.
-func writeMachine(p *parts, table *aggregate.Table, b *report.Builder, w *lineWriter) error {
+// gpuTime is how long a command waits for the GPUs: on some machines the driver
+// wakes each card first, for a second or more.
+const gpuTime = 10 * time.Second
+
+// readGPUs reads them twice: what processes use is measured between two readings.
+func readGPUs(ctx context.Context, c *gpu.Client) *sample.GPUs {
+	ctx, cancel := context.WithTimeout(ctx, gpuTime)
+	defer cancel()
+	r, status := c.Read(ctx)
+	if status.State != gpu.Reading || len(r.Devices) == 0 {
+		return r
+	}
+	select {
+	case <-time.After(time.Second): // the driver measures once in a second, or more often
+	case <-ctx.Done():
+	}
+	r, _ = c.Read(ctx)
+	return r
+}
+
+// writeMachine writes the host, its cgroups and its GPUs. The table's processes are
+// identified.
+func writeMachine(p *parts, table *aggregate.Table, gpus *aggregate.GPUs, b *report.Builder, w *lineWriter) error {
 	var host sample.Host
 	p.host.Read(&host)
 	host.Processes = record.Some(uint64(table.Len()))
@@ -117,6 +151,13 @@ func writeMachine(p *parts, table *aggregate.Table, b *report.Builder, w *lineWr
 		var r record.Cgroup
 		sum, known := fds.Of(g.Path)
 		b.Cgroup(&r, &g, record.SomeIf(sum, known))
+		if err := w.write(&r); err != nil {
+			return err
+		}
+	}
+	for i := range gpus.Devices {
+		var r record.GPU
+		b.GPU(&r, &gpus.Devices[i], gpus.Age)
 		if err := w.write(&r); err != nil {
 			return err
 		}

@@ -40,9 +40,15 @@ func TestMistakes(t *testing.T) {
 		{"run --config " + write("order.yaml", "thresholds:\n  fd:\n    warning: 0.95\n"), 2, []string{"order.yaml:3", "thresholds.fd", "info <= warning <= critical"}},
 		{"config --config " + write("tabs.yaml", "interval:\t1s\n\t- x\n"), 2, []string{"tabs.yaml"}},
 		{"snapshot --pid 0", 2, []string{"--pid 0", "allowed"}},
+		{"snapshot --pid 4194304", 2, []string{"--pid 4194304", "1 to 4194303"}},
 		{"snapshot --pid x", 2, []string{"pid", `"x"`}},
 		{"snapshot --name [", 2, []string{`"["`}},
 		{"snapshot --pid 4194303", 1, []string{"4194303"}},
+		{"headroom --pid 4194303 --for 0s", 1, []string{"no process", "4194303"}},
+		{"headroom --pid 0", 2, []string{"--pid 0", "allowed"}},
+		{"headroom --for -1s", 2, []string{"--for -1s", "allowed"}},
+		{"headroom --top -1", 2, []string{"--top -1", "allowed"}},
+		{"headroom --pid 1 --name x", 2, []string{"--pid", "--name"}},
 		{"run --jsonl " + dir + "/none/x.jsonl --duration 1s", 1, []string{"none/x.jsonl", "no such file"}},
 		{"run --log-file " + dir + "/none/x.log --duration 1s", 1, []string{"none/x.log", "no such file"}},
 	} {
@@ -80,7 +86,7 @@ func mistake(stderr string) string {
 }
 
 func TestHelp(t *testing.T) {
-	for _, args := range []string{"", "--help", "run --help", "snapshot --help", "doctor --help", "config --help", "version --help"} {
+	for _, args := range []string{"", "--help", "run --help", "snapshot --help", "headroom --help", "doctor --help", "config --help", "version --help"} {
 		r := runToEnd(t, agentCommand(t, strings.Fields(args)...))
 		if r.status != 0 || r.stderr != "" || !strings.Contains(r.stdout, "USAGE") {
 			t.Errorf("%q: exit status %d, stderr %q, stdout %q", args, r.status, r.stderr, r.stdout)

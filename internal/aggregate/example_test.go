@@ -34,7 +34,7 @@ func Example() {
 			fmt.Println(c.State, c.Message)
 		}
 		builder.Now = now
-		builder.Process(&r, table.At(0))
+		builder.Process(&r, table.At(0), nil)
 		cores, known := r.CPUCores.Get()
 		fmt.Println(r.Exe.Or("?"), cores, known)
 	}

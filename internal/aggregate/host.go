@@ -1,6 +1,8 @@
 package aggregate
 
 import (
+	"time"
+
 	"rmagent/internal/sample"
 	"rmagent/record"
 )
@@ -14,6 +16,43 @@ type Host struct {
 	DiskWritten sample.Opt[float64]
 	NetReceived sample.Opt[float64]
 	NetSent     sample.Opt[float64]
+
+	cpuRatio, memoryUsed, diskRead, diskWritten, netReceived, netSent Window
+}
+
+// HostMeans are means over the last WindowPeriod.
+type HostMeans struct {
+	CPURatio        sample.Opt[float64]
+	MemoryUsedBytes sample.Opt[float64]
+	DiskRead        sample.Opt[float64] // bytes a second, as below
+	DiskWritten     sample.Opt[float64]
+	NetReceived     sample.Opt[float64]
+	NetSent         sample.Opt[float64]
+}
+
+// Means returns the means up to the last reading.
+func (h *Host) Means() HostMeans {
+	at := h.Monotonic
+	return HostMeans{
+		CPURatio:        h.cpuRatio.Mean(at),
+		MemoryUsedBytes: h.memoryUsed.Mean(at),
+		DiskRead:        h.diskRead.Mean(at),
+		DiskWritten:     h.diskWritten.Mean(at),
+		NetReceived:     h.netReceived.Mean(at),
+		NetSent:         h.netSent.Mean(at),
+	}
+}
+
+// remember adds the last interval to the windows.
+func (h *Host) remember(elapsed time.Duration) {
+	at := h.Monotonic
+	used, ok := Used(h.MemoryTotalBytes, h.MemoryAvailableBytes).Get()
+	h.cpuRatio.Add(at, elapsed, h.CPURatio)
+	h.memoryUsed.Add(at, elapsed, record.SomeIf(float64(used), ok))
+	h.diskRead.Add(at, elapsed, h.DiskRead)
+	h.diskWritten.Add(at, elapsed, h.DiskWritten)
+	h.netReceived.Add(at, elapsed, h.NetReceived)
+	h.netSent.Add(at, elapsed, h.NetSent)
 }
 
 // Update takes the next reading. The caller may reuse it, but for its Filesystems,
@@ -30,6 +69,7 @@ func (h *Host) Update(now *sample.Host) {
 	h.NetReceived = rateOf(now.NetReceivedBytes, before.NetReceivedBytes, elapsed)
 	h.NetSent = rateOf(now.NetSentBytes, before.NetSentBytes, elapsed)
 	h.CPURatio = cpuRatio(now, &before)
+	h.remember(elapsed)
 }
 
 // cpuRatio divides by the CPUs' own time, which counts only CPUs that are online.

@@ -28,6 +28,9 @@ type Process struct {
 	between, since fdRange
 }
 
+// identityFields tell when an identity is void.
+var identityFields = sample.SetOf(sample.ExecID, sample.CgroupID)
+
 // fdRange is the least and the most that was seen.
 type fdRange struct {
 	low, high uint64
@@ -72,7 +75,7 @@ func (p *Process) advance(now *sample.Process, at, elapsed time.Duration) (files
 		if p.trend != nil {
 			p.trend.observe(at, p.FDOpen)
 		}
-		p.Renew = p.Identity == nil || !p.Known.Has(sample.ExecID)
+		p.Renew = p.Identity == nil || !p.Known.HasAll(identityFields)
 		return p.Renew
 	}
 	before := &p.Process
@@ -93,7 +96,7 @@ func (p *Process) advance(now *sample.Process, at, elapsed time.Duration) (files
 	if cores, ok := p.Rates.CPUCores.Get(); ok {
 		p.Rates.CPUCores = record.Some(Round(cores / 1e9)) // nanoseconds a second
 	}
-	p.Renew = p.Identity == nil || !now.Known.Has(sample.ExecID) ||
+	p.Renew = p.Identity == nil || !now.Known.HasAll(identityFields) ||
 		now.ExecID != before.ExecID || now.CgroupID != before.CgroupID
 	p.observeFDs(now, at, elapsed)
 	tables := sample.SetOf(sample.FDOpen, sample.FDTable)
@@ -102,6 +105,15 @@ func (p *Process) advance(now *sample.Process, at, elapsed time.Duration) (files
 	p.Process = *now
 	p.Active, p.quiet = true, false
 	return files
+}
+
+// IsStill tells whether what Identity says may be said of a later reading of the
+// process too: it neither called exec nor moved to another cgroup, as far as both
+// readings know.
+func (p *Process) IsStill(later *sample.Process) bool {
+	both := p.Known & later.Known
+	return !(both.Has(sample.ExecID) && p.ExecID != later.ExecID) &&
+		!(both.Has(sample.CgroupID) && p.CgroupID != later.CgroupID)
 }
 
 // keepSplit keeps user and system time from going back. Their sum is exact, their

@@ -1,6 +1,7 @@
 package aggregate
 
 import (
+	"slices"
 	"time"
 
 	"rmagent/internal/sample"
@@ -13,8 +14,8 @@ import (
 // order of the one before, so the slot of the next process is guessed and only
 // looked up where the guess is wrong: a host of idle processes costs one
 // comparison each. A process takes less than a kibibyte: half of it only once its
-// count of descriptors has moved. Slots are never given back, so the table is as
-// large as the most processes that there were at once.
+// count of descriptors has moved. Where less than a quarter of the slots are in use,
+// after a storm of processes, the table moves to half as many.
 type Table struct {
 	slots []Process
 	free  []int32
@@ -78,6 +79,32 @@ func (t *Table) Update(s *sample.Snapshot) {
 		t.files++
 	}
 	t.order, t.next = t.next, t.order
+	if len(t.slots) > max(4*len(t.index), fewSlots) {
+		t.shrink()
+	}
+}
+
+// fewSlots are so few that they are always kept.
+const fewSlots = 4096
+
+// shrink moves the processes to the first slots of a table with as much room again.
+func (t *Table) shrink() {
+	n := len(t.index)
+	slots, seen, place := make([]Process, n, 2*n), make([]uint64, n, 2*n), make([]int32, n, 2*n)
+	moved := int32(0)
+	move := func(from []int32) []int32 {
+		to := make([]int32, 0, 2*n)
+		for _, slot := range from {
+			slots[moved], seen[moved], place[moved] = t.slots[slot], t.seen[slot], t.place[slot]
+			t.index[slots[moved].ID] = moved
+			to = append(to, moved)
+			moved++
+		}
+		return to
+	}
+	t.order, t.absent = move(t.order), move(t.absent)
+	t.slots, t.seen, t.place = slots, seen, place
+	t.free, t.next, t.stillAbsent, t.gone = nil, nil, nil, slices.Clone(t.gone)
 }
 
 // find looks for a process where the last snapshot had it: guess is the place in

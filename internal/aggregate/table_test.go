@@ -488,3 +488,43 @@ func BenchmarkUpdate(b *testing.B) {
 		}
 	}
 }
+
+// After a storm the table gives its memory back, and nobody who lived through it
+// is another than before.
+func TestTableShrinksAfterAStorm(t *testing.T) {
+	const survivors, storm = 50, 30000
+	id := &sample.Identity{Exe: "/bin/x"}
+	crowd := func(n int, used uint64) (procs []sample.Process) {
+		for pid := range n {
+			procs = append(procs, proc(int32(pid+1), 1, cpu(used), fds(uint64(pid))))
+		}
+		return procs
+	}
+	table := NewTable()
+	update(table, 1, crowd(storm, 0)...)
+	for i := range survivors {
+		table.At(i).Identity = id
+	}
+	update(table, 2, crowd(survivors, 1e9)...)
+	if gone := len(table.Gone()); gone != storm-survivors {
+		t.Errorf("%d gone, want %d", gone, storm-survivors)
+	}
+	if n := cap(table.slots); n > fewSlots {
+		t.Errorf("%d slots are kept for %d processes", n, survivors)
+	}
+	for second := 2; second < 5; second++ {
+		if second > 2 {
+			update(table, float64(second), crowd(survivors, uint64(second-1)*1e9)...)
+		}
+		for i := range table.Len() {
+			p := table.At(i)
+			if p.ID.PID != int32(i+1) || p.Identity != id || cores(p) != "1" || table.Find(p.ID) != p {
+				t.Fatalf("process %d after %d s: %v, %s cores, identity %v", i, second, p.ID, cores(p), p.Identity)
+			}
+		}
+	}
+	update(table, 5, crowd(2*storm, 9e9)...)
+	if table.Len() != 2*storm {
+		t.Errorf("%d processes, want %d", table.Len(), 2*storm)
+	}
+}

@@ -27,6 +27,7 @@ type Config struct {
 	Processes   string `koanf:"processes"` // active, all or none
 	WithCmdline bool   `koanf:"with_cmdline"`
 
+	GPU       string        `koanf:"gpu"`        // auto or off
 	Hooks     []string      `koanf:"hooks"`      // see [Config.HookNames]
 	Duration  time.Duration `koanf:"duration"`   // 0: until a signal
 	CPUBudget float64       `koanf:"cpu_budget"` // share of one core; 0: none

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+
+	"rmagent/internal/policy"
 )
 
 // maxFile bounds the YAML file: all keys with their comments take a few KiB.
@@ -183,7 +185,7 @@ func keyNames() []string {
 		names = append(names, keys[i].name)
 	}
 	names = append(names, thresholdGroup)
-	for _, r := range resources {
+	for _, r := range policy.Resources {
 		names = append(names, strings.TrimSuffix(thresholdPrefix(r), "."))
 	}
 	return names

@@ -65,6 +65,7 @@ var keys = slices.Concat([]key{
 	path("jsonl", "", true),
 	word("processes", "active", "active", "all", "none"),
 	{"with_cmdline", formBool, false, parseBool, "true or false"},
+	word("gpu", "auto", "auto", "off"),
 	{"hooks", formList, []string{HooksDefault}, parseHook, "default, none, or a list of hook names (rmagent doctor shows them)"},
 	duration("duration", 0, 0, 10*365*24*time.Hour),
 	number("cpu_budget", 0, 0, 1),

@@ -8,9 +8,6 @@ import (
 	"rmagent/internal/policy"
 )
 
-// resources are those that have thresholds, in the order in which they are shown.
-var resources = []policy.Resource{policy.FD, policy.Memory}
-
 const thresholdGroup = "thresholds"
 
 // thresholdPrefix begins the keys of a resource.
@@ -19,7 +16,7 @@ func thresholdPrefix(r policy.Resource) string { return thresholdGroup + "." + s
 func thresholdKeys() []key {
 	defaults := policy.Default().Thresholds
 	var list []key
-	for _, r := range resources {
+	for _, r := range policy.Resources {
 		prefix, def := thresholdPrefix(r), defaults[r]
 		list = append(list,
 			number(prefix+"info", def.Info, 0.01, 1),
@@ -39,7 +36,7 @@ func (c *Config) Policy() policy.Config { return policy.Config{Thresholds: c.Thr
 // the one that the stronger layer set, or the first of both.
 func (l *Loaded) checkThresholds() []Problem {
 	var problems []Problem
-	for _, r := range resources {
+	for _, r := range policy.Resources {
 		t, prefix := l.Thresholds[r], thresholdPrefix(r)
 		for _, c := range []struct {
 			ok      bool

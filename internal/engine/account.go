@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"rmagent/internal/hostfs"
 	"rmagent/internal/sample"
 	"rmagent/record"
 )
@@ -48,8 +49,7 @@ func (e *Engine) spend() time.Duration {
 	if e.CPUBudget == 0 {
 		return e.Interval
 	}
-	self := e.Cgroups.Self()
-	cpu, ok := self.CPUNanos.Get()
+	cpu, ok := e.ownCPU(e.Cgroups.Self()).Get()
 	if !ok {
 		return e.budget.current
 	}
@@ -69,6 +69,15 @@ func (e *Engine) spend() time.Duration {
 			zap.Duration("tick_cpu", cost))
 	}
 	return next
+}
+
+// ownCPU is the CPU time of the agent and of its child in nanoseconds.
+func (e *Engine) ownCPU(self hostfs.Self) sample.Opt[uint64] {
+	cpu, ok := self.CPUNanos.Get()
+	if ok && e.GPU != nil {
+		cpu += uint64(e.GPU.CPU())
+	}
+	return record.SomeIf(cpu, ok)
 }
 
 // hookShare is the share of a core that the hooks took since the last tick.
@@ -106,7 +115,7 @@ func (e *Engine) writeAgent() {
 		TicksSkipped:    a.skipped,
 	}
 	now := e.snapshot.Monotonic
-	if cpu, ok := self.CPUNanos.Get(); ok {
+	if cpu, ok := e.ownCPU(self).Get(); ok {
 		r.CPUSecondsTotal = record.Some(float64(cpu) / 1e9)
 		if elapsed := now - a.reported.at; a.reported.at != 0 && elapsed > 0 {
 			r.CPUCores = record.Some(float64(cpu-a.reported.cpu) / float64(elapsed))
@@ -140,7 +149,6 @@ func (e *Engine) fillBalance(r *record.Agent) {
 	r.EventsPending = record.Some(sum.Pending)
 	r.EventsLost = nonZero(map[string]uint64{
 		"exit_ring_full": b.Exits.Lost,
-		"exec_ring_full": b.Execs.Lost,
 		"oom_ring_full":  b.OOMs.Lost,
 	})
 	r.Uncounted = nonZero(map[string]uint64{

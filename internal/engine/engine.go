@@ -40,11 +40,21 @@ type EventSource interface {
 	Cost() time.Duration
 }
 
+// GPUReader tells of the graphics cards.
+type GPUReader interface {
+	// Poll returns the latest complete reading, nil where there are no cards, and
+	// asks for the next. It never waits.
+	Poll() *sample.GPUs
+	// CPU is the CPU time of the children that read them.
+	CPU() time.Duration
+}
+
 // Options are what an engine works with. It closes none of it.
 type Options struct {
 	Reader  sample.Reader
 	Source  record.Source
 	Events  EventSource // nil: ends are inferred from readings
+	GPU     GPUReader   // nil: none
 	Host    *hostfs.HostReader
 	Cgroups *hostfs.CgroupReader
 	Who     *hostfs.Identifier
@@ -73,6 +83,7 @@ type Engine struct {
 	table   *aggregate.Table
 	machine aggregate.Host
 	fds     *aggregate.FDSums
+	gpus    aggregate.GPUs
 	builder *report.Builder
 	budget  *budget
 	account account
@@ -91,6 +102,7 @@ type Engine struct {
 	exit    record.Exit
 	hostRec record.Host
 	cgroup  record.Cgroup
+	gpu     record.GPU
 	oom     record.OOM
 	agent   record.Agent
 }
@@ -110,14 +122,18 @@ func New(o Options) *Engine {
 // Run ticks until ctx ends, which is no error, then writes what is left.
 func (e *Engine) Run(ctx context.Context) error {
 	interval := e.Interval
+	due := newSchedule(interval)
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
 	for {
+		e.account.skipped += due.turn(time.Now())
 		if err := e.tick(ctx); err != nil {
 			return e.stop(err)
 		}
 		if next := e.spend(); next != interval {
 			interval = next
+			e.account.skipped += due.missed(time.Now())
+			due = newSchedule(interval)
 			ticker.Reset(interval)
 		}
 		if err := e.wait(ctx, ticker.C); err != nil {
@@ -187,6 +203,10 @@ func (e *Engine) flush() error {
 
 // tick is one turn: read, compare, judge, write.
 func (e *Engine) tick(ctx context.Context) error {
+	var gpus *sample.GPUs
+	if e.GPU != nil {
+		gpus = e.GPU.Poll() // before the processes: whose PIDs it has are those that live
+	}
 	if err := e.Reader.Read(ctx, sample.Scope{}, &e.snapshot); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -208,12 +228,14 @@ func (e *Engine) tick(ctx context.Context) error {
 	e.identify()
 	e.readHost()
 	e.readCgroups(minute)
+	e.gpus.Update(gpus, s.Monotonic, gpuPatience*e.budget.current)
 
 	changes := e.Policy.Judge(&policy.Facts{
 		Monotonic: s.Monotonic,
 		Processes: e.table,
 		Host:      &e.machine,
 		Cgroups:   e.cgroups,
+		GPUs:      &e.gpus,
 
 		AllCgroups: minute,
 	})
@@ -265,6 +287,10 @@ func (e *Engine) readCgroups(all bool) {
 	e.cgroups = e.Cgroups.Read(e.cgroups, func(_ uint64, path string) bool { return e.active[path] })
 }
 
+// gpuPatience is after how many intervals a reading of the cards says nothing any
+// more: one passes until the tick takes it, one may be lost.
+const gpuPatience = 3
+
 // drain writes the ends that the kernel told of.
 func (e *Engine) drain() {
 	if e.Events == nil {
@@ -290,9 +316,10 @@ func (e *Engine) drain() {
 }
 
 // identityOf says who a process was that the kernel told of: as the last snapshot
-// had it, else what its cgroup says. It is valid until the next call.
+// had it, unless it called exec or moved to another cgroup since, else what its
+// cgroup says. It is valid until the next call.
 func (e *Engine) identityOf(p *sample.Process) *sample.Identity {
-	if last := e.table.Find(p.ID); last != nil && last.Identity != nil {
+	if last := e.table.Find(p.ID); last != nil && last.Identity != nil && last.IsStill(p) {
 		return last.Identity
 	}
 	e.Who.Ended(p, &e.ended)
@@ -317,6 +344,7 @@ func (e *Engine) write(changes []record.StateChange, minute bool) error {
 	report.Host(&e.hostRec, &e.machine)
 	e.emit(&e.hostRec)
 	e.writeCgroups()
+	e.writeGPUs()
 	e.writeProcesses()
 	if minute && e.before != 0 {
 		e.writeAgent()
@@ -337,6 +365,13 @@ func (e *Engine) writeCgroups() {
 	}
 }
 
+func (e *Engine) writeGPUs() {
+	for i := range e.gpus.Devices {
+		e.builder.GPU(&e.gpu, &e.gpus.Devices[i], e.gpus.Age)
+		e.emit(&e.gpu)
+	}
+}
+
 func (e *Engine) writeProcesses() {
 	now := e.snapshot.Monotonic
 	for i := range e.table.Len() {
@@ -344,7 +379,7 @@ func (e *Engine) writeProcesses() {
 		if !e.Select.Due(p, e.before, now) || !e.Filter.Match(&p.Process, p.Identity) {
 			continue
 		}
-		e.builder.Process(&e.process, p)
+		e.builder.Process(&e.process, p, &e.gpus)
 		e.emit(&e.process)
 	}
 	if e.Events != nil && e.Events.Attached("exits") {
@@ -368,10 +403,10 @@ func (e *Engine) logOverview() {
 		return
 	}
 	e.overview = now
-	o := e.builder.Look(&e.machine, e.table)
+	o := e.builder.Look(&e.machine, e.table, &e.gpus)
 	fields := []zap.Field{zap.Int("processes", o.Processes)}
 	for _, f := range [...]struct{ key, text string }{
-		{"cpu", o.CPU}, {"memory", o.Memory}, {"disk", o.Disk}, {"net", o.Net},
+		{"cpu", o.CPU}, {"memory", o.Memory}, {"disk", o.Disk}, {"net", o.Net}, {"gpu", o.GPU},
 		{"busiest", o.Busiest}, {"largest", o.Largest}, {"nearest_fd_limit", o.NearestFDLimit},
 	} {
 		if f.text != "" {

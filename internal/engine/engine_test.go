@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/hostfs"
+	"rmagent/internal/loader"
 	"rmagent/internal/policy"
 	"rmagent/internal/report"
 	"rmagent/internal/sample"
@@ -35,13 +36,18 @@ func (d *discard) Write(r record.Record) (err error) {
 func (d *discard) Flush() error            { return nil }
 func (d *discard) Counters() sink.Counters { return sink.Counters{Written: d.n} }
 
-// realEngine reads this machine by eBPF.
+// realEngine reads this machine by eBPF, with the hooks that are on by default.
 func realEngine(t testing.TB) *Engine {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("eBPF needs root")
 	}
-	s, err := source.Open(source.EBPF, nil)
+	events, err := loader.OpenEvents(loader.EventOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { events.Close() })
+	s, err := source.Open(source.EBPF, events)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +65,7 @@ func realEngine(t testing.TB) *Engine {
 	host := hostfs.OpenHost(hostfs.Options{})
 	t.Cleanup(func() { host.Close() })
 	return New(Options{
-		Reader: s, Source: s.Name, Host: host, Cgroups: cgroups, Who: who,
+		Reader: s, Source: s.Name, Events: events, Host: host, Cgroups: cgroups, Who: who,
 		Policy: policy.New(policy.Default()), Sink: &discard{}, Log: zap.NewNop(),
 		Interval: time.Second, Select: report.All,
 	})
@@ -86,7 +92,12 @@ func heap() uint64 {
 func TestTicksLeaveNothingBehind(t *testing.T) {
 	e := realEngine(t)
 	tick := func(n int) {
-		for range n {
+		for i := range n {
+			if i%100 == 0 { // so that there are events
+				if err := exec.Command("/bin/true").Run(); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if err := e.tick(context.Background()); err != nil {
 				t.Fatal(err)
 			}

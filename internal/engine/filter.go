@@ -3,13 +3,15 @@ package engine
 import (
 	"path"
 	"slices"
+	"strings"
 
 	"rmagent/internal/sample"
 )
 
 // Filter chooses the processes that are shown. Each list that is not empty must
 // have a match. Patterns are those of path.Match, where a cgroup's also matches
-// whatever is below it.
+// whatever is below it, and a slash in a name is a character like others, as in
+// kworker/0:1.
 type Filter struct {
 	PIDs    []int32
 	Names   []string
@@ -32,7 +34,7 @@ func (f *Filter) Match(p *sample.Process, id *sample.Identity) bool {
 	if len(f.PIDs) > 0 && !slices.Contains(f.PIDs, p.ID.PID) {
 		return false
 	}
-	if len(f.Names) > 0 && !matchesAny(f.Names, string(p.Comm.Bytes())) {
+	if len(f.Names) > 0 && !slices.ContainsFunc(f.Names, func(n string) bool { return matchesName(n, p) }) {
 		return false
 	}
 	if len(f.Cgroups) == 0 && len(f.Units) == 0 {
@@ -43,6 +45,12 @@ func (f *Filter) Match(p *sample.Process, id *sample.Identity) bool {
 	}
 	return (len(f.Cgroups) == 0 || matchesAbove(f.Cgroups, id.Cgroup)) &&
 		(len(f.Units) == 0 || matchesAny(f.Units, id.Unit))
+}
+
+func matchesName(pattern string, p *sample.Process) bool {
+	plain := func(s string) string { return strings.ReplaceAll(s, "/", "\x00") } // which no name has
+	ok, err := path.Match(plain(pattern), plain(string(p.Comm.Bytes())))
+	return ok && err == nil
 }
 
 func matchesAny(patterns []string, s string) bool {

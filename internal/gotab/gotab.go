@@ -10,6 +10,7 @@ package gotab
 
 import (
 	"bytes"
+	"debug/elf"
 	"encoding/binary"
 	"errors"
 	"sort"
@@ -90,6 +91,9 @@ func Open(f *elffile.File) (*Table, error) {
 			return open(f, s.Vaddr, s.Data)
 		}
 	}
+	if f.NumSections() == 0 {
+		return openSectionless(f)
+	}
 	// Where another linker made a position-independent program, the table is somewhere
 	// in a section that it shares.
 	_, isGo := f.Section(".go.buildinfo")
@@ -97,9 +101,33 @@ func Open(f *elffile.File) (*Table, error) {
 	if !isGo || !ok || shared.Compressed {
 		return nil, ErrNotGo
 	}
-	for at := 0; at+headerSize <= len(shared.Data); at += 8 {
-		if isHeader(shared.Data[at:]) {
-			if t, err := open(f, shared.Vaddr+uint64(at), shared.Data[at:]); err == nil {
+	return search(f, shared.Vaddr, shared.Data)
+}
+
+// openSectionless looks for the table in what is loaded and not code: somebody took
+// the section headers from the file.
+func openSectionless(f *elffile.File) (*Table, error) {
+	const most = 256 << 20 // bytes of a segment that are searched
+	for _, s := range f.Segments() {
+		if s.Type != elf.PT_LOAD || s.Flags&elf.PF_X != 0 {
+			continue
+		}
+		data, ok := f.Bytes(s.Offset, min(s.FileSize, most))
+		if !ok {
+			continue
+		}
+		if t, err := search(f, s.Vaddr, data); err == nil {
+			return t, nil
+		}
+	}
+	return nil, ErrNotGo
+}
+
+// search tries whatever looks like the beginning of a table.
+func search(f *elffile.File, vaddr uint64, data []byte) (*Table, error) {
+	for at := 0; at+headerSize <= len(data); at += 8 {
+		if isHeader(data[at:]) {
+			if t, err := open(f, vaddr+uint64(at), data[at:]); err == nil {
 				return t, nil
 			}
 		}
@@ -333,4 +361,12 @@ func (t *Table) Frames(dst []Frame, pc uint64) []Frame {
 		pc = f.Entry + uint64(call.parentPC)
 	}
 	return append(dst, Frame{Function: f.Name()})
+}
+
+const flagSPWrite = 2 // internal/abi.FuncFlagSPWrite
+
+// SPWrite says that the function sets the stack pointer to another stack, so that
+// SPDelta does not hold where it calls. Go 1.16 does not tell.
+func (f *Func) SPWrite() bool {
+	return f.table.magic != magic116 && f.record[f.fields.flag]&flagSPWrite != 0
 }

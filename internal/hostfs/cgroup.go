@@ -92,9 +92,7 @@ func (c *CgroupReader) Close() error {
 	for _, g := range c.byID {
 		c.release(g)
 	}
-	for _, h := range []*hierarchy{&c.memory, &c.cpu, &c.cpuacct, &c.pids, &c.unified} {
-		h.close()
-	}
+	c.cgroupMounts.close()
 	return nil
 }
 
@@ -121,13 +119,14 @@ func (c *CgroupReader) main() *hierarchy {
 	return &c.memory
 }
 
-// Read appends to dst the cgroups that want says yes to, as they are now; with a
+// Read appends to dst the cgroups that want says yes to, as they are now, by path; with a
 // nil want it first looks which there are, and reads all. Between those, cgroups
 // become known as an [Identifier] meets them. One that was removed is left out.
 func (c *CgroupReader) Read(dst []sample.Cgroup, want func(id uint64, path string) bool) []sample.Cgroup {
 	if want == nil {
 		c.list()
 	}
+	first := len(dst)
 	for _, g := range c.byID {
 		if want != nil && !want(g.id, g.path) {
 			continue
@@ -138,6 +137,7 @@ func (c *CgroupReader) Read(dst []sample.Cgroup, want func(id uint64, path strin
 			c.forget(g)
 		}
 	}
+	slices.SortFunc(dst[first:], func(a, b sample.Cgroup) int { return strings.Compare(a.Path, b.Path) })
 	return dst
 }
 

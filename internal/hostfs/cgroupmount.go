@@ -11,14 +11,15 @@ import (
 
 // hierarchy is a mounted cgroup hierarchy.
 type hierarchy struct {
-	dir  int    // of its mount point, -1 if it isn't mounted
-	root string // path of the cgroup that the mount point shows
+	dir   int    // of its mount point, -1 if it isn't mounted
+	point string // the mount point
+	root  string // path of the cgroup that the mount point shows
 }
 
 // The hierarchies of version 1 that are read; unified is version 2, and in a
 // hybrid host all of these are there.
 type version1 struct {
-	memory, cpu, cpuacct, pids hierarchy
+	memory, cpu, cpuacct, pids, cpuset hierarchy
 }
 
 // cgroupMounts are the hierarchies of a host.
@@ -31,7 +32,7 @@ type cgroupMounts struct {
 // that show more of it.
 func openCgroupMounts(root string, mountinfo []byte) cgroupMounts {
 	none := hierarchy{dir: -1}
-	c := cgroupMounts{version1{none, none, none, none}, none}
+	c := cgroupMounts{version1{none, none, none, none, none}, none}
 	eachMount(mountinfo, func(m mount) {
 		switch m.kind {
 		case "cgroup2":
@@ -57,8 +58,17 @@ func (c *cgroupMounts) controller(name string) *hierarchy {
 		return &c.cpuacct
 	case "pids":
 		return &c.pids
+	case "cpuset":
+		return &c.cpuset
 	}
 	return nil
+}
+
+// close closes every hierarchy.
+func (c *cgroupMounts) close() {
+	for _, h := range []*hierarchy{&c.memory, &c.cpu, &c.cpuacct, &c.pids, &c.cpuset, &c.unified} {
+		h.close()
+	}
 }
 
 func (h *hierarchy) mountAt(root string, m mount) {
@@ -70,7 +80,7 @@ func (h *hierarchy) mountAt(root string, m mount) {
 		return
 	}
 	h.close()
-	h.dir, h.root = dir, m.root
+	h.dir, h.point, h.root = dir, m.point, m.root
 }
 
 func (h *hierarchy) close() {

@@ -117,12 +117,17 @@ func (r *filesystemReader) ask() {
 			r.pending = append(r.pending, f)
 		}
 	}
-	if len(r.pending) == 0 {
+	awaitReplies(r.pending)
+}
+
+// awaitReplies gives filesystems that were asked a moment, all of them together.
+func awaitReplies(asked []*filesystem) {
+	if len(asked) == 0 {
 		return
 	}
 	late := time.NewTimer(patience)
 	defer late.Stop()
-	for _, f := range r.pending {
+	for _, f := range asked {
 		select {
 		case info := <-f.reply:
 			f.reply <- info // describe takes it
@@ -142,21 +147,23 @@ func (f *filesystem) ask() {
 	}()
 }
 
-func (f *filesystem) describe() record.Filesystem {
-	info := statfsInfo{}
+func (f *filesystem) describe() record.Filesystem { return describe(f.path, f.info()) }
+
+// info asks a filesystem that answers, and takes the reply of one that may hang.
+func (f *filesystem) info() statfsInfo {
 	if !f.remote {
-		info = statfs(f.name)
-	} else {
-		select {
-		case info = <-f.reply:
-			f.asked = false
-			if info.took > patience {
-				f.ask()
-			}
-		default: // it hangs
-		}
+		return statfs(f.name)
 	}
-	return describe(f.path, info)
+	select {
+	case info := <-f.reply:
+		f.asked = false
+		if info.took > patience {
+			f.ask()
+		}
+		return info
+	default: // it hangs
+		return statfsInfo{}
+	}
 }
 
 func statfs(name kfile.Name) (i statfsInfo) {
@@ -169,10 +176,7 @@ func describe(path string, i statfsInfo) record.Filesystem {
 	if !i.ok {
 		return fs
 	}
-	size := uint64(i.st.Frsize)
-	if size == 0 {
-		size = uint64(i.st.Bsize)
-	}
+	size := blockSize(&i.st)
 	if i.st.Blocks > 0 {
 		fs.TotalBytes, fs.AvailableBytes = some(i.st.Blocks*size), some(i.st.Bavail*size)
 	}
@@ -180,6 +184,13 @@ func describe(path string, i statfsInfo) record.Filesystem {
 		fs.InodesTotal, fs.InodesAvailable = some(i.st.Files), some(i.st.Ffree)
 	}
 	return fs
+}
+
+func blockSize(st *unix.Statfs_t) uint64 {
+	if st.Frsize == 0 {
+		return uint64(st.Bsize)
+	}
+	return uint64(st.Frsize)
 }
 
 // storing returns the mounts to report, by path: those of filesystems that store

@@ -16,20 +16,9 @@ import (
 // TestHungFilesystem mounts a FUSE filesystem that nobody serves: its statfs
 // waits forever, as one of a dead NFS server.
 func TestHungFilesystem(t *testing.T) {
-	if _, err := os.Stat("/dev/fuse"); err != nil {
-		t.Skip("the kernel lacks FUSE")
-	}
-	if !inMountNamespace(t) {
+	point, fuse, ok := mountHung(t)
+	if !ok {
 		return
-	}
-	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	point := t.TempDir()
-	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse)
-	if err := unix.Mount("hung", point, "fuse", 0, options); err != nil {
-		t.Fatal(err)
 	}
 	r := OpenHost(Options{})
 	defer r.Close()
@@ -56,6 +45,28 @@ func TestHungFilesystem(t *testing.T) {
 	if slices.Contains(paths(&h), point) {
 		t.Error("still listed after its unmount")
 	}
+}
+
+// mountHung mounts such a filesystem in a mount namespace, and returns what keeps
+// it hanging until it is closed; not ok where the test runs again in that namespace.
+func mountHung(t *testing.T) (point string, fuse int, ok bool) {
+	t.Helper()
+	if _, err := os.Stat("/dev/fuse"); err != nil {
+		t.Skip("the kernel lacks FUSE")
+	}
+	if !inMountNamespace(t) {
+		return "", -1, false
+	}
+	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	point = t.TempDir()
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse)
+	if err := unix.Mount("hung", point, "fuse", 0, options); err != nil {
+		t.Fatal(err)
+	}
+	return point, fuse, true
 }
 
 // TestMountsComeAndGo proves that the kernel's word of a change is heard.

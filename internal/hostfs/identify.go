@@ -200,6 +200,9 @@ func (i *Identifier) isStill(dir int, id sample.ID) bool {
 	return ok && start == id.StartTicks
 }
 
+// StartTicks reads a process's start from its /proc/PID/stat.
+func StartTicks(stat []byte) (uint64, bool) { return parseStart(stat) }
+
 // parseStart reads field 22 of /proc/PID/stat, counted from behind the name,
 // which may hold any byte.
 func parseStart(b []byte) (uint64, bool) {

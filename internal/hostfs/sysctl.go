@@ -12,8 +12,9 @@ func parseNumber(b []byte) sample.Opt[uint64] {
 	return someIf(v, ok && len(more) == 0)
 }
 
-// parseFileNr reads fs.file-nr: the open file descriptions (exact: it sums the
-// CPUs' counters), a constant 0, and fs.file-max.
+// parseFileNr reads fs.file-nr: the open file descriptions, a constant 0, and
+// fs.file-max. Linux 6.18 sums the CPUs' counters; 6.12 and before may be off by the
+// 32 that each CPU keeps to itself (percpu_counter_read_positive).
 func parseFileNr(b []byte, dst *sample.Host) {
 	open, b, okOpen := kfile.NextUint(b)
 	_, b, _ = kfile.NextUint(b)

@@ -145,6 +145,40 @@ func BenchmarkScan(b *testing.B) {
 	}
 }
 
+// BenchmarkColdScan reads 2,000 idle processes as an agent does: once in a while,
+// when what it reads has been pushed out of the caches. So that it takes less than
+// a second a reading, more memory than the caches hold is written in between.
+func BenchmarkColdScan(b *testing.B) {
+	const processes = 2000
+	const cacheLine = 64
+	crowd(b, processes)
+	for _, scan := range []Scan{ScanSyscall, ScanIter} {
+		b.Run(string(scan), func(b *testing.B) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			r, err := Open(Options{Scan: scan})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer r.Close()
+			var s sample.Snapshot
+			others := make([]byte, 128<<20)
+			var ours []time.Duration
+			for b.Loop() {
+				for i := 0; i < len(others); i += cacheLine {
+					others[i]++
+				}
+				ours = append(ours, timed(func() {
+					if err := r.Read(context.Background(), sample.Scope{}, &s); err != nil {
+						b.Fatal(err)
+					}
+				}))
+			}
+			b.ReportMetric(float64(median(ours).Nanoseconds())/float64(len(s.Processes)), "cpu-ns/process")
+		})
+	}
+}
+
 // BenchmarkCPUs plays machines with more CPUs, each of whose shares of every
 // process's RSS is added.
 func BenchmarkCPUs(b *testing.B) {

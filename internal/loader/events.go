@@ -24,7 +24,6 @@ type EventOptions struct {
 	// Standby are hooks that are loaded, to be attached later: attaching needs no
 	// capability, loading does.
 	Standby []string
-	Execs   bool // deliver an Exec for each, beside what Exits say
 	// OverdueAge is how long an ended process may stay unreaped before its Exit is
 	// delivered without the last accounting; 0 means 2 s.
 	OverdueAge time.Duration
@@ -50,7 +49,7 @@ type Events struct {
 	spill     *ebpf.Map
 	runs      *ebpf.Map
 	counts    *ebpf.Variable
-	delivered struct{ exits, execs, ooms uint64 }
+	delivered struct{ exits, ooms uint64 }
 	malformed uint64
 
 	ready   chan struct{}
@@ -196,10 +195,9 @@ func eventsSpec(o EventOptions, env *environment) (*ebpf.CollectionSpec, error) 
 	}
 	spec.Maps[eventsMapProcesses].MaxEntries = processCapacity()
 	for name, v := range map[string]any{
-		eventsVarWakeEvery:    uint64(ring.MaxEntries / 8),
-		eventsVarFdClass:      fdClasses(),
-		eventsVarDeliverExecs: o.Execs,
-		eventsVarOverdueNs:    uint64(o.OverdueAge),
+		eventsVarWakeEvery: uint64(ring.MaxEntries / 8),
+		eventsVarFdClass:   fdClasses(),
+		eventsVarOverdueNs: uint64(o.OverdueAge),
 	} {
 		if err := spec.Variables[name].Set(v); err != nil {
 			return nil, fmt.Errorf("set %s: %w", name, err)
@@ -397,7 +395,6 @@ func (e *Events) Drain(dst *sample.Events) error {
 		}
 	}
 	e.delivered.exits += uint64(len(dst.Exits))
-	e.delivered.execs += uint64(len(dst.Execs))
 	e.delivered.ooms += uint64(len(dst.OOMs))
 	return nil
 }
@@ -476,7 +473,6 @@ func (e *Events) Balance() (b sample.Balance, err error) {
 		return sample.Tally{Seen: seen, Lost: lost, Delivered: delivered, Pending: sent - delivered}
 	}
 	b.Exits = tally(c.Exits.Seen, c.Exits.Sent, c.Exits.LostRing, e.delivered.exits)
-	b.Execs = tally(c.Execs.Seen, c.Execs.Sent, c.Execs.LostRing, e.delivered.execs)
 	b.OOMs = tally(c.Ooms.Seen, c.Ooms.Sent, c.Ooms.LostRing, e.delivered.ooms)
 	for _, n := range c.Untold {
 		b.Exits.Pending += uint64(n)

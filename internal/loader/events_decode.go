@@ -14,8 +14,7 @@ import (
 // Kinds and flags of a record: enum event_kind and event_flag of bpf/events.h.
 const (
 	eventExit = 1
-	eventExec = 2
-	eventOOM  = 3
+	eventOOM  = 2
 
 	flagCPUFinal     = 1
 	flagParent       = 2
@@ -50,8 +49,6 @@ func (d *eventDecoder) decode(b []byte) bool {
 	switch h.Kind {
 	case eventExit:
 		return d.exit(b)
-	case eventExec:
-		return d.exec(b)
 	case eventOOM:
 		return d.oom(b)
 	}
@@ -101,16 +98,6 @@ func (d *eventDecoder) totals(p *sample.Process, r *eventsExitRecord) {
 		p.FDOpened, p.FDClosed = r.N.FdOpened, r.N.FdClosed
 		p.Known |= sample.SetOf(sample.FDOpened, sample.FDClosed)
 	}
-}
-
-func (d *eventDecoder) exec(b []byte) bool {
-	r := at[eventsEventHead](b)
-	if r == nil || !d.hasExe(b, unsafe.Sizeof(*r), r) {
-		return false
-	}
-	d.dst.Execs = append(d.dst.Execs, sample.Exec{Time: d.time(r.Time), Exe: d.exe(b, unsafe.Sizeof(*r), r)})
-	d.head(&d.dst.Execs[len(d.dst.Execs)-1].P, r)
-	return true
 }
 
 func (d *eventDecoder) oom(b []byte) bool {

@@ -39,6 +39,8 @@ var helpers = map[string]func(args []string){
 	"churn":   helpChurn,
 	"family":  helpFamily,
 	"tracer":  helpTracer,
+	"reborn":  helpReborn,
+	"files":   helpFiles,
 	"pass":    func([]string) { step("ready") },
 }
 

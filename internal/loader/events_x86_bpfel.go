@@ -21,12 +21,6 @@ type eventsEventCounts struct {
 		Sent     uint64
 		LostRing uint64
 	}
-	Execs struct {
-		_        structs.HostLayout
-		Seen     uint64
-		Sent     uint64
-		LostRing uint64
-	}
 	Ooms struct {
 		_        structs.HostLayout
 		Seen     uint64
@@ -160,7 +154,6 @@ const (
 	eventsProgSendOverdue     = "send_overdue"
 	eventsVarCgroupFrom       = "cgroup_from"
 	eventsVarCounts           = "counts"
-	eventsVarDeliverExecs     = "deliver_execs"
 	eventsVarFdClass          = "fd_class"
 	eventsVarOverdueNs        = "overdue_ns"
 	eventsVarUnusedExit       = "unused_exit"
@@ -251,14 +244,13 @@ type eventsMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type eventsVariableSpecs struct {
-	CgroupFrom   *ebpf.VariableSpec `ebpf:"cgroup_from"`
-	Counts       *ebpf.VariableSpec `ebpf:"counts"`
-	DeliverExecs *ebpf.VariableSpec `ebpf:"deliver_execs"`
-	FdClass      *ebpf.VariableSpec `ebpf:"fd_class"`
-	OverdueNs    *ebpf.VariableSpec `ebpf:"overdue_ns"`
-	UnusedExit   *ebpf.VariableSpec `ebpf:"unused_exit"`
-	UnusedOom    *ebpf.VariableSpec `ebpf:"unused_oom"`
-	WakeEvery    *ebpf.VariableSpec `ebpf:"wake_every"`
+	CgroupFrom *ebpf.VariableSpec `ebpf:"cgroup_from"`
+	Counts     *ebpf.VariableSpec `ebpf:"counts"`
+	FdClass    *ebpf.VariableSpec `ebpf:"fd_class"`
+	OverdueNs  *ebpf.VariableSpec `ebpf:"overdue_ns"`
+	UnusedExit *ebpf.VariableSpec `ebpf:"unused_exit"`
+	UnusedOom  *ebpf.VariableSpec `ebpf:"unused_oom"`
+	WakeEvery  *ebpf.VariableSpec `ebpf:"wake_every"`
 }
 
 // eventsObjects contains all objects after they have been loaded into the kernel.
@@ -310,14 +302,13 @@ func (m *eventsMaps) Close() error {
 //
 // It can be passed to loadEventsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type eventsVariables struct {
-	CgroupFrom   *ebpf.Variable `ebpf:"cgroup_from"`
-	Counts       *ebpf.Variable `ebpf:"counts"`
-	DeliverExecs *ebpf.Variable `ebpf:"deliver_execs"`
-	FdClass      *ebpf.Variable `ebpf:"fd_class"`
-	OverdueNs    *ebpf.Variable `ebpf:"overdue_ns"`
-	UnusedExit   *ebpf.Variable `ebpf:"unused_exit"`
-	UnusedOom    *ebpf.Variable `ebpf:"unused_oom"`
-	WakeEvery    *ebpf.Variable `ebpf:"wake_every"`
+	CgroupFrom *ebpf.Variable `ebpf:"cgroup_from"`
+	Counts     *ebpf.Variable `ebpf:"counts"`
+	FdClass    *ebpf.Variable `ebpf:"fd_class"`
+	OverdueNs  *ebpf.Variable `ebpf:"overdue_ns"`
+	UnusedExit *ebpf.Variable `ebpf:"unused_exit"`
+	UnusedOom  *ebpf.Variable `ebpf:"unused_oom"`
+	WakeEvery  *ebpf.Variable `ebpf:"wake_every"`
 }
 
 // eventsPrograms contains all programs after they have been loaded into the kernel.

@@ -41,6 +41,7 @@ const (
 	defaultLogEntries = 2048
 	defaultStamps     = 65536
 	deepEntries       = 64
+	maxAncestors      = 4 // FD_ANCESTORS of bpf/fdtrace.h
 	maxSuspects       = 256
 )
 
@@ -75,7 +76,7 @@ type FDTracer struct {
 	// be so once settledAt is long enough ago.
 	settled, settling uint64
 	settledAt         time.Duration
-	swept             time.Duration
+	swept, pruned     time.Duration // when
 }
 
 // fdSuspect is a process that is traced.
@@ -527,10 +528,15 @@ func (t *FDTracer) rememberBefore(id sample.ID) error {
 // Attached reports whether hooks run.
 func (t *FDTracer) Attached() bool { return len(t.links) > 0 }
 
-// sweepEvery is how often stamps are swept at most.
-const sweepEvery = time.Second
+// sweepEvery is how often stamps are swept at most, and pruneEvery how often tables
+// are.
+const (
+	sweepEvery = time.Second
+	pruneEvery = time.Minute
+)
 
-// sweepIfFull drops stamps that nobody needs, where they fill three quarters.
+// sweepIfFull drops tables of processes that ended, and, where stamps fill three
+// quarters of their map, those that nobody needs.
 func (t *FDTracer) sweepIfFull() error {
 	c, err := t.readCounts()
 	if err != nil {
@@ -538,11 +544,48 @@ func (t *FDTracer) sweepIfFull() error {
 	}
 	stamps := t.loaded.Maps[fdtraceMapStamps].MaxEntries()
 	now := clock(unix.CLOCK_MONOTONIC)
+	if t.Attached() && now-t.pruned >= pruneEvery {
+		t.pruned = now
+		if err := t.pruneTables(); err != nil {
+			return err
+		}
+	}
 	if c.Stamps < int64(stamps/4*3) || now-t.swept < sweepEvery {
 		return nil
 	}
 	t.swept = now
 	return t.sweep()
+}
+
+// pruneTables forgets the tables of processes that ended, but for those that the
+// living's are copies of.
+func (t *FDTracer) pruneTables() error {
+	tables := t.loaded.Maps[fdtraceMapTables]
+	parents := map[uint64]uint64{}
+	needed := map[uint64]bool{}
+	var files uint64
+	var table fdtraceFdTable
+	for it := tables.Iterate(); it.Next(&files, &table); {
+		parents[files] = table.Parent
+		needed[files] = unix.Kill(int(table.Tgid), 0) != unix.ESRCH
+	}
+	for files, alive := range needed {
+		if !alive {
+			continue
+		}
+		for at, n := parents[files], 0; at != 0 && n < maxAncestors; at, n = parents[at], n+1 {
+			needed[at] = true
+		}
+	}
+	for files := range parents {
+		if needed[files] {
+			continue
+		}
+		if err := tables.Delete(files); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget a table: %w", err)
+		}
+	}
+	return nil
 }
 
 func (t *FDTracer) sweep() error {

@@ -15,7 +15,11 @@ import (
 // besideTracer measures work without and with a tracer of ids, in turns, as
 // besideHook does.
 func besideTracer(b *testing.B, batch int, ids func(*FDTracer) []sample.ID, work func()) {
-	tr := openTracer(b, FDTraceOptions{})
+	b.Helper()
+	beside(b, openTracer(b, FDTraceOptions{}), batch, ids, work)
+}
+
+func beside(b *testing.B, tr *FDTracer, batch int, ids func(*FDTracer) []sample.ID, work func()) {
 	turn := func() float64 {
 		for range batch / 4 {
 			work()
@@ -27,12 +31,18 @@ func besideTracer(b *testing.B, batch int, ids func(*FDTracer) []sample.ID, work
 		return float64(cpuTime()-start) / float64(batch)
 	}
 	var without, with, ratio, more []float64
+	var births sample.FDBirths
+	var logged, lost uint64
 	for b.Loop() {
 		off := turn()
 		if err := tr.Start(ids(tr)); err != nil {
 			b.Fatal(err)
 		}
 		on := turn()
+		if err := tr.Drain(&births); err != nil {
+			b.Fatal(err)
+		}
+		logged, lost = logged+uint64(len(births.Births)), lost+births.Lost
 		if err := tr.Stop(); err != nil {
 			b.Fatal(err)
 		}
@@ -43,6 +53,9 @@ func besideTracer(b *testing.B, batch int, ids func(*FDTracer) []sample.ID, work
 	b.ReportMetric(middle(with), "ns-with")
 	b.ReportMetric(middle(more), "ns-more")
 	b.ReportMetric(middle(ratio), "ratio")
+	if logged > 0 {
+		b.ReportMetric(float64(logged)/float64(logged+lost), "logged")
+	}
 }
 
 func myself(tr *FDTracer) []sample.ID {
@@ -61,8 +74,13 @@ func nobody(*FDTracer) []sample.ID { return nil }
 
 func openClose() { check(unix.Close(must(unix.Open("/dev/null", unix.O_RDONLY, 0)))) }
 
-// Who is traced.
+// Who is traced, and opens as fast as it can: the log holds some of the stacks.
 func BenchmarkFDTracerSuspectOpenClose(b *testing.B) { besideTracer(b, 3000, myself, openClose) }
+
+// And with the stack of every one: a log as large as a turn.
+func BenchmarkFDTracerSuspectOpenCloseLogged(b *testing.B) {
+	beside(b, openTracer(b, FDTraceOptions{LogEntries: 4096}), 3000, myself, openClose)
+}
 
 func BenchmarkFDTracerSuspectSocketClose(b *testing.B) {
 	besideTracer(b, 2000, myself, func() { check(unix.Close(must(unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)))) })

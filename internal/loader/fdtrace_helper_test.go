@@ -35,14 +35,12 @@ type birthWay struct {
 
 // worker is a thread that makes and closes descriptors of its own.
 type worker struct {
-	dir   string
-	tid   int
-	high  int // its own range of numbers begins there
-	dirfd int
-	rng   *rand.Rand
-	held  map[int]truth
-	ring  *uring
-	step  string
+	tid  int
+	high int // its own range of numbers begins there
+	rng  *rand.Rand
+	held map[int]truth
+	ring *uring
+	step string
 }
 
 // missing tells errors that mean that the kernel, or this place, lacks a call.
@@ -377,9 +375,9 @@ func (w *worker) lose(fd int) {
 	}
 }
 
-func newWorker(dir string, i int) *worker {
+func newWorker(i int) *worker {
 	return &worker{
-		dir: dir, tid: unix.Gettid(), high: 2000 + 200*i,
+		tid: unix.Gettid(), high: 2000 + 200*i,
 		rng: rand.New(rand.NewPCG(uint64(i), 7)), held: map[int]truth{},
 	}
 }
@@ -407,7 +405,7 @@ func sayHeld(held ...map[int]truth) {
 // helpBirths gets a descriptor in every way, once.
 func helpBirths([]string) {
 	prepareBirths()
-	w := newWorker("", 0)
+	w := newWorker(0)
 	births := allBirths()
 	w.theRing()
 	step("ready")
@@ -435,7 +433,7 @@ func helpChurn(args []string) {
 	for i := range threads {
 		wg.Go(func() {
 			runtime.LockOSThread()
-			w := newWorker("", i)
+			w := newWorker(i)
 			w.theRing()
 			workers[i], held[i] = w, w.held
 			ready <- true
@@ -474,7 +472,7 @@ func helpChurn(args []string) {
 // shares its table.
 func helpFamily(args []string) {
 	prepareBirths()
-	w := newWorker("", 0)
+	w := newWorker(0)
 	step("ready")
 	for range 5 {
 		w.step = "before the fork"
@@ -488,17 +486,13 @@ func helpFamily(args []string) {
 	if errno != 0 {
 		check(errno)
 	}
-	step("%d", pid)
-	if args[0] == "fork" { // the parent's are closed, its numbers get other files
-		for fd := range w.held {
-			check(unix.Close(fd))
-		}
-		for range 5 {
-			must(unix.Eventfd(0, 0))
-		}
-		step("closed")
+	b, err := json.Marshal(w.held)
+	check(err)
+	step("%d %s", pid, b)
+	for fd := range w.held {
+		check(unix.Close(fd))
 	}
-	sayHeld(w.held)
+	step("closed")
 }
 
 // forkAndWait forks a child that opens a file and waits to be killed.
@@ -533,4 +527,74 @@ func helpTracer([]string) {
 		}
 	}
 	step("")
+}
+
+// helpReborn calls exec with some descriptors that stay and some that do not, whose
+// numbers others get then.
+func helpReborn(args []string) {
+	prepareBirths()
+	w := newWorker(0)
+	if len(args) > 0 {
+		check(json.Unmarshal([]byte(args[0]), &w.held))
+		for range 3 {
+			w.step = "after the exec"
+			w.keep(w.call(unix.SYS_OPENAT, ^uintptr(99), devNull, unix.O_RDONLY))
+		}
+		sayHeld(w.held)
+		return
+	}
+	step("ready")
+	for range 3 {
+		w.step = "before the exec"
+		w.keep(w.call(unix.SYS_OPENAT, ^uintptr(99), devNull, unix.O_RDONLY))
+		w.call(unix.SYS_OPENAT, ^uintptr(99), devNull, unix.O_RDONLY|unix.O_CLOEXEC)
+	}
+	b, err := json.Marshal(w.held)
+	check(err)
+	exe, err := os.Executable()
+	check(err)
+	check(syscall.Exec(exe, []string{exe, string(b)}, append(os.Environ(), helperVariable+"=reborn")))
+}
+
+// helpFiles opens and closes files as it is told: lines of "open N", "close N" (the
+// last that it opened) and "limit N" (opens until it has failed N times).
+func helpFiles([]string) {
+	prepareBirths()
+	var fds []int
+	for {
+		step("ready")
+		var what string
+		var n int
+		line, err := stdin.ReadString('\n')
+		check(err)
+		if _, err := fmt.Sscan(line, &what, &n); err != nil {
+			check(err)
+		}
+		switch what {
+		case "open":
+			for range n {
+				fds = append(fds, must(unix.Open("/dev/null", unix.O_RDONLY, 0)))
+			}
+		case "close":
+			for range n {
+				check(unix.Close(fds[len(fds)-1]))
+				fds = fds[:len(fds)-1]
+			}
+		case "limit":
+			check(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: 64}))
+			for n > 0 {
+				fd, err := unix.Open("/dev/null", unix.O_RDONLY, 0)
+				if err == unix.EMFILE {
+					n--
+					continue
+				}
+				check(err)
+				fds = append(fds, fd)
+			}
+		case "namespace":
+			ns := must(unix.Open("/proc/self/ns/mnt", unix.O_RDONLY, 0))
+			const NS_GET_USERNS = 0xb701 // ioctl_nsfs(2): returns a descriptor
+			fmt.Println(must(unix.IoctlRetInt(ns, NS_GET_USERNS)))
+		}
+	}
 }

@@ -3,10 +3,17 @@ package loader
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net/netip"
 	"os"
+	"runtime"
 	"slices"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/sample"
@@ -26,17 +33,36 @@ func openTracer(t testing.TB, o FDTraceOptions) *FDTracer {
 	return tr
 }
 
+// The tracers that tests share: opening one takes seconds in emulation.
+var (
+	callTracer    = sync.OnceValues(func() (*FDTracer, error) { return OpenFDTracer(FDTraceOptions{Path: FDPathSyscalls}) })
+	installTracer = sync.OnceValues(func() (*FDTracer, error) { return OpenFDTracer(FDTraceOptions{Path: FDPathInstall}) })
+)
+
 // eachPath runs a test by every path that the kernel takes.
 func eachPath(t *testing.T, run func(t *testing.T, tr *FDTracer)) {
+	stop := func(t *testing.T, tr *FDTracer) {
+		t.Cleanup(func() {
+			var rest sample.FDBirths
+			if err := errors.Join(tr.Stop(), tr.Drain(&rest)); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	t.Run("syscalls", func(t *testing.T) {
-		run(t, openTracer(t, FDTraceOptions{Path: FDPathSyscalls}))
+		tr, err := callTracer()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop(t, tr)
+		run(t, tr)
 	})
 	t.Run("install", func(t *testing.T) {
-		tr, err := OpenFDTracer(FDTraceOptions{Path: FDPathInstall})
+		tr, err := installTracer()
 		if err != nil {
 			t.Skipf("the kernel takes no fentry programs: %v", err)
 		}
-		defer tr.Close()
+		stop(t, tr)
 		run(t, tr)
 	})
 }
@@ -92,19 +118,27 @@ type birthLog struct {
 	lost   uint64
 }
 
+// drain drains all that is logged now. An entry that is not written is waited for:
+// it is being written, or found the log full just before it had room again.
 func (l *birthLog) drain(t *testing.T) {
 	t.Helper()
-	var d sample.FDBirths
-	if err := l.tr.Drain(&d); err != nil {
+	last, err := l.tr.lastSeq()
+	if err != nil {
 		t.Fatal(err)
 	}
 	if l.births == nil {
 		l.births = map[uint64]sample.FDBirth{}
 	}
-	for _, b := range d.Births {
-		l.births[b.Seq] = b
+	for again := true; again; again = l.tr.drained < last {
+		var d sample.FDBirths
+		if err := l.tr.Drain(&d); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range d.Births {
+			l.births[b.Seq] = b
+		}
+		l.lost += d.Lost
 	}
-	l.lost += d.Lost
 }
 
 // isRight compares a birth with the truth. Where descriptors are seen as they come
@@ -194,11 +228,14 @@ func TestEveryBirthIsAttributed(t *testing.T) {
 // Threads make and close descriptors at random. Of those that survive, none is
 // attributed to another call than its own.
 func TestTortureIsAttributed(t *testing.T) {
-	rounds := "1500"
+	// A log for all of them: that it is drained in time is not what is tested.
+	rounds, entries := "1500", uint32(16384)
 	if emulated() {
-		rounds = "400"
+		rounds, entries = "200", 4096
 	}
 	eachPath(t, func(t *testing.T, tr *FDTracer) {
+		path, _ := tr.Path()
+		tr = openTracer(t, FDTraceOptions{Path: path, LogEntries: entries})
 		h, id := trace(t, tr, "churn", "6", rounds)
 		l := &birthLog{tr: tr}
 		said := make(chan map[int]truth, 1)
@@ -230,5 +267,495 @@ func TestTortureIsAttributed(t *testing.T) {
 // emulated tells whether this is a guest, where everything takes thirty times as long.
 func emulated() bool { return os.Getenv("RMAGENT_GUEST") != "" }
 
-var _ = errors.Is
-var _ = slices.Sort[[]int]
+// A child has the descriptors of its parent, and the births of those; and they stay
+// its own when the parent closes its.
+func TestForkedChildrenInheritBirths(t *testing.T) {
+	eachPath(t, func(t *testing.T, tr *FDTracer) {
+		h, parent := trace(t, tr, "family", "fork")
+		child, held := h.child(tr)
+		l := &birthLog{tr: tr}
+		for _, when := range []string{"open in both", "closed by the parent"} {
+			var list sample.FDList
+			if err := tr.List(child, &list); err != nil {
+				t.Fatal(err)
+			}
+			l.drain(t)
+			if attributed, of := compare(t, tr, &list, l, held); attributed != 5 || of != 5 {
+				t.Errorf("%s: %d of %d attributed", when, attributed, of)
+			}
+			for _, fd := range list.FDs {
+				if b := l.births[fd.Birth]; fd.Birth != 0 && b.ID != parent {
+					t.Errorf("%s: descriptor %d is of %v", when, fd.Number, b.ID)
+				}
+			}
+			h.next()
+			h.line()
+		}
+	})
+}
+
+// Who shares a table opens for all.
+func TestSharedTables(t *testing.T) {
+	eachPath(t, func(t *testing.T, tr *FDTracer) {
+		h, parent := trace(t, tr, "family", "shared")
+		child, held := h.child(tr)
+		l := &birthLog{tr: tr}
+		var list sample.FDList
+		byChild := func() bool { // it may not have opened its own yet
+			if err := tr.List(parent, &list); err != nil {
+				t.Fatal(err)
+			}
+			l.drain(t)
+			return slices.ContainsFunc(list.FDs, func(fd sample.FD) bool { return l.births[fd.Birth].ID == child })
+		}
+		for !byChild() {
+			if t.Context().Err() != nil {
+				t.Fatal("the child's birth was not seen")
+			}
+		}
+		if attributed, of := compare(t, tr, &list, l, held); attributed != of || of != 5 {
+			t.Errorf("%d of %d attributed", attributed, of)
+		}
+		var same sample.FDList
+		if err := tr.List(child, &same); err != nil {
+			t.Fatal(err)
+		}
+		if !slices.Equal(list.FDs, same.FDs) {
+			t.Errorf("the parent lists %v, the child %v", list.FDs, same.FDs)
+		}
+	})
+}
+
+// child is who the helper forked, and what the helper held then.
+func (h *helper) child(tr *FDTracer) (sample.ID, map[int]truth) {
+	h.t.Helper()
+	line, _ := h.line()
+	pid, rest, _ := strings.Cut(line, " ")
+	n, err := strconv.Atoi(pid)
+	if err != nil {
+		h.t.Fatalf("the helper said %q", line)
+	}
+	var held map[int]truth
+	if err := json.Unmarshal([]byte(rest), &held); err != nil {
+		h.t.Fatal(err)
+	}
+	return idOf(h.t, tr, n), held
+}
+
+// What exec closes is not taken for what gets its number.
+func TestExecKeepsBirths(t *testing.T) {
+	eachPath(t, func(t *testing.T, tr *FDTracer) {
+		h, id := trace(t, tr, "reborn")
+		held := h.held()
+		l := &birthLog{tr: tr}
+		var list sample.FDList
+		if err := tr.List(id, &list); err != nil {
+			t.Fatal(err)
+		}
+		l.drain(t)
+		if attributed, of := compare(t, tr, &list, l, held); attributed != 6 || of != 6 {
+			t.Errorf("%d of %d attributed", attributed, of)
+		}
+		h.next()
+	})
+}
+
+// tell has the helper do something, and waits until it is done; it returns what the
+// helper said.
+func (h *helper) tell(format string, args ...any) (said []string) {
+	h.t.Helper()
+	if _, err := fmt.Fprintf(h.stdin, format+"\n", args...); err != nil {
+		h.t.Fatal(err)
+	}
+	for {
+		line, ok := h.line()
+		if !ok {
+			h.t.Fatal("the helper ended")
+		}
+		if line == "ready" {
+			h.next()
+			return said
+		}
+		said = append(said, line)
+	}
+}
+
+func (l *birthLog) list(t *testing.T, id sample.ID) (list sample.FDList) {
+	t.Helper()
+	if err := l.tr.List(id, &list); err != nil {
+		t.Fatal(err)
+	}
+	l.drain(t)
+	return list
+}
+
+func countWhy(list *sample.FDList) (n [sample.NumUnattributed]int) {
+	for _, fd := range list.FDs {
+		n[fd.Why]++
+	}
+	return n
+}
+
+// What was open before is told apart from what came by a call that is not seen.
+func TestReasons(t *testing.T) {
+	eachPath(t, func(t *testing.T, tr *FDTracer) {
+		h, id := trace(t, tr, "files")
+		l := &birthLog{tr: tr}
+		before := l.list(t, id)
+		if n := countWhy(&before); n[sample.BeforeTracing] != len(before.FDs) || len(before.FDs) < 3 {
+			t.Errorf("by reason %v", n)
+		}
+		said := h.tell("namespace 1")
+		fd, err := strconv.Atoi(said[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		list := l.list(t, id)
+		i := slices.IndexFunc(list.FDs, func(f sample.FD) bool { return int(f.Number) == fd })
+		got := list.FDs[i]
+		if got.Kind != sample.FDNamespace {
+			t.Errorf("kind %v", got.Kind)
+		}
+		if path, _ := tr.Path(); path == FDPathInstall {
+			if b := l.births[got.Birth]; b.Syscall != unix.SYS_IOCTL {
+				t.Errorf("%+v by %+v", got, b)
+			}
+		} else if got.Birth != 0 || got.Why != sample.UntracedCall {
+			t.Errorf("%+v", got)
+		}
+		// Who is not traced any more has no births.
+		if err := tr.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		h.tell("open 5")
+		list = l.list(t, id)
+		if n := countWhy(&list); n[sample.BeforeTracing] != len(list.FDs) || tr.Attached() {
+			t.Errorf("by reason %v", n)
+		}
+		// And who is traced anew has those that come from then on.
+		if err := tr.Start([]sample.ID{id}); err != nil {
+			t.Fatal(err)
+		}
+		h.tell("open 3")
+		list = l.list(t, id)
+		if n := countWhy(&list); n[sample.Attributed] != 3 || n[sample.BeforeTracing] != len(list.FDs)-3 {
+			t.Errorf("by reason %v", n)
+		}
+	})
+}
+
+// Stamps that find no room are counted, and those of closed descriptors make room.
+func TestFullStamps(t *testing.T) {
+	const stamps, opened = 16, 40
+	tr := openTracer(t, FDTraceOptions{Stamps: stamps})
+	h, id := trace(t, tr, "files")
+	l := &birthLog{tr: tr}
+	h.tell("open %d", opened)
+	list := l.list(t, id)
+	n := countWhy(&list)
+	if n[sample.Attributed] != stamps || n[sample.MapFull] != opened-stamps {
+		t.Errorf("by reason %v", n)
+	}
+	if c, err := tr.Counts(id); err != nil || c.Opened != opened || c.MapFull != opened-stamps {
+		t.Errorf("counted %+v, %v", c, err)
+	}
+	h.tell("close %d", opened)
+	tr.swept = 0
+	l.drain(t)
+	if b, err := tr.Balance(); err != nil || b.Stamps != 0 {
+		t.Errorf("balance %+v, %v", b, err)
+	}
+	h.tell("open %d", stamps)
+	list = l.list(t, id)
+	if n := countWhy(&list); n[sample.Attributed] != stamps {
+		t.Errorf("by reason %v", n)
+	}
+	balance(t, tr)
+}
+
+// balance holds the counts against each other.
+func balance(t *testing.T, tr *FDTracer) {
+	t.Helper()
+	b, err := tr.Balance()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b.Births+b.Failures != b.Logged+b.Quiet+b.Ambiguous+b.Compat+b.Gone {
+		t.Errorf("out of balance: %+v", b)
+	}
+}
+
+// What finds the log full is lost, counted, and still known to be somebody's.
+func TestFullLog(t *testing.T) {
+	const entries, opened = 16, 100
+	eachPath(t, func(t *testing.T, tr *FDTracer) {
+		path, _ := tr.Path()
+		tr = openTracer(t, FDTraceOptions{Path: path, LogEntries: entries})
+		h, id := trace(t, tr, "files")
+		l := &birthLog{tr: tr}
+		l.drain(t)
+		lost := l.lost
+		h.tell("open %d", opened)
+		l.drain(t)
+		if len(l.births) != entries || l.lost-lost != opened-entries {
+			t.Errorf("%d births, %d lost", len(l.births), l.lost-lost)
+		}
+		h.tell("open %d", entries)
+		list := l.list(t, id)
+		if n := countWhy(&list); len(l.births) != 2*entries || n[sample.Attributed] != opened+entries {
+			t.Errorf("%d births, by reason %v", len(l.births), n)
+		}
+		balance(t, tr)
+	})
+}
+
+// Tables of processes that ended are forgotten, but for those that a living child's
+// is a copy of.
+func TestTablesOfTheDeadAreForgotten(t *testing.T) {
+	tr := openTracer(t, FDTraceOptions{Path: FDPathSyscalls})
+	h, _ := trace(t, tr, "family", "fork")
+	child, held := h.child(tr)
+	tables := tr.loaded.Maps[fdtraceMapTables]
+	dead := uint64(1 << 20) // of nobody, and its child's
+	const nobody = 1 << 30
+	check(tables.Put(dead, &fdtraceFdTable{Tgid: nobody, Copied: 1}))
+	check(tables.Put(dead+1, &fdtraceFdTable{Tgid: nobody + 1, Parent: dead}))
+	if err := tr.pruneTables(); err != nil {
+		t.Fatal(err)
+	}
+	var table fdtraceFdTable
+	for _, files := range []uint64{dead, dead + 1} {
+		if err := tables.Lookup(files, &table); !errors.Is(err, ebpf.ErrKeyNotExist) {
+			t.Errorf("table %d of the dead: %v", files, err)
+		}
+	}
+	l := &birthLog{tr: tr}
+	list := l.list(t, child)
+	if attributed, of := compare(t, tr, &list, l, held); attributed != of || of != 5 {
+		t.Errorf("%d of %d attributed", attributed, of)
+	}
+}
+
+// Calls that fail for want of a descriptor are counted, and some have their stacks.
+func TestFailures(t *testing.T) {
+	const failures = 500
+	eachPath(t, func(t *testing.T, tr *FDTracer) {
+		h, id := trace(t, tr, "files")
+		l := &birthLog{tr: tr}
+		h.tell("limit %d", failures)
+		l.drain(t)
+		c, err := tr.Counts(id)
+		if err != nil || c.EMFILE != failures {
+			t.Errorf("counted %+v, %v", c, err)
+		}
+		logged := 0
+		for _, b := range l.births {
+			if b.Errno == 0 {
+				continue
+			}
+			logged++
+			if b.Errno != uint32(unix.EMFILE) || b.FD != -1 || b.Syscall != unix.SYS_OPENAT || b.ID != id || b.Stack.IP == 0 {
+				t.Errorf("%+v", b)
+			}
+		}
+		if logged < 64 || logged > failures {
+			t.Errorf("%d failures are logged", logged)
+		}
+		balance(t, tr)
+	})
+}
+
+// A process that is gone has no descriptors, and its table is forgotten.
+func TestGone(t *testing.T) {
+	eachPath(t, func(t *testing.T, tr *FDTracer) {
+		h, id := trace(t, tr, "files")
+		h.tell("open 5")
+		h.cmd.Process.Kill()
+		h.wait()
+		var list sample.FDList
+		if err := tr.List(id, &list); !errors.Is(err, ErrGone) {
+			t.Errorf("list: %v", err)
+		}
+		other := sample.ID{PID: int32(os.Getpid()), StartTicks: 1}
+		if err := tr.List(other, &list); !errors.Is(err, ErrGone) {
+			t.Errorf("list another process of that number: %v", err)
+		}
+		var files uint64
+		var table fdtraceFdTable
+		for it := tr.loaded.Maps[fdtraceMapTables].Iterate(); it.Next(&files, &table); {
+			t.Errorf("table of %d", table.Tgid)
+		}
+		if err := tr.Start([]sample.ID{id}); err != nil {
+			t.Errorf("start: %v", err)
+		}
+	})
+}
+
+// Everything is loaded at the start: no capability is needed from then on.
+func TestTracesWithoutCapabilities(t *testing.T) {
+	eachPath(t, func(t *testing.T, tr *FDTracer) {
+		h := startHelper(t, "files")
+		h.line()
+		id := idOf(t, tr, h.pid)
+		h.next()
+		done := make(chan error)
+		go func() {
+			runtime.LockOSThread() // and ends with the thread, which has lost its capabilities
+			header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+			var none [2]unix.CapUserData
+			if err := unix.Capset(&header, &none[0]); err != nil {
+				done <- err
+				return
+			}
+			if err := tr.Start([]sample.ID{id}); err != nil {
+				done <- err
+				return
+			}
+			h.tell("open 5")
+			var list sample.FDList
+			var births sample.FDBirths
+			err := errors.Join(tr.List(id, &list), tr.Drain(&births), tr.Stop())
+			if err == nil && len(births.Births) != 5 {
+				err = fmt.Errorf("%d births", len(births.Births))
+			}
+			done <- err
+		}()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestNothingStaysAttachedAfterTheTracerIsKilled(t *testing.T) {
+	openTracer(t, FDTraceOptions{})
+	h := startHelper(t, "tracer")
+	line, _ := h.line()
+	killed(t, h, line)
+}
+
+// What a table holds is what /proc and fstat(2) say of it.
+func TestListIsTheTable(t *testing.T) {
+	tr := openTracer(t, FDTraceOptions{})
+	want := map[int]sample.FDKind{}
+	add := func(kind sample.FDKind, fd int, err error) int {
+		if err != nil {
+			t.Fatal(err)
+		}
+		want[fd] = kind
+		t.Cleanup(func() { unix.Close(fd) })
+		return fd
+	}
+	dir := t.TempDir()
+	open := func(kind sample.FDKind, path string, flags int) {
+		fd, err := unix.Open(path, flags, 0o600)
+		add(kind, fd, err)
+	}
+	check(unix.Mkfifo(dir+"/fifo", 0o600))
+	open(sample.FDFile, dir+"/file", unix.O_CREAT|unix.O_RDWR)
+	open(sample.FDDirectory, dir, unix.O_DIRECTORY)
+	open(sample.FDFIFO, dir+"/fifo", unix.O_RDWR)
+	open(sample.FDCharDevice, "/dev/null", unix.O_RDONLY)
+	open(sample.FDNamespace, "/proc/self/ns/mnt", unix.O_RDONLY)
+	simple := func(kind sample.FDKind) func(int, error) {
+		return func(fd int, err error) { add(kind, fd, err) }
+	}
+	simple(sample.FDEventfd)(unix.Eventfd(0, 0))
+	simple(sample.FDEpoll)(unix.EpollCreate1(0))
+	simple(sample.FDTimerfd)(unix.TimerfdCreate(unix.CLOCK_MONOTONIC, 0))
+	simple(sample.FDSignalfd)(unix.Signalfd(-1, &unix.Sigset_t{}, 0))
+	simple(sample.FDMemfd)(unix.MemfdCreate("a name that is longer than its record", 0))
+	simple(sample.FDInotify)(unix.InotifyInit1(0))
+	simple(sample.FDFanotify)(unix.FanotifyInit(unix.FAN_CLASS_NOTIF, unix.O_RDONLY))
+	simple(sample.FDPidfd)(unix.PidfdOpen(os.Getpid(), 0))
+	simple(sample.FDUDP6)(unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM, 0))
+	simple(sample.FDUDP4)(unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0))
+	simple(sample.FDUnix)(unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0))
+	simple(sample.FDNetlink)(unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, 0))
+	simple(sample.FDPacket)(unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0))
+	simple(sample.FDSocket)(unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP))
+	var pipe [2]int
+	check(unix.Pipe2(pipe[:], 0))
+	add(sample.FDPipe, pipe[0], nil)
+	add(sample.FDPipe, pipe[1], nil)
+	listener := add(sample.FDTCP4, must(unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)), nil)
+	check(unix.Bind(listener, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	check(unix.Listen(listener, 1))
+	sa, err := unix.Getsockname(listener)
+	check(err)
+	client := add(sample.FDTCP4, must(unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)), nil)
+	check(unix.Connect(client, sa))
+	at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(sa.(*unix.SockaddrInet4).Port))
+
+	id := idOf(t, tr, os.Getpid())
+	var list sample.FDList
+	if err := tr.List(id, &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range list.FDs {
+		var st unix.Stat_t
+		err := unix.Fstat(int(fd.Number), &st)
+		if err == unix.EBADF && fd.Kind == sample.FDBPF && tr.listing.walk != nil {
+			continue // the walk itself
+		}
+		if err != nil {
+			t.Errorf("descriptor %d is not there: %v", fd.Number, err)
+			continue
+		}
+		if fd.Inode != st.Ino || fd.Device != st.Dev {
+			t.Errorf("descriptor %d (%v): inode %d of %d, want %d of %d", fd.Number, fd.Kind, fd.Inode, fd.Device, st.Ino, st.Dev)
+		}
+		if kind, made := want[int(fd.Number)]; made && kind != fd.Kind {
+			t.Errorf("descriptor %d: %v, want %v", fd.Number, fd.Kind, kind)
+		}
+		switch int(fd.Number) {
+		case listener:
+			if !fd.Listening || fd.Local != at || fd.Remote.IsValid() {
+				t.Errorf("listener: %+v", fd)
+			}
+		case client:
+			if fd.Listening || fd.Remote != at || !fd.Local.IsValid() {
+				t.Errorf("client: %+v", fd)
+			}
+		}
+		delete(want, int(fd.Number))
+	}
+	if len(want) > 0 {
+		t.Errorf("not listed: %v", want)
+	}
+}
+
+// A table larger than one run reads is read whole.
+func TestListOfALargeTable(t *testing.T) {
+	const n = 3*1024 + 7
+	var limit unix.Rlimit
+	check(unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	if limit.Cur < n+100 {
+		check(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n + 100, Max: max(limit.Max, n+100)}))
+	}
+	tr := openTracer(t, FDTraceOptions{})
+	var fds []int
+	for range n {
+		fds = append(fds, must(unix.Open("/dev/null", unix.O_RDONLY, 0)))
+	}
+	defer func() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}()
+	var list sample.FDList
+	if err := tr.List(idOf(t, tr, os.Getpid()), &list); err != nil {
+		t.Fatal(err)
+	}
+	listed := map[int]bool{}
+	for i, fd := range list.FDs {
+		listed[int(fd.Number)] = true
+		if i > 0 && list.FDs[i-1].Number >= fd.Number {
+			t.Fatalf("descriptor %d follows %d", fd.Number, list.FDs[i-1].Number)
+		}
+	}
+	for _, fd := range fds {
+		if !listed[fd] {
+			t.Fatalf("descriptor %d of %d is not listed", fd, n)
+		}
+	}
+}

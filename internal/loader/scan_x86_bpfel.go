@@ -75,6 +75,7 @@ type scanScanArgs struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	scanMapCpuProbe   = "cpu_probe"
+	scanMapKept       = "kept"
 	scanMapRecords    = "records"
 	scanMapTaskSpill  = "task_spill"
 	scanMapTaskStates = "task_states"
@@ -84,6 +85,7 @@ const (
 	scanVarCgroupFrom = "cgroup_from"
 	scanVarCpuOffset  = "cpu_offset"
 	scanVarCpuRepeat  = "cpu_repeat"
+	scanVarKeptMask   = "kept_mask"
 	scanVarNrCpus     = "nr_cpus"
 	scanVarNsLevel    = "ns_level"
 	scanVarNsSelf     = "ns_self"
@@ -141,6 +143,7 @@ type scanProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type scanMapSpecs struct {
 	CpuProbe   *ebpf.MapSpec `ebpf:"cpu_probe"`
+	Kept       *ebpf.MapSpec `ebpf:"kept"`
 	Records    *ebpf.MapSpec `ebpf:"records"`
 	TaskSpill  *ebpf.MapSpec `ebpf:"task_spill"`
 	TaskStates *ebpf.MapSpec `ebpf:"task_states"`
@@ -154,6 +157,7 @@ type scanVariableSpecs struct {
 	CgroupFrom *ebpf.VariableSpec `ebpf:"cgroup_from"`
 	CpuOffset  *ebpf.VariableSpec `ebpf:"cpu_offset"`
 	CpuRepeat  *ebpf.VariableSpec `ebpf:"cpu_repeat"`
+	KeptMask   *ebpf.VariableSpec `ebpf:"kept_mask"`
 	NrCpus     *ebpf.VariableSpec `ebpf:"nr_cpus"`
 	NsLevel    *ebpf.VariableSpec `ebpf:"ns_level"`
 	NsSelf     *ebpf.VariableSpec `ebpf:"ns_self"`
@@ -181,6 +185,7 @@ func (o *scanObjects) Close() error {
 // It can be passed to loadScanObjects or ebpf.CollectionSpec.LoadAndAssign.
 type scanMaps struct {
 	CpuProbe   *ebpf.Map `ebpf:"cpu_probe"`
+	Kept       *ebpf.Map `ebpf:"kept"`
 	Records    *ebpf.Map `ebpf:"records"`
 	TaskSpill  *ebpf.Map `ebpf:"task_spill"`
 	TaskStates *ebpf.Map `ebpf:"task_states"`
@@ -190,6 +195,7 @@ type scanMaps struct {
 func (m *scanMaps) Close() error {
 	return _ScanClose(
 		m.CpuProbe,
+		m.Kept,
 		m.Records,
 		m.TaskSpill,
 		m.TaskStates,
@@ -204,6 +210,7 @@ type scanVariables struct {
 	CgroupFrom *ebpf.Variable `ebpf:"cgroup_from"`
 	CpuOffset  *ebpf.Variable `ebpf:"cpu_offset"`
 	CpuRepeat  *ebpf.Variable `ebpf:"cpu_repeat"`
+	KeptMask   *ebpf.Variable `ebpf:"kept_mask"`
 	NrCpus     *ebpf.Variable `ebpf:"nr_cpus"`
 	NsLevel    *ebpf.Variable `ebpf:"ns_level"`
 	NsSelf     *ebpf.Variable `ebpf:"ns_self"`

@@ -26,9 +26,15 @@ func (s *splits) monotonic(p *sample.Process) {
 	}
 }
 
+// fewSplits are so few that their memory is always kept.
+const fewSplits = 1 << 13
+
 // turn forgets every process that is not in next.
 func (s *splits) turn() {
 	s.now, s.next = s.next, s.now
+	if len(s.next.entries) > max(16*s.now.used, fewSplits) {
+		s.next.entries = nil // of a storm of processes that is over
+	}
 	clear(s.next.entries)
 	s.next.used = 0
 }

@@ -47,6 +47,9 @@ func openSyscallScan(opts Options, env *environment) (*syscallScan, error) {
 			return nil, fmt.Errorf("set cpu_repeat: %w", err)
 		}
 	}
+	if err := sizeKept(spec); err != nil {
+		return nil, err
+	}
 	s := &syscallScan{}
 	if s.loaded, err = load(spec, opts, env, &s.objects); err != nil {
 		return nil, fmt.Errorf("load the syscall scan: %w", err)
@@ -55,6 +58,30 @@ func openSyscallScan(opts Options, env *environment) (*syscallScan, error) {
 		return nil, errors.Join(err, s.close())
 	}
 	return s, nil
+}
+
+// The scan keeps what it read of sleeping processes in places by their PID, of 192
+// bytes each: four for each task that there is, so that few share one, and no more
+// than 12 MiB.
+const (
+	minKept = 1 << 12
+	maxKept = 1 << 16
+)
+
+func sizeKept(spec *ebpf.CollectionSpec) error {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return fmt.Errorf("count the tasks: %w", err)
+	}
+	places := uint32(minKept)
+	for places < maxKept && places < 4*uint32(info.Procs) {
+		places *= 2
+	}
+	spec.Maps["kept"].MaxEntries = places
+	if err := spec.Variables["kept_mask"].Set(places - 1); err != nil {
+		return fmt.Errorf("set kept_mask: %w", err)
+	}
+	return nil
 }
 
 func (s *syscallScan) prepare(opts Options) error {
@@ -195,7 +222,7 @@ func (s *syscallScan) one(pid int32, emit func(*scanProcessRecord)) error {
 }
 
 func (s *syscallScan) mapBytes() (uint64, error) {
-	return mapBytes(s.loaded, s.objects.Records, s.objects.Work, s.objects.CpuProbe)
+	return mapBytes(s.loaded, s.objects.Records, s.objects.Kept, s.objects.Work, s.objects.CpuProbe)
 }
 
 func (s *syscallScan) close() error {

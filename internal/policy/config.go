@@ -14,6 +14,9 @@ type Resource string
 const (
 	FD     Resource = "fd"     // a process's descriptors, and the host's open files
 	Memory Resource = "memory" // the host's, and each cgroup's under its limit
+	// Each card is judged by itself, and the memory of each MIG instance too.
+	GPU       Resource = "gpu"        // a card's utilization
+	GPUMemory Resource = "gpu_memory" // a card's memory
 )
 
 // Threshold says at which share of its limit a resource changes its state.
@@ -27,6 +30,9 @@ type Threshold struct {
 	Hold       time.Duration
 }
 
+// Resources are all that have states, in the order in which they are shown.
+var Resources = []Resource{FD, Memory, GPU, GPUMemory}
+
 // Config is the policy.
 type Config struct {
 	Thresholds map[Resource]Threshold
@@ -35,15 +41,15 @@ type Config struct {
 // Default is the policy of a user who configured none.
 func Default() Config {
 	t := Threshold{Info: 0.7, Warning: 0.8, Critical: 0.9, Hysteresis: 0.05, Hold: 10 * time.Second}
-	return Config{Thresholds: map[Resource]Threshold{FD: t, Memory: t}}
+	return Config{Thresholds: map[Resource]Threshold{FD: t, Memory: t, GPU: t, GPUMemory: t}}
 }
 
 // Validate names the first threshold that is out of range or out of order.
 func (c *Config) Validate() error {
 	for _, resource := range slices.Sorted(maps.Keys(c.Thresholds)) {
 		t := c.Thresholds[resource]
-		if resource != FD && resource != Memory {
-			return fmt.Errorf("thresholds.%s: there is no such resource; allowed: fd, memory", resource)
+		if !slices.Contains(Resources, resource) {
+			return fmt.Errorf("thresholds.%s: there is no such resource; allowed: fd, memory, gpu, gpu_memory", resource)
 		}
 		if !(0 < t.Info && t.Info <= t.Warning && t.Warning <= t.Critical && t.Critical <= 1) { // nor NaN
 			return fmt.Errorf("thresholds.%s: %v, %v, %v; allowed: 0 < info <= warning <= critical <= 1",

@@ -19,6 +19,7 @@ type Facts struct {
 	// AllCgroups says that Cgroups has every one that there is: the states of others
 	// end.
 	AllCgroups bool
+	GPUs       *aggregate.GPUs // nil where they are not watched
 }
 
 // Engine keeps the states of all targets. One goroutine uses it at a time.
@@ -59,6 +60,9 @@ func (e *Engine) Judge(f *Facts) []record.StateChange {
 	}
 	if f.AllCgroups {
 		e.forgetCgroups(f.Cgroups)
+	}
+	if f.GPUs != nil {
+		e.judgeGPUs(f)
 	}
 	return e.changes
 }

@@ -91,3 +91,23 @@ func count(c *record.StateChange) string {
 func bytes(c *record.StateChange) string {
 	return fmt.Sprintf("%s of %s (%.0f%%)", human.Bytes(c.Value.Or(0)), human.Bytes(c.Limit.Or(0)), c.Ratio.Or(0)*100)
 }
+
+// gpuName is a card, or a MIG instance of it, as people speak of it.
+func gpuName(index int, name string) string {
+	if name == "" {
+		return fmt.Sprintf("GPU %d", index)
+	}
+	return fmt.Sprintf("GPU %d (%s)", index, record.Text([]byte(name)))
+}
+
+func gpuUse(c *record.StateChange, who string) {
+	c.Unit = "percent"
+	say(c, who, fmt.Sprintf("%.0f%%", c.Value.Or(0)))
+	c.Advice = raised(c, "A busy GPU does its work, but who comes next waits. See who uses it: rmagent snapshot, by gpu_utilization_ratio.")
+}
+
+func gpuMemory(c *record.StateChange, who string) {
+	c.Unit = "bytes"
+	say(c, "Memory of "+who, bytes(c))
+	c.Advice = raised(c, "At the limit allocations fail (CUDA_ERROR_OUT_OF_MEMORY), and most programs end. See who holds most: rmagent snapshot, by gpu_memory_bytes.")
+}

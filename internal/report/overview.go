@@ -2,16 +2,19 @@ package report
 
 import (
 	"fmt"
+	"strings"
 
 	"rmagent/internal/aggregate"
 	"rmagent/internal/human"
 	"rmagent/internal/sample"
 )
 
-// Overview is the machine at a glance, for a person who watches the log. A text is
-// empty where nothing is known to say.
+// Overview is the machine at a glance, for a person who watches the log. CPU, disk
+// and network are means over the last ten seconds once so much is known, so that no
+// single second misleads. A text is empty where nothing is known to say.
 type Overview struct {
 	CPU, Memory, Disk, Net string
+	GPU                    string // the fullest card
 	Processes              int
 	Busiest                string // the process that takes most CPU time
 	Largest                string // the process with most resident memory
@@ -19,9 +22,15 @@ type Overview struct {
 }
 
 // Look makes the overview of one tick.
-func (b *Builder) Look(h *aggregate.Host, t *aggregate.Table) Overview {
-	o := Overview{Processes: t.Len(), Disk: transfer(h.DiskRead, h.DiskWritten), Net: transfer(h.NetReceived, h.NetSent)}
-	if busy, ok := h.CPURatio.Get(); ok {
+func (b *Builder) Look(h *aggregate.Host, t *aggregate.Table, gpus *aggregate.GPUs) Overview {
+	m := h.Means()
+	o := Overview{
+		Processes: t.Len(),
+		GPU:       lookAtGPUs(gpus),
+		Disk:      transfer(either(m.DiskRead, h.DiskRead), either(m.DiskWritten, h.DiskWritten)),
+		Net:       transfer(either(m.NetReceived, h.NetReceived), either(m.NetSent, h.NetSent)),
+	}
+	if busy, ok := either(m.CPURatio, h.CPURatio).Get(); ok {
 		o.CPU = fmt.Sprintf("%.0f%% of %d", busy*100, h.CPUCount.Or(0))
 	}
 	used, okUsed := aggregate.Used(h.MemoryTotalBytes, h.MemoryAvailableBytes).Get()
@@ -30,6 +39,22 @@ func (b *Builder) Look(h *aggregate.Host, t *aggregate.Table) Overview {
 	}
 	b.lookAtProcesses(&o, t)
 	return o
+}
+
+// lookAtGPUs names the card that is used most, and the one with the least memory
+// left.
+func lookAtGPUs(gpus *aggregate.GPUs) string {
+	busiest, fullest := gpus.Fullest()
+	var parts []string
+	if busiest != nil {
+		parts = append(parts, fmt.Sprintf("%.0f%% of GPU %d", busiest.Utilization.Or(0)*100, busiest.Index))
+	}
+	if fullest != nil {
+		parts = append(parts, fmt.Sprintf("memory %s of %s (%.0f%%) of GPU %d",
+			human.Bytes(float64(fullest.MemoryUsedBytes.Or(0))), human.Bytes(float64(fullest.MemoryTotalBytes.Or(0))),
+			aggregate.MemoryShare(fullest).Or(0)*100, fullest.Index))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func (b *Builder) lookAtProcesses(o *Overview, t *aggregate.Table) {
@@ -54,6 +79,14 @@ func (b *Builder) lookAtProcesses(o *Overview, t *aggregate.Table) {
 
 func (b *Builder) who(p *aggregate.Process) string {
 	return fmt.Sprintf("%s (pid %d)", b.Comm(&p.Comm), p.ID.PID)
+}
+
+// either is the mean where that is known, else the last value.
+func either(mean, last sample.Opt[float64]) sample.Opt[float64] {
+	if mean.Known() {
+		return mean
+	}
+	return last
 }
 
 // transfer writes two rates, empty unless both are known.

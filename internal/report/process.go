@@ -102,8 +102,8 @@ func (b *Builder) text(s string) record.Opt[string] {
 	return record.Some(t)
 }
 
-// Process fills r but for its header.
-func (b *Builder) Process(r *record.Process, p *aggregate.Process) {
+// Process fills r but for its header. gpus may be nil: none is known.
+func (b *Builder) Process(r *record.Process, p *aggregate.Process, gpus *aggregate.GPUs) {
 	f := &r.ProcessFacts
 	*f = record.ProcessFacts{}
 	b.Facts(f, &p.Process)
@@ -117,6 +117,9 @@ func (b *Builder) Process(r *record.Process, p *aggregate.Process) {
 	f.DiskWrittenBytesPerSecond = p.Rates.DiskWritten
 	f.NetReceivedBytesPerSecond = p.Rates.NetReceived
 	f.NetSentBytesPerSecond = p.Rates.NetSent
+	if gpus != nil {
+		f.GPUMemoryBytes, f.GPUUtilizationRatio = gpus.Process(p.ID)
+	}
 }
 
 // Facts fills in what one reading of a process says.

@@ -65,12 +65,12 @@ func TestWhatIsKnownIsReportedAndNothingElse(t *testing.T) {
 
 	p.Known = 0
 	var r record.Process
-	builder().Process(&r, &aggregate.Process{Process: p})
+	builder().Process(&r, &aggregate.Process{Process: p}, nil)
 	null, _ := nulls(t, &r)
 	unknown := len(null)
 	for f := range sample.NumFields {
 		p.Known = sample.SetOf(f)
-		builder().Process(&r, &aggregate.Process{Process: p})
+		builder().Process(&r, &aggregate.Process{Process: p}, nil)
 		null, known := nulls(t, &r)
 		want := unknown - 1
 		if silent.Has(f) {
@@ -106,7 +106,7 @@ func hasValue(known map[string]any, want uint64, info *sample.Info) bool {
 
 func TestStartTime(t *testing.T) {
 	var r record.Process
-	builder().Process(&r, &aggregate.Process{Process: sample.Process{ID: sample.ID{PID: 1, StartTicks: 1234}}})
+	builder().Process(&r, &aggregate.Process{Process: sample.Process{ID: sample.ID{PID: 1, StartTicks: 1234}}}, nil)
 	if want := boot.Add(12340 * time.Millisecond); !r.StartTime.Or(time.Time{}).Equal(want) {
 		t.Errorf("started %v, want %v", r.StartTime, want)
 	}
@@ -118,7 +118,7 @@ func TestStartTimeIsSteady(t *testing.T) {
 	at := func(jitter time.Duration) time.Time {
 		b.SetClocks(boot.Add(time.Hour+jitter), time.Hour, time.Hour)
 		var r record.Process
-		b.Process(&r, &aggregate.Process{Process: sample.Process{ID: sample.ID{PID: 1, StartTicks: 7}}})
+		b.Process(&r, &aggregate.Process{Process: sample.Process{ID: sample.ID{PID: 1, StartTicks: 7}}}, nil)
 		return r.StartTime.Or(time.Time{})
 	}
 	first := at(0)
@@ -140,7 +140,7 @@ func TestForeignNames(t *testing.T) {
 	p := &aggregate.Process{Process: sample.Process{Comm: sample.MakeComm([]byte("a)\xff\x1b[2J\n"))}}
 	p.Identity = &sample.Identity{Exe: "/bin/\xfe", Cgroup: "/x y"}
 	var r record.Process
-	b.Process(&r, p)
+	b.Process(&r, p, nil)
 	if r.Comm != "a)\\xff\x1b[2J\n" || r.Exe.Or("") != `/bin/\xfe` || r.Cgroup.Or("") != "/x y" {
 		t.Errorf("%q, %q, %q", r.Comm, r.Exe.Or(""), r.Cgroup.Or(""))
 	}
@@ -230,8 +230,8 @@ func TestMakingRecordsAllocatesNothing(t *testing.T) {
 	p := &aggregate.Process{Process: sample.Process{ID: sample.ID{PID: 4, StartTicks: 9}, Comm: sample.MakeComm([]byte("nginx")), State: 'S', Known: sample.AllFields}}
 	p.Identity = &sample.Identity{Exe: "/usr/sbin/nginx", Cgroup: "/system.slice/nginx.service", Unit: "nginx.service"}
 	var r record.Process
-	b.Process(&r, p)
-	if n := testing.AllocsPerRun(100, func() { b.Process(&r, p) }); n != 0 {
+	b.Process(&r, p, nil)
+	if n := testing.AllocsPerRun(100, func() { b.Process(&r, p, nil) }); n != 0 {
 		t.Errorf("%v allocations per record", n)
 	}
 }

@@ -14,13 +14,6 @@ type Exit struct {
 	Exe        []byte // the program it ran last; empty if unknown. Valid until the next Drain
 }
 
-// Exec is a process that became another program.
-type Exec struct {
-	P    Process // ID, Comm, PPID, UID, ExecID and CgroupID, as they are from now on
-	Time time.Time
-	Exe  []byte // as Exit.Exe
-}
-
 // OOM is a process that the OOM killer chose, with what it had then.
 type OOM struct {
 	P    Process
@@ -31,14 +24,13 @@ type OOM struct {
 // within each kind. A source reuses its memory: it is valid until the next Drain.
 type Events struct {
 	Exits []Exit
-	Execs []Exec
 	OOMs  []OOM
 	Exes  []byte // what Exe points into
 }
 
 // Reset empties e for its next use and keeps its memory.
 func (e *Events) Reset() {
-	*e = Events{Exits: e.Exits[:0], Execs: e.Execs[:0], OOMs: e.OOMs[:0], Exes: e.Exes[:0]}
+	*e = Events{Exits: e.Exits[:0], OOMs: e.OOMs[:0], Exes: e.Exes[:0]}
 }
 
 // Tally is the balance of one kind of event: Seen = Delivered + Lost + Pending
@@ -53,7 +45,7 @@ type Tally struct {
 
 // Balance is everything that an event source saw, and could not keep.
 type Balance struct {
-	Exits, Execs, OOMs Tally
+	Exits, OOMs Tally
 
 	StateFailed    uint64 // processes for whose counters there was no memory
 	HoldFailed     uint64 // processes that are told of only when they are reaped: their table was full
@@ -71,7 +63,7 @@ type Balance struct {
 
 // Sum is the balance over all kinds of event.
 func (b *Balance) Sum() (t Tally) {
-	for _, k := range [...]*Tally{&b.Exits, &b.Execs, &b.OOMs} {
+	for _, k := range [...]*Tally{&b.Exits, &b.OOMs} {
 		t.Seen += k.Seen
 		t.Delivered += k.Delivered
 		t.Lost += k.Lost

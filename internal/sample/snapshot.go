@@ -27,8 +27,15 @@ type Snapshot struct {
 	Missed uint64
 }
 
-// Reset empties s for its next reading and keeps its memory.
+// fewProcesses are so few that their memory is always kept.
+const fewProcesses = 4096
+
+// Reset empties s for its next reading and keeps its memory, unless the last one
+// used less than a quarter of it: after a storm of processes most would be idle.
 func (s *Snapshot) Reset() {
+	if n := len(s.Processes); cap(s.Processes) > max(4*n, fewProcesses) {
+		s.Processes = make([]Process, 0, 2*n)
+	}
 	clear(s.Processes)
 	*s = Snapshot{Processes: s.Processes[:0]}
 }

@@ -4,8 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -88,6 +92,7 @@ var steps = []step{
 	}},
 	{"SCM_RIGHTS", passRights},
 	{"io_uring", openByRing},
+	{"io_uring accept", acceptByRing},
 	{"close", func(*descriptors) error { return unix.Close(700) }},
 	{"CLOSE_RANGE_CLOEXEC closes nothing", func(*descriptors) error {
 		return unix.CloseRange(720, 730, unix.CLOSE_RANGE_CLOEXEC)
@@ -102,6 +107,23 @@ var steps = []step{
 	{"a limit below what is open", func(*descriptors) error {
 		return unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 8, Max: 4096})
 	}},
+}
+
+// opens is how many descriptors more are open after a step, where it is not one.
+var opens = map[string]int{
+	"accept4":                            2, // and the client's
+	"socketpair":                         2,
+	"pipe2":                              2,
+	"dup2 onto another":                  0,
+	"pidfd_getfd":                        2, // and the pidfd
+	"SCM_RIGHTS":                         3,
+	"io_uring":                           2, // and the ring
+	"io_uring accept":                    3, // and the client's
+	"close":                              -1,
+	"close_range":                        -3, // 701, 720, 721
+	"a failing open":                     0,
+	"CLOSE_RANGE_CLOEXEC closes nothing": 0,
+	"a limit below what is open":         0,
 }
 
 // one drops the descriptor: it stays open.
@@ -140,6 +162,30 @@ func passRights(d *descriptors) error {
 // open system call. The offsets are those of struct io_uring_params, io_uring_sqe
 // and io_uring_cqe (include/uapi/linux/io_uring.h).
 func openByRing(*descriptors) error {
+	path := []byte("/dev/null\x00")
+	defer runtime.KeepAlive(path)
+	atCwd := int32(unix.AT_FDCWD)
+	return byRing(18 /* IORING_OP_OPENAT */, uint32(atCwd), uintptr(unsafe.Pointer(&path[0])))
+}
+
+// acceptByRing accepts a connection by io_uring.
+func acceptByRing(d *descriptors) error {
+	client, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.Connect(client, d.address); err != nil {
+		return err
+	}
+	err = byRing(13 /* IORING_OP_ACCEPT */, uint32(d.listener), 0)
+	if _, skipped := err.(errSkip); skipped {
+		unix.Close(client)
+	}
+	return err
+}
+
+// byRing has a new ring, which stays open, carry out one operation on a descriptor.
+func byRing(operation byte, on uint32, address uintptr) error {
 	var params [120]byte
 	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 1, uintptr(unsafe.Pointer(&params)), 0)
 	if errno == unix.ENOSYS || errno == unix.EPERM {
@@ -160,11 +206,9 @@ func openByRing(*descriptors) error {
 		return err
 	}
 	defer unix.Munmap(entries)
-	path := []byte("/dev/null\x00")
-	entries[0] = 18 // IORING_OP_OPENAT
-	atCwd := int32(unix.AT_FDCWD)
-	*word(entries, 4) = uint32(atCwd)
-	*(*uint64)(unsafe.Pointer(&entries[16])) = uint64(uintptr(unsafe.Pointer(&path[0])))
+	entries[0] = operation
+	*word(entries, 4) = on
+	*(*uint64)(unsafe.Pointer(&entries[16])) = uint64(address)
 	*word(rings, *word(p, 40+24)) = 0 // sq_off.array: entry 0
 	*word(rings, *word(p, 40+4))++    // sq_off.tail
 	if _, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, fd, 1, 1, 1 /* IORING_ENTER_GETEVENTS */, 0, 0); errno != 0 {
@@ -243,6 +287,149 @@ func cloexec(args []string) {
 func init() {
 	helpers["torture"] = torture
 	helpers["cloexec"] = cloexec
+	helpers["unsharer"] = unsharer
+	helpers["opener"] = opener
+}
+
+// unsharer has a child of one thread that takes a table of its own by close_range
+// and closes all but 0 to 2. It prints its PID.
+func unsharer([]string) {
+	openMany(4)
+	pid, errno := forkUnsharing()
+	if errno != 0 {
+		must(errno)
+	}
+	fmt.Println(pid)
+	ready()
+	wait()
+}
+
+//go:nosplit
+//go:norace
+func forkUnsharing() (uintptr, syscall.Errno) {
+	pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, unix.CLONE_FILES|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	if errno != 0 || pid != 0 {
+		return pid, errno
+	}
+	syscall.RawSyscall6(syscall.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0)
+	syscall.RawSyscall6(unix.SYS_CLOSE_RANGE, 3, 1<<20, unix.CLOSE_RANGE_UNSHARE, 0, 0, 0)
+	for {
+		syscall.RawSyscall6(syscall.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
+	}
+}
+
+func testCloseRangeUnshare(t *testing.T, s *suite) {
+	s.want(sample.FDOpen)
+	helper := start(t, "unsharer")
+	child := int32(helper.numbers(1)[0])
+	awaitState(t, child, 'S')
+	s.both(child, func(p *sample.Process) {
+		if p.FDOpen != 3 {
+			t.Errorf("read %d descriptors of the one that closed all but 3", p.FDOpen)
+		}
+	})
+	want := procFDs(t, helper.pid)
+	s.both(helper.pid, func(p *sample.Process) {
+		if p.FDOpen != want || want < 7 {
+			t.Errorf("read %d descriptors of the other, /proc has %d", p.FDOpen, want)
+		}
+	})
+}
+
+// Of an opener's published word: how many descriptors it made or closed, and below
+// how many it has of those.
+const publishedBits = 20
+
+// opener opens and closes descriptors until it is killed, and says after each in
+// the file that its argument names how often it did and how many there are.
+func opener(args []string) {
+	fd, err := unix.Open(args[0], unix.O_RDWR, 0)
+	must(err)
+	area, err := unix.Mmap(fd, 0, 8, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	must(err)
+	must(unix.Close(fd))
+	published := (*atomic.Uint64)(unsafe.Pointer(&area[0]))
+	const most = 300
+	var open []int
+	ready()
+	grow := true
+	for did := uint64(1); ; did++ {
+		// Up and down in waves, so that no count is right for long.
+		grow = len(open) == 0 || grow && len(open) < most
+		if grow {
+			fd, err := unix.Open("/dev/null", unix.O_RDONLY, 0)
+			must(err)
+			open = append(open, fd)
+		} else {
+			must(unix.Close(open[len(open)-1]))
+			open = open[:len(open)-1]
+		}
+		published.Store(did<<publishedBits | uint64(len(open)))
+	}
+}
+
+// testDescriptorChurn reads a table while it changes: the count was true at some
+// moment between what the process itself said before and after.
+func testDescriptorChurn(t *testing.T, s *suite) {
+	s.want(sample.FDOpen)
+	file := filepath.Join(t.TempDir(), "published")
+	if err := os.WriteFile(file, make([]byte, 8), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(file, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	area, err := unix.Mmap(int(f.Fd()), 0, 8, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(area)
+	published := (*atomic.Uint64)(unsafe.Pointer(&area[0]))
+	helper := start(t, "opener "+file)
+	helper.ready()
+	said := func() (did, open uint64) {
+		word := published.Load()
+		return word >> publishedBits, word & (1<<publishedBits - 1)
+	}
+	unix.Kill(int(helper.pid), unix.SIGSTOP)
+	awaitState(t, helper.pid, 'T')
+	_, open := said()
+	base := procFDs(t, helper.pid) - open // what it has beside those, but for one call that is done and not said
+	unix.Kill(int(helper.pid), unix.SIGCONT)
+	const slack = 2 // a call that is done and not said, here and at the stop
+	moved := 0
+	for end := time.Now().Add(30 * time.Second); moved < 50 && time.Now().Before(end); {
+		did, open := said()
+		p := s.one(helper.pid)
+		didThen, openThen := said()
+		if !p.Known.Has(sample.FDOpen) {
+			continue
+		}
+		// From open to openThen by so many steps of one, no count is further off.
+		far := didThen - did + slack
+		low, high := base+min(open, openThen), base+max(open, openThen)
+		if p.FDOpen+far < low || p.FDOpen > high+far {
+			t.Errorf("read %d descriptors between %d and %d, %d steps apart", p.FDOpen, base+open, base+openThen, didThen-did)
+		}
+		if didThen != did {
+			moved++
+		}
+	}
+	if moved < 10 {
+		t.Errorf("the table moved during %d readings in half a minute", moved)
+	}
+}
+
+// hasRing tells whether the kernel has io_uring and lets this user have it.
+func hasRing() bool {
+	disabled, err := os.ReadFile("/proc/sys/kernel/io_uring_disabled")
+	if err == nil {
+		return strings.TrimSpace(string(disabled)) == "0"
+	}
+	symbols, err := os.ReadFile("/proc/kallsyms") // the sysctl is since 6.6
+	return err == nil && strings.Contains(string(symbols), "_sys_io_uring_setup")
 }
 
 // procFDs counts the descriptors of a process by listing them.
@@ -260,13 +447,27 @@ func procFDs(t testing.TB, pid int32) uint64 {
 func testTorture(t *testing.T, s *suite) {
 	s.want(sample.FDOpen)
 	helper := start(t, "torture "+t.TempDir())
-	for range steps {
+	before := -1
+	for _, step := range steps {
 		said := strings.Join(helper.ready(), " ")
 		var own uint64
 		if _, err := fmt.Sscan(said, &own); err != nil {
 			t.Fatalf("the helper said %q", said)
 		}
 		t.Log(said)
+		want, other := opens[step.name]
+		if !other {
+			want = 1
+		}
+		if strings.Contains(said, ": skipped") {
+			if want = 0; hasRing() {
+				t.Errorf("%s, although the kernel has io_uring", said)
+			}
+		}
+		if difference := int(own) - before; before >= 0 && difference != want {
+			t.Errorf("%s: %d more are open, want %d", said, difference, want)
+		}
+		before = int(own)
 		if listed := procFDs(t, helper.pid); listed != own {
 			t.Fatalf("%s: /proc has %d", said, listed)
 		}

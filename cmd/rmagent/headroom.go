@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"rmagent/internal/engine"
+	"rmagent/internal/headroom"
+	"rmagent/internal/sample"
+	"rmagent/record"
+)
+
+func headroomCommand() *cli.Command {
+	return command(&cli.Command{
+		Name:  "headroom",
+		Usage: "say which limit a process hits first, and what happens then",
+		Description: "With --pid: every limit that applies to the process, what is left, and how to raise it.\n" +
+			"Without: the processes that are nearest to a limit of their own, their user's or their\n" +
+			"cgroups'. Filesystems, mappings and inotify are looked at with --pid only.",
+		Flags: commonFlags(append(filterFlags(),
+			&cli.DurationFlag{Name: "for", Value: time.Second, Usage: "`TIME` between the two readings that rates come from; 0: one reading, no rates"},
+			&cli.IntFlag{Name: "top", Value: 15, Usage: "list so many processes; 0: all"},
+			&cli.BoolFlag{Name: "all", Usage: "show limits that are unlimited or hard, too"},
+			&cli.BoolFlag{Name: "json", Usage: "JSON: one object, or with several --pid one a line"},
+			&cli.BoolFlag{Name: "local", Usage: "read here, never ask a running agent"})...),
+		Action: showHeadroom,
+	})
+}
+
+func showHeadroom(c *cli.Context) error {
+	f, err := filter(c)
+	if err != nil {
+		return err
+	}
+	if d := c.Duration("for"); d < 0 || d > time.Hour {
+		return usagef("--for %s: allowed are 0 to 1h", d)
+	}
+	if n := c.Int("top"); n < 0 {
+		return usagef("--top %d: allowed are 0 (all) and more", n)
+	}
+	r, err := headroom.Open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	if f.PIDs != nil {
+		return quiet(headroomOfPIDs(c, r, f))
+	}
+	return quiet(headroomOfHost(c, r, f))
+}
+
+// pause waits between two readings.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// headroomOfPIDs shows each process that was asked for. One that is gone is named,
+// and the others are shown.
+func headroomOfPIDs(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
+	if len(f.Names)+len(f.Cgroups)+len(f.Units) > 0 {
+		return usagef("headroom: --pid says which processes; --name, --cgroup and --unit choose from the list without it")
+	}
+	if _, err := loadConfig(c); err != nil {
+		return err
+	}
+	before := map[int32]*headroom.Facts{}
+	if d := c.Duration("for"); d > 0 {
+		for _, pid := range f.PIDs {
+			facts, err := r.Read(c.Context, pid, headroom.Full)
+			if err == nil {
+				before[pid] = facts
+			} else if !errors.Is(err, headroom.ErrNoProcess) {
+				return err
+			}
+		}
+		if len(before) > 0 {
+			if err := pause(c.Context, d); err != nil {
+				return err
+			}
+		}
+	}
+	var gone []string
+	for i, pid := range f.PIDs {
+		facts, err := r.Read(c.Context, pid, headroom.Full)
+		switch {
+		case errors.Is(err, headroom.ErrNoProcess):
+			gone = append(gone, strconv.Itoa(int(pid)))
+			continue
+		case err != nil:
+			return err
+		}
+		h := headroom.Evaluate(before[pid], facts)
+		if c.Bool("json") {
+			err = printJSON(c.App.Writer, h, len(f.PIDs) == 1)
+		} else {
+			if i > 0 {
+				fmt.Fprintln(c.App.Writer)
+			}
+			err = newHeadroomPage(c).process(&h)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(gone) > 0 {
+		return fmt.Errorf("no process has PID %s", strings.Join(gone, ", "))
+	}
+	return nil
+}
+
+func printJSON(w io.Writer, v any, pretty bool) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	if pretty {
+		e.SetIndent("", "  ")
+	}
+	return e.Encode(v)
+}
+
+// headroomOfHost lists the processes nearest to a limit.
+func headroomOfHost(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
+	l, err := loadConfig(c)
+	if err != nil {
+		return err
+	}
+	log, err := openLog(l)
+	if err != nil {
+		return err
+	}
+	defer log.Close(c.Context)
+	p, err := open(l, nil, log.Logger())
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	s := surveyor{parts: p, reader: r, filter: f, identities: map[sample.ID]*sample.Identity{}}
+	var before *headroom.Survey
+	if d := c.Duration("for"); d > 0 {
+		if before, err = s.survey(c.Context); err != nil {
+			return err
+		}
+		if err := pause(c.Context, d); err != nil {
+			return err
+		}
+	}
+	now, err := s.survey(c.Context)
+	if err != nil {
+		return err
+	}
+	list := headroom.Nearest(before, now, c.Int("top"))
+	if c.Bool("json") {
+		return printJSON(c.App.Writer, list, true)
+	}
+	return newHeadroomPage(c).list(&list)
+}
+
+// surveyor takes surveys of the processes that a filter chooses.
+type surveyor struct {
+	parts      *parts
+	reader     *headroom.Reader
+	filter     engine.Filter
+	identities map[sample.ID]*sample.Identity
+	snapshot   sample.Snapshot
+}
+
+const surveyFields = sample.FieldSet(1<<sample.UID | 1<<sample.State | 1<<sample.CgroupID | 1<<sample.Threads |
+	1<<sample.FDOpen | 1<<sample.FDLimit | 1<<sample.FDHardLimit | 1<<sample.Virtual | 1<<sample.CPU)
+
+func (s *surveyor) survey(ctx context.Context) (*headroom.Survey, error) {
+	if err := s.parts.source.Read(ctx, sample.Scope{Fields: surveyFields}, &s.snapshot); err != nil {
+		return nil, err
+	}
+	return s.reader.Survey(ctx, &s.snapshot,
+		func(p *sample.Process) bool { return s.filter.Match(p, s.who(p)) },
+		func(p *sample.Process) string { return record.Text([]byte(s.who(p).Cgroup)) })
+}
+
+// who identifies a process, once.
+func (s *surveyor) who(p *sample.Process) *sample.Identity {
+	id := s.identities[p.ID]
+	if id == nil {
+		id = s.parts.who.Identify(p)
+		s.identities[p.ID] = id
+	}
+	return id
+}

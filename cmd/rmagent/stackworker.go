@@ -1,0 +1,26 @@
+package main
+
+import (
+	"os"
+
+	"github.com/urfave/cli/v2"
+
+	"rmagent/internal/stack/worker"
+)
+
+// stackWorker is the command that the agent runs itself, in a process without
+// privileges that walks call stacks for it.
+const stackWorker = "stack-worker"
+
+func stackWorkerCommand() *cli.Command {
+	return command(&cli.Command{
+		Name:   stackWorker,
+		Hidden: true,
+		Action: func(*cli.Context) error {
+			if err := worker.Confine(); err != nil {
+				return err
+			}
+			return worker.Serve(os.NewFile(worker.SocketFD, "socket"))
+		},
+	})
+}

@@ -1,0 +1,114 @@
+package loader
+
+import (
+	"context"
+	"encoding/binary"
+	"os"
+	"os/exec"
+	"testing"
+
+	"rmagent/internal/sample"
+)
+
+// What was kept of the processes that slept is what a reader that keeps nothing
+// yet reads of them: every field of each that two such readers, before and after,
+// agree on.
+func TestKeptIsWhatIsRead(t *testing.T) {
+	keeper := openScan(t, Options{Scan: ScanSyscall})
+	defer keeper.Close()
+	s := keeper.scanner.(*syscallScan)
+	for range 3 { // make some that come and go
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), waitVariable+"=1")
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer cmd.Wait()
+		defer in.Close()
+	}
+	compared := 0
+	for range 8 {
+		before := readFresh(t)
+		var now sample.Snapshot
+		kept := keptTasks(t, s) // of the reading before
+		if err := keeper.Read(context.Background(), sample.Scope{}, &now); err != nil {
+			t.Fatal(err)
+		}
+		after := readFresh(t)
+		for i := range now.Processes {
+			p := &now.Processes[i]
+			b, ok := before[p.ID]
+			if a, there := after[p.ID]; !ok || !there || a != b {
+				continue
+			}
+			if unsplit(*p) != b {
+				t.Errorf("%v (%s):\nkept %+v\nread %+v", p.ID, p.Comm.Bytes(), *p, b)
+			}
+			if kept[p.ID.PID] {
+				compared++
+			}
+		}
+	}
+	if compared < 200 {
+		t.Errorf("compared %d readings of processes that were kept", compared)
+	}
+}
+
+// readFresh reads by a reader that has kept nothing.
+func readFresh(t *testing.T) map[sample.ID]sample.Process {
+	t.Helper()
+	r := openScan(t, Options{Scan: ScanSyscall})
+	defer r.Close()
+	if err := clearKept(r.scanner.(*syscallScan)); err != nil {
+		t.Fatal(err)
+	}
+	var s sample.Snapshot
+	if err := r.Read(context.Background(), sample.Scope{}, &s); err != nil {
+		t.Fatal(err)
+	}
+	all := make(map[sample.ID]sample.Process, len(s.Processes))
+	for _, p := range s.Processes {
+		all[p.ID] = unsplit(p)
+	}
+	return all
+}
+
+// unsplit leaves out how CPU time is split, which depends on what a reader said
+// before.
+func unsplit(p sample.Process) sample.Process {
+	p.CPUUserNanos, p.CPUSystemNanos = 0, 0
+	return p
+}
+
+func clearKept(s *syscallScan) error {
+	m := s.objects.Kept
+	for i := range m.MaxEntries() {
+		if err := m.Put(i, make([]byte, m.ValueSize())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keptTasks returns the processes of which something is kept. It supposes that
+// PIDs are fewer than places, or that they were given out in one round.
+func keptTasks(t *testing.T, s *syscallScan) map[int32]bool {
+	t.Helper()
+	kept := map[int32]bool{}
+	m := s.objects.Kept
+	for _, p := range s.seen {
+		place := p.pid & (m.MaxEntries() - 1)
+		value, err := m.LookupBytes(place)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if binary.NativeEndian.Uint64(value) == p.task {
+			kept[int32(p.pid)] = true
+		}
+	}
+	return kept
+}

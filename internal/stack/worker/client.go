@@ -1,0 +1,405 @@
+// Package worker walks and symbolises stacks in a child process without privileges,
+// which is given open files and copied stacks and answers with frames.
+//
+// Client is the parent's side: it remembers walks, so that a stack like one that was
+// seen before needs no child; it opens modules, and kills and restarts a child that
+// hangs or dies. Confine and Serve are the child's.
+package worker
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"rmagent/internal/sample"
+	"rmagent/internal/stack"
+	"rmagent/record"
+)
+
+const (
+	maxQueued      = 4096                  // stacks that wait for the child
+	maxQueuedBytes = 8 << 20               // of their windows
+	maxImages      = 256                   // remembered; the one used longest ago is forgotten
+	maxSites       = 1 << 14               // of all images
+	maxTemplates   = 1 << 14               // walks remembered, of all images
+	mapsAge        = time.Second           // how old mappings may be for a stack unlike those before
+	checkAge       = 10 * time.Second      // for all others
+	freshMaps      = 50 * time.Millisecond // how old mappings may be where code is in none of them
+	maxFailures    = 3                     // of the child over one image, after which it is left alone
+)
+
+// Image is one program of a process: ExecID as in sample.Process, or 0 where it is not
+// known.
+type Image struct {
+	ID     sample.ID
+	ExecID uint64
+}
+
+// Site is where calls came from: stacks with equal frames of one image are one Site.
+// It is not changed after it was handed out.
+type Site struct {
+	ID     uint64         // from 1, unique for the Client
+	Frames []record.Frame // innermost first; a goroutine's creator is last
+	End    string         // why there are no more; "" where the first function was reached
+}
+
+// Answer is the Site of a stack that had to be walked.
+type Answer struct {
+	Image Image
+	Seq   uint64
+	Site  *Site
+}
+
+// Stats are a client's counts since it was made.
+type Stats struct {
+	Matched  uint64 // stacks whose walk was remembered
+	Walked   uint64 // stacks that the child walked
+	Refused  uint64 // stacks for which the queue had no room
+	Failed   uint64 // stacks that the child did not answer for
+	Started  uint64 // children
+	Killed   uint64 // children that did not answer in time or not what was asked
+	Resets   uint64 // times that the remembered walks were dropped for want of room
+	Images   int
+	Sites    int
+	Queued   int
+	LastFail string // of a child, "" where there was none
+}
+
+// Client walks stacks. Site, Answers, Forget and Stats may be called from any
+// goroutine and do not wait for files or the child.
+type Client struct {
+	start func() (*child, error)
+	open  *opener
+
+	mu        sync.Mutex
+	wake      chan struct{}
+	images    map[Image]*imageState
+	queue     []job
+	bytes     int
+	answers   []Answer
+	stats     Stats
+	sites     int
+	templates int
+	nextSite  uint64
+	clock     uint64   // counts uses, for forgetting what was not used for longest
+	forgotten []uint64 // images that the child has still
+
+	stop chan struct{}
+	done chan struct{}
+
+	// Only the client's own goroutine has these.
+	child   *child
+	retryAt time.Time
+	backoff time.Duration
+	modules moduleCache
+	number  uint64 // of the last image
+}
+
+type job struct {
+	image Image
+	seq   uint64
+	raw   sample.RawStack
+	g     []byte
+	check bool // only the mappings are to be read again
+}
+
+// imageState is what is known of an image. The client's mutex guards all that is above
+// the empty line; the client's goroutine alone writes what is below, and number and read.
+type imageState struct {
+	templates stack.Templates[*Site]
+	sites     map[string]*Site
+	used      uint64
+	dropped   bool
+	checking  bool      // a job that reads the mappings is queued
+	read      time.Time // when the mappings were
+	number    uint64    // in the child; 0 where it does not have the image
+
+	mappings []stack.Mapping
+	failures int
+}
+
+// New returns a client whose child is this program again, run with the arguments of
+// the command that calls Confine and Serve. It is started when it is needed first.
+func New(args ...string) *Client {
+	c := &Client{
+		open: newOpener(), wake: make(chan struct{}, 1), images: map[Image]*imageState{},
+		stop: make(chan struct{}), done: make(chan struct{}),
+	}
+	c.start = func() (*child, error) { return startChild(args) }
+	go c.run()
+	return c
+}
+
+// Close ends the child and the client's goroutine.
+func (c *Client) Close() {
+	close(c.stop)
+	<-c.done
+}
+
+// Site returns where a stack came from, if its walk is remembered. If not, the stack
+// is copied and walked, and Answers has its Site under seq later; it is false where
+// there is no room for that.
+func (c *Client) Site(image Image, seq uint64, raw *sample.RawStack) (site *Site, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if site = c.match(image, raw); site != nil {
+		c.stats.Matched++
+		return site, true
+	}
+	if len(c.queue) >= maxQueued || c.bytes+len(raw.Window) > maxQueuedBytes {
+		c.stats.Refused++
+		return nil, false
+	}
+	// The goroutine is read at once, as long as it is likely to be the same.
+	j := job{image: image, seq: seq, g: goroutine(image.ID.PID, raw)}
+	j.raw = sample.RawStack{Registers: raw.Registers, Window: slices.Clone(raw.Window), Chain: slices.Clone(raw.Chain)}
+	c.enqueue(j)
+	return nil, true
+}
+
+func (c *Client) match(image Image, raw *sample.RawStack) *Site {
+	im := c.images[image]
+	if im == nil {
+		return nil
+	}
+	c.clock++
+	im.used = c.clock
+	site, ok := im.templates.Match(raw)
+	if ok && !im.checking && time.Since(im.read) > checkAge {
+		im.checking = true
+		c.enqueue(job{image: image, check: true})
+	}
+	return site
+}
+
+func (c *Client) enqueue(j job) {
+	c.queue = append(c.queue, j)
+	c.bytes += len(j.raw.Window)
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Answers appends what was walked since the last call.
+func (c *Client) Answers(dst []Answer) []Answer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	dst = append(dst, c.answers...)
+	clear(c.answers)
+	c.answers = c.answers[:0]
+	return dst
+}
+
+// Forget drops what is known of a process's images: it ended.
+func (c *Client) Forget(id sample.ID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for image, im := range c.images {
+		if image.ID == id {
+			c.drop(image, im)
+		}
+	}
+}
+
+func (c *Client) drop(image Image, im *imageState) {
+	c.sites -= len(im.sites)
+	c.templates -= im.templates.Len()
+	im.dropped = true
+	if im.number != 0 {
+		c.forgotten = append(c.forgotten, im.number)
+	}
+	delete(c.images, image)
+}
+
+// Stats returns the counts.
+func (c *Client) Stats() Stats {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.stats
+	s.Images, s.Sites, s.Queued = len(c.images), c.sites, len(c.queue)
+	return s
+}
+
+// run takes one job after the other.
+func (c *Client) run() {
+	defer close(c.done)
+	defer func() { c.endChild() }()
+	for {
+		j, ok := c.next()
+		if !ok {
+			select {
+			case <-c.wake:
+				continue
+			case <-c.stop:
+				return
+			}
+		}
+		c.tellForgotten()
+		if j.check {
+			c.check(j.image)
+			continue
+		}
+		site := c.walk(&j)
+		c.mu.Lock()
+		c.answers = append(c.answers, Answer{j.image, j.seq, site})
+		c.mu.Unlock()
+		select {
+		case <-c.stop:
+			return
+		default:
+		}
+	}
+}
+
+func (c *Client) next() (job, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.queue) == 0 || len(c.answers) >= maxQueued { // nobody takes them
+		return job{}, false
+	}
+	j := c.queue[0]
+	c.queue[0] = job{}
+	if c.queue = c.queue[1:]; len(c.queue) == 0 {
+		c.queue = nil
+	}
+	c.bytes -= len(j.raw.Window)
+	return j, true
+}
+
+// tellForgotten has the child forget images, too.
+func (c *Client) tellForgotten() {
+	c.mu.Lock()
+	numbers := c.forgotten
+	c.forgotten = nil
+	c.mu.Unlock()
+	for _, n := range numbers {
+		c.forget(forgetRequest{Image: n})
+	}
+}
+
+// check makes sure that what is remembered of an image holds still.
+func (c *Client) check(image Image) {
+	c.mu.Lock()
+	im := c.images[image]
+	c.mu.Unlock()
+	if im == nil {
+		return
+	}
+	_ = c.refresh(image, im, mapsAge) // it cannot fail where mappings were read before
+	c.mu.Lock()
+	im.checking = false
+	c.mu.Unlock()
+}
+
+// walk has a stack walked, unless one like it has been meanwhile.
+func (c *Client) walk(j *job) *Site {
+	im := c.image(j.image)
+	if err := c.refresh(j.image, im, mapsAge); err != nil {
+		return c.fail(im, "the process's mappings can't be read: "+err.Error())
+	}
+	c.mu.Lock()
+	site, ok := im.templates.Match(&j.raw)
+	c.mu.Unlock()
+	if ok {
+		return site
+	}
+	if im.failures >= maxFailures {
+		return c.fail(im, "walking this program's stacks failed too often")
+	}
+	a, err := c.ask(j, im)
+	if err == nil && a.End == stack.EndNotCode {
+		// Code may have been mapped since the mappings were read.
+		if before := im.read; c.refresh(j.image, im, freshMaps) == nil && im.read != before {
+			a, err = c.ask(j, im)
+		}
+	}
+	if err != nil {
+		var refused *refusedError
+		if !errors.As(err, &refused) && !errors.Is(err, errNoChild) {
+			im.failures++
+			c.kill(err)
+		}
+		return c.fail(im, "the stack could not be walked: "+err.Error())
+	}
+	return c.remember(im, a)
+}
+
+// image returns what is known of an image, and forgets another where there are too many.
+func (c *Client) image(image Image) *imageState {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	im := c.images[image]
+	if im == nil {
+		if len(c.images) >= maxImages {
+			var oldest Image
+			var least *imageState
+			for i, s := range c.images {
+				if least == nil || s.used < least.used {
+					oldest, least = i, s
+				}
+			}
+			c.drop(oldest, least)
+		}
+		im = &imageState{sites: map[string]*Site{}}
+		c.images[image] = im
+	}
+	c.clock++
+	im.used = c.clock
+	return im
+}
+
+// remember makes a Site of an answer, and a template of what the walk depended on.
+func (c *Client) remember(im *imageState, a *answer) *Site {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stats.Walked++
+	site := c.site(im, string(a.Key), a.Frames, a.End)
+	if c.templates >= maxTemplates {
+		c.stats.Resets++
+		for _, other := range c.images {
+			other.templates.Reset(codeOf(other.mappings))
+		}
+		c.templates = 0
+	}
+	if im.dropped {
+		return site
+	}
+	before := im.templates.Len()
+	if len(a.Deps) > 0 && !im.templates.Add(a.Deps, site) && im.templates.Full() {
+		c.stats.Resets++
+		im.templates.Reset(codeOf(im.mappings))
+	}
+	c.templates += im.templates.Len() - before
+	return site
+}
+
+// site returns the one of a key. Where there are too many, all further ones of an
+// image are one without frames.
+func (c *Client) site(im *imageState, key string, frames []record.Frame, end string) *Site {
+	if site := im.sites[key]; site != nil {
+		return site
+	}
+	if c.sites >= maxSites {
+		key, frames, end = "full", nil, "there are too many different stacks"
+		if site := im.sites[key]; site != nil {
+			return site
+		}
+	}
+	c.nextSite++
+	if !im.dropped {
+		c.sites++
+	}
+	site := &Site{ID: c.nextSite, Frames: frames, End: end}
+	im.sites[key] = site
+	return site
+}
+
+// fail returns a Site without frames that says why.
+func (c *Client) fail(im *imageState, why string) *Site {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.stats.Failed++
+	return c.site(im, "failed: "+why, nil, why)
+}

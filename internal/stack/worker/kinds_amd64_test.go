@@ -1,0 +1,203 @@
+package worker
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"rmagent/record"
+)
+
+// write puts a program's source where it can be compiled.
+func write(t testing.TB, name, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func functions(site *Site) (names []string) {
+	for _, f := range site.Frames {
+		name := f.Function.Or("?")
+		if g, ok := f.Guess.Get(); ok {
+			name += "(" + g + ")"
+		}
+		if l, ok := f.Language.Get(); ok {
+			name += "[" + l + "]"
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+const generatedSource = `
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+static volatile int sink;
+__attribute__((noinline)) void inner(void) { char c; int r = read(0, &c, 1); sink = r; }
+__attribute__((noinline)) void caller(void (*generated)(void (*)(void))) { generated(inner); sink++; }
+int main(void) {
+	// push %rbp; mov %rsp, %rbp; call *%rdi; pop %rbp; ret
+	static const unsigned char code[] = {0x55, 0x48, 0x89, 0xe5, 0xff, 0xd7, 0x5d, 0xc3};
+	void *p = mmap(0, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	memcpy(p, code, sizeof code);
+	char path[64];
+	snprintf(path, sizeof path, "/tmp/perf-%d.map", getpid());
+	FILE *f = fopen(path, "w");
+	fprintf(f, "%lx %lx LazyCompile:~generated test.js:1\n", (long)p, (long)sizeof code);
+	fclose(f);
+	puts("ready");
+	fflush(stdout);
+	for (;;) caller((void (*)(void (*)(void)))p);
+}
+`
+
+func TestGeneratedCode(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "program")
+	run(t, "gcc", "-O2", "-o", path, write(t, "p.c", generatedSource))
+	p := start(t, path)
+	perf := fmt.Sprintf("/tmp/perf-%d.map", p.id.PID)
+	t.Cleanup(func() { os.Remove(perf) })
+	site := walk(t, newClient(t), Image{ID: p.id}, &p.raw)
+	names := strings.Join(functions(site), " ")
+	if !strings.Contains(names, " inner LazyCompile:~generated test.js:1 caller(frame_pointer) main ") || site.End != "" {
+		t.Errorf("frames %s, end %q", names, site.End)
+	}
+
+	// What is no regular file, or another's, is not read.
+	if err := os.Remove(perf); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("/dev/zero", perf); err != nil {
+		t.Fatal(err)
+	}
+	site = walk(t, newClient(t), Image{ID: p.id}, &p.raw)
+	names = strings.Join(functions(site), " ")
+	if !strings.Contains(names, " inner ? caller(frame_pointer) main ") {
+		t.Errorf("frames %s, end %q", names, site.End)
+	}
+}
+
+const goSource = `package main
+
+import (
+	"os"
+	"sync"
+	"syscall"
+)
+
+//go:noinline
+func inner() { var b [1]byte; syscall.Read(0, b[:]) }
+
+//go:noinline
+func starter(wg *sync.WaitGroup, n int) {
+	go func() { // line 14
+		for {
+			inner()
+		}
+	}()
+}
+
+func main() {
+	var wg sync.WaitGroup
+	wg.Add(1)
+	starter(&wg, 1)
+	os.Stdout.WriteString("ready\n")
+	wg.Wait()
+}
+`
+
+// The goroutine's stack ends where it began; who began it follows. The thread that is in
+// read(2) is found by its system call: goroutines move.
+func TestGoCreator(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "program")
+	build := exec.Command("go", "build", "-ldflags=-s -w", "-o", path, write(t, "main.go", goSource))
+	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	p := start(t, path)
+	site := walk(t, newClient(t), Image{ID: p.id}, &p.raw)
+	names := strings.Join(functions(site), " ")
+	if !strings.Contains(names, "main.inner main.starter.func1 runtime.goexit main.starter[go_creator]") {
+		t.Errorf("frames %s, end %q", names, site.End)
+	}
+	last := site.Frames[len(site.Frames)-1]
+	if line, _ := last.Line.Get(); line != 14 || last.Guess.Known() {
+		t.Errorf("creator = %+v", last)
+	}
+}
+
+// A module that is no ELF file any more, or was cut off while it runs, costs names and
+// steps, and nothing else.
+func TestDamagedModule(t *testing.T) {
+	for name, damage := range map[string]func(t *testing.T, f *os.File){
+		"truncated": func(t *testing.T, f *os.File) {
+			if err := f.Truncate(5000); err != nil {
+				t.Skipf("the kernel keeps programs that run from change: %v", err)
+			}
+		},
+		"header": func(t *testing.T, f *os.File) {
+			if _, err := f.WriteAt([]byte("nonsense"), 0); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"tables": func(t *testing.T, f *os.File) {
+			if _, err := f.WriteAt([]byte(strings.Repeat("\xff", 40)), 32); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			// A library may be written to while it is mapped; a program may not.
+			dir := t.TempDir()
+			library, program := filepath.Join(dir, "liblocal.so"), filepath.Join(dir, "program")
+			run(t, "gcc", "-O2", "-shared", "-fPIC", "-o", library, write(t, "l.c", `
+#include <unistd.h>
+static volatile int sink;
+int outer(void) { char c; int r = read(0, &c, 1); sink = r; return r + 1; }
+`))
+			run(t, "gcc", "-O2", "-o", program, write(t, "p.c", `
+#include <stdio.h>
+int outer(void);
+int main(void) { puts("ready"); fflush(stdout); return outer(); }
+`), library)
+			p := start(t, program)
+			f, err := os.OpenFile(library, os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			c := newClient(t)
+			damage(t, f)
+			site := walk(t, c, Image{ID: p.id}, &p.raw)
+			if len(site.Frames) < 2 || site.Frames[1].Module.Or("") != library {
+				t.Fatalf("frames %+v, end %q", site.Frames, site.End)
+			}
+			if site.End == "" {
+				t.Errorf("the walk is whole: %v", functions(site))
+			}
+			if s := c.Stats(); s.Killed != 0 || s.Failed != 0 {
+				t.Errorf("stats = %+v", s)
+			}
+			t.Logf("end %q", site.End)
+		})
+	}
+}
+
+func TestShortenedAnswerHasAddresses(t *testing.T) {
+	f := record.Frame{Function: record.Some(strings.Repeat("x", 5000)), Offset: record.Some(uint64(7))}
+	inlined := f
+	inlined.Inlined = true
+	short := shorten(&answer{Frames: []record.Frame{inlined, f}})
+	if len(short.Frames) != 1 || short.Frames[0].Function.Known() || short.Frames[0].Offset.Or(0) != 7 {
+		t.Errorf("short = %+v", short)
+	}
+}

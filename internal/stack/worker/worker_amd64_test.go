@@ -1,0 +1,468 @@
+package worker
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/sample"
+)
+
+// The tests' child is the test binary itself, run with these arguments.
+const childArgument, hangArgument, crashArgument = "stack-worker", "hang", "crash"
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 2 {
+		socket := os.NewFile(SocketFD, "socket")
+		switch os.Args[1] {
+		case childArgument:
+			if err := Confine(); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			if err := Serve(socket); err != nil {
+				os.Exit(1)
+			}
+			os.Exit(0)
+		case hangArgument:
+			time.Sleep(time.Minute)
+		case crashArgument:
+			_, _ = socket.Read(make([]byte, maxMessage))
+			panic("a crash")
+		}
+	}
+	os.Exit(m.Run())
+}
+
+func newClient(t testing.TB) *Client {
+	c := New(childArgument)
+	t.Cleanup(c.Close)
+	return c
+}
+
+// program is a process that sleeps in the system call that its main thread made.
+type program struct {
+	id  sample.ID
+	raw sample.RawStack
+	cmd *exec.Cmd
+}
+
+// start runs a program that says ready and then waits in read(2), in a function inner()
+// that outer() called if nothing else is said, and copies the stack of the thread.
+func start(t testing.TB, path string) *program {
+	t.Helper()
+	cmd := exec.Command(path)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = in.Close()
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	p := &program{cmd: cmd}
+	p.id.PID = int32(cmd.Process.Pid)
+	if p.id.StartTicks, err = startTicks(p.id.PID); err != nil {
+		t.Fatal(err)
+	}
+	p.raw = attach(t, readingThread(t, cmd.Process.Pid))
+	return p
+}
+
+// readingThread waits for a thread that is in read(0).
+func readingThread(t testing.TB, pid int) int {
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, thread := range threads {
+			call, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/syscall", pid, thread.Name()))
+			if strings.HasPrefix(string(call), "0 0x0 ") {
+				tid, _ := strconv.Atoi(thread.Name())
+				return tid
+			}
+		}
+	}
+	t.Fatal("no thread reads")
+	return 0
+}
+
+// attach copies the stack of a thread by ptrace.
+func attach(t testing.TB, pid int) (raw sample.RawStack) {
+	t.Helper()
+	lock(t)
+	var regs unix.PtraceRegs
+	for { // until it is in read(2)
+		if err := unix.PtraceAttach(pid); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unix.Wait4(pid, nil, unix.WALL, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.PtraceGetRegs(pid, &regs); err != nil {
+			t.Fatal(err)
+		}
+		raw, _ = rawOf(pid, &regs)
+		if err := unix.PtraceDetach(pid); err != nil {
+			t.Fatal(err)
+		}
+		if regs.Orig_rax == unix.SYS_READ {
+			return raw
+		}
+	}
+}
+
+const source = `
+#include <stdio.h>
+#include <unistd.h>
+static volatile int sink;
+__attribute__((noinline)) int inner(void) { char c; int r = read(0, &c, 1); sink = r; return r + 1; }
+__attribute__((noinline)) int outer(void) { int r = inner(); sink = r; return r + 1; }
+int main(void) { puts("ready"); fflush(stdout); for (;;) sink = outer(); }
+`
+
+func compile(t testing.TB, flags ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "program")
+	cmd := exec.Command("gcc", append([]string{"-O2", "-o", path, "-x", "c", "-"}, flags...)...)
+	cmd.Stdin = strings.NewReader(source)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v\n%s", err, out)
+	}
+	return path
+}
+
+// walk asks a client and waits for its answer.
+func walk(t testing.TB, c *Client, image Image, raw *sample.RawStack) *Site {
+	t.Helper()
+	site, ok := c.Site(image, 1, raw)
+	if !ok {
+		t.Fatal("refused")
+	}
+	if site != nil {
+		return site
+	}
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		if a := c.Answers(nil); len(a) > 0 {
+			return a[0].Site
+		}
+	}
+	t.Fatal("no answer")
+	return nil
+}
+
+// offsets are the addresses that nm gives for functions of a program.
+func contains(t testing.TB, path, function string, offset uint64) bool {
+	t.Helper()
+	out, err := exec.Command("nm", "-S", path).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(bytes.NewReader(out))
+	for lines.Scan() {
+		var from, size uint64
+		var kind, name string
+		if n, _ := fmt.Sscanf(lines.Text(), "%x %x %s %s", &from, &size, &kind, &name); n == 4 && name == function {
+			return offset >= from && offset < from+size
+		}
+	}
+	t.Fatalf("%s has no %s", path, function)
+	return false
+}
+
+func checkSite(t *testing.T, site *Site, path string) {
+	t.Helper()
+	if site.End != "" || len(site.Frames) < 4 {
+		t.Fatalf("end %q, %d frames", site.End, len(site.Frames))
+	}
+	for i, function := range []string{"inner", "outer", "main"} {
+		f := site.Frames[1+i]
+		offset, _ := f.Offset.Get()
+		if !contains(t, path, function, offset) {
+			t.Errorf("frame %d is at %#x, not in %s", 1+i, offset, function)
+		}
+		if id, ok := f.BuildID.Get(); !ok || len(id) != 40 {
+			t.Errorf("build id %q", id)
+		}
+	}
+}
+
+func TestWalksInTheChild(t *testing.T) {
+	path := compile(t)
+	p := start(t, path)
+	c := newClient(t)
+	image := Image{ID: p.id}
+	site := walk(t, c, image, &p.raw)
+	checkSite(t, site, path)
+	if again, ok := c.Site(image, 2, &p.raw); !ok || again != site {
+		t.Errorf("the same stack again = %v %v", again, ok)
+	}
+	if n := testing.AllocsPerRun(100, func() { c.Site(image, 3, &p.raw) }); n != 0 {
+		t.Errorf("%v allocations for a stack that is known", n)
+	}
+	s := c.Stats()
+	if s.Walked != 1 || s.Started != 1 || s.Killed != 0 || s.Failed != 0 || s.Sites != 1 {
+		t.Errorf("stats = %+v", s)
+	}
+	c.Forget(p.id)
+	if s := c.Stats(); s.Images != 0 || s.Sites != 0 {
+		t.Errorf("after Forget: %+v", s)
+	}
+}
+
+// A program that was deleted, and one whose path has another file now, are read as
+// they run.
+func TestDeletedAndReplaced(t *testing.T) {
+	path := compile(t)
+	kept := path + ".kept"
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(kept, b, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	deleted, replaced := start(t, path), start(t, path)
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	c := newClient(t)
+	checkSite(t, walk(t, c, Image{ID: deleted.id}, &deleted.raw), kept)
+	if err := os.WriteFile(path, []byte("\x7fELF nonsense"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	checkSite(t, walk(t, c, Image{ID: replaced.id}, &replaced.raw), kept)
+}
+
+func TestChildHasNothing(t *testing.T) {
+	p := start(t, compile(t))
+	c := newClient(t)
+	walk(t, c, Image{ID: p.id}, &p.raw)
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.child.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{
+		"NoNewPrivs:\t1", "CapInh:\t0000000000000000", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "CapAmb:\t0000000000000000",
+	}
+	if os.Geteuid() == 0 {
+		want = append(want, "Uid:\t65534\t65534\t65534\t65534", "Gid:\t65534\t65534\t65534\t65534", "Groups:\t ")
+	}
+	if bytes.Contains(status, []byte("Seccomp:")) {
+		want = append(want, "Seccomp:\t2")
+	}
+	for _, w := range want {
+		if !bytes.Contains(status, []byte("\n"+w+"\n")) {
+			t.Errorf("status lacks %q:\n%s", w, status)
+		}
+	}
+	environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", c.child.cmd.Process.Pid))
+	if err == nil && len(environment) > 0 {
+		t.Errorf("environment %q", environment)
+	}
+}
+
+func TestHangingChildIsKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes as long as a request may")
+	}
+	p := start(t, compile(t))
+	c := New(hangArgument)
+	defer c.Close()
+	site := walk(t, c, Image{ID: p.id}, &p.raw)
+	if !strings.Contains(site.End, "no answer in 5s") || len(site.Frames) != 0 {
+		t.Errorf("site = %+v", site)
+	}
+	if s := c.Stats(); s.Killed != 1 || s.Failed != 1 {
+		t.Errorf("stats = %+v", s)
+	}
+	if c.child != nil {
+		t.Error("the child is still there")
+	}
+}
+
+func TestCrashingChildIsReplaced(t *testing.T) {
+	p := start(t, compile(t))
+	c := New(crashArgument)
+	defer c.Close()
+	for range maxFailures {
+		for c.Stats().Started == c.Stats().Killed { // wait out the backoff
+			site := walk(t, c, Image{ID: p.id}, &p.raw)
+			if site.End == "" {
+				t.Fatalf("site = %+v", site)
+			}
+			if c.Stats().Killed == maxFailures {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	if s := c.Stats(); s.Killed != maxFailures || !strings.Contains(s.LastFail, "a crash") {
+		t.Errorf("stats = %+v", s)
+	}
+	site := walk(t, c, Image{ID: p.id}, &p.raw)
+	if !strings.Contains(site.End, "failed too often") {
+		t.Errorf("end = %q", site.End)
+	}
+}
+
+func TestProcessIsGone(t *testing.T) {
+	path := compile(t)
+	p := start(t, path)
+	_ = p.cmd.Process.Kill()
+	_, _ = p.cmd.Process.Wait()
+	c := newClient(t)
+	if site := walk(t, c, Image{ID: p.id}, &p.raw); !strings.Contains(site.End, "it ended before") {
+		t.Errorf("site = %+v", site)
+	}
+	own := p.id
+	own.PID = int32(os.Getpid()) // another process has the PID
+	if site := walk(t, c, Image{ID: own}, &p.raw); !strings.Contains(site.End, "it ended before") {
+		t.Errorf("site = %+v", site)
+	}
+}
+
+func TestNeverOpensWhatIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	fifo, link := filepath.Join(dir, "fifo"), filepath.Join(dir, "link")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(fifo, link); err != nil {
+		t.Fatal(err)
+	}
+	o := newOpener()
+	for _, path := range []string{fifo, link, dir, "/dev/null"} {
+		if f, err := o.inside(int32(os.Getpid()), path, nil); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+			t.Errorf("%s: %v %v", path, f, err)
+		}
+	}
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if f, err := o.inside(int32(os.Getpid()), file, nil); err != nil {
+		t.Error(err)
+	} else {
+		defer f.file.Close()
+	}
+	if f, err := o.inside(int32(os.Getpid()), file, mappedAt(1, 2)); err == nil {
+		t.Errorf("another file than asked for was opened: %v", f)
+	}
+}
+
+// Opens that do not come back are given up, and there is an end to them.
+func TestStuckOpens(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes as long as an open may")
+	}
+	o := newOpener()
+	release := make(chan struct{})
+	defer close(release)
+	errs := make(chan error, maxStuck)
+	for range maxStuck {
+		go func() {
+			_, err := o.inTime(func() (opened, error) { <-release; return opened{}, io.EOF })
+			errs <- err
+		}()
+	}
+	for range maxStuck {
+		if err := <-errs; err == nil || !strings.Contains(err.Error(), "not open after") {
+			t.Errorf("error = %v", err)
+		}
+	}
+	if _, err := o.inside(int32(os.Getpid()), "/etc/passwd", nil); err == nil || !strings.Contains(err.Error(), "too many") {
+		t.Errorf("error = %v", err)
+	}
+}
+
+func FuzzAnswer(f *testing.F) {
+	f.Add([]byte(`{"frames":[{"function":"f","offset":1}],"deps":[{"p":-1,"c":0,"v":5},{"p":8,"c":1}],"key":"AAE=","end":"x"}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		checkForeign(t, b)
+	})
+}
+
+func TestNames(t *testing.T) {
+	path := compile(t, "-g")
+	p := start(t, path)
+	site := walk(t, newClient(t), Image{ID: p.id}, &p.raw)
+	for i, want := range []string{"inner", "outer", "main"} {
+		f := site.Frames[1+i]
+		line, _ := f.Line.Get()
+		if f.Function.Or("") != want || line == 0 {
+			t.Errorf("frame %d = %+v, want %s and a line", 1+i, f, want)
+		}
+	}
+}
+
+// The names of a program that was stripped come from its separate file, which is
+// where distributions put it.
+func TestSeparateDebugFile(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: /usr/lib/debug is root's")
+	}
+	path := compile(t, "-g", "-Wl,--build-id")
+	whole := path + ".debug"
+	run(t, "objcopy", "--only-keep-debug", path, whole)
+	run(t, "strip", path)
+	p := start(t, path)
+	c := newClient(t)
+	site := walk(t, c, Image{ID: p.id}, &p.raw)
+	if name, ok := site.Frames[1].Function.Get(); ok {
+		t.Fatalf("a stripped program's function has a name: %q", name)
+	}
+	build := site.Frames[1].BuildID.Or("")
+	dir := "/usr/lib/debug/.build-id/" + build[:2]
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	target := dir + "/" + build[2:] + ".debug"
+	b, err := os.ReadFile(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(target, b, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = os.Remove(target)
+		_ = os.Remove(dir)
+	})
+	site = walk(t, newClient(t), Image{ID: p.id}, &p.raw)
+	if name := site.Frames[1].Function.Or(""); name != "inner" {
+		t.Errorf("function = %q, want inner; %+v", name, site.Frames[1])
+	}
+}
+
+func run(t testing.TB, name string, args ...string) []byte {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
+	}
+	return out
+}
