@@ -69,7 +69,8 @@ func (s *File) Uses() (debug bool) { return s.debug != nil }
 func (s *File) Memory() int { return s.uncompressed + s.cached }
 
 // Frames returns what is at each of the virtual addresses, innermost first; nil where
-// nothing is known. Functions are demangled. Module, Offset and BuildID are left to
+// nothing is known. Functions are demangled, and names can be shown: what
+// they have of control characters and bytes that are no UTF-8 is escaped. Module, Offset and BuildID are left to
 // the caller. It ends with the context; what was not reached until then is unknown.
 func (s *File) Frames(ctx context.Context, vaddrs []uint64) [][]record.Frame {
 	all := make([][]record.Frame, len(vaddrs))
@@ -205,7 +206,7 @@ func (s *File) fromSymbols(ctx context.Context, vaddrs []uint64, answers [][]rec
 			continue
 		}
 		if last := &frames[len(frames)-1]; !last.Function.Known() || isMangled(q.name) {
-			last.Function = record.Some(demangled(string(q.name)))
+			last.Function = record.Some(clean(demangled(string(q.name))))
 		}
 	}
 }
@@ -213,10 +214,10 @@ func (s *File) fromSymbols(ctx context.Context, vaddrs []uint64, answers [][]rec
 func frame(function, file string, line uint64, inlined bool) record.Frame {
 	f := record.Frame{Inlined: inlined}
 	if function != "" {
-		f.Function = record.Some(function)
+		f.Function = record.Some(clean(function))
 	}
 	if file != "" {
-		f.File = record.Some(file)
+		f.File = record.Some(clean(file))
 		if line > 0 {
 			f.Line = record.Some(line)
 		}
