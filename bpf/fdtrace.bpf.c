@@ -440,7 +440,7 @@ __attribute__((noinline)) int log_python(u32 slot)
 	struct fd_birth *b = bpf_map_lookup_elem(&births, &slot);
 
 	if (p && b)
-		b->pythons = read_python(b->python, p, thread_pointer(t));
+		read_python(&b->python, p, thread_pointer(t));
 	return 0;
 }
 
@@ -462,7 +462,7 @@ __attribute__((noinline)) int write_log(u64 seq, s32 nr, s32 fd, u32 error, u32 
 	b->call = nr;
 	b->error = error;
 	b->window = b->chained = b->deep = 0;
-	b->pythons = 0;
+	b->python.count = 0;
 	__builtin_memcpy(b->comm, t->comm, sizeof b->comm);
 	if (t->flags & PF_IO_WORKER) { // it has no user stack
 		__builtin_memset(&b->regs, 0, sizeof b->regs);

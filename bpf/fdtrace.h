@@ -114,8 +114,7 @@ struct fd_birth {
 	char comm[16];
 	u64 stack[FD_WINDOW / 8];
 	u64 chain[FD_CHAIN];
-	u64 pythons; // frames of CPython
-	struct python_frame python[PYTHON_FRAMES];
+	struct python_frames python;
 };
 
 struct fd_deep {
@@ -172,7 +171,7 @@ struct fd_counts {
 	s64 stamps;	// in use
 };
 
-_Static_assert(sizeof(struct fd_birth) == 56 + 72 + 16 + FD_WINDOW + 8 * FD_CHAIN + 8 + 16 * PYTHON_FRAMES, "fd_birth");
+_Static_assert(sizeof(struct fd_birth) == 56 + 72 + 16 + FD_WINDOW + 8 * FD_CHAIN + 40 + 16 * PYTHON_FRAMES, "fd_birth");
 _Static_assert(sizeof(struct fd_record) == 48 + 16 + 32 + 24, "fd_record");
 _Static_assert(sizeof(struct fd_list_args) == 56, "fd_list_args");
 

@@ -40,36 +40,41 @@ static __always_inline u64 python_word(u64 at)
 	return v;
 }
 
-struct python_search {
+// What is read of one thread.
+struct python_frames {
+	u64 count;
+	// Where the reading is: an interpreter and one of its threads, then a frame. It
+	// is here because a program's stack is small.
+	u64 interpreter, thread, frame, self;
+	struct python_frame list[PYTHON_FRAMES]; // innermost first
+};
+
+struct python_walk {
 	struct python *p;
-	u64 self, interpreter, thread, found;
+	struct python_frames *to;
 };
 
 static long python_search(u64 i, void *data)
 {
-	struct python_search *s = data;
+	struct python *p = ((struct python_walk *)data)->p;
+	struct python_frames *to = ((struct python_walk *)data)->to;
 
-	if (!s->thread) {
-		s->interpreter = python_word(s->interpreter + s->p->next_interpreter);
-		if (!s->interpreter)
+	if (!to->thread) {
+		to->interpreter = python_word(to->interpreter + p->next_interpreter);
+		if (!to->interpreter)
 			return 1;
-		s->thread = python_word(s->interpreter + s->p->threads);
+		to->thread = python_word(to->interpreter + p->threads);
 		return 0;
 	}
-	if (python_word(s->thread + s->p->thread_id) == s->self) {
-		s->found = s->thread;
+	if (python_word(to->thread + p->thread_id) == to->self) {
+		to->frame = python_word(to->thread + p->current);
+		if (to->frame && p->indirect)
+			to->frame = python_word(to->frame + p->indirect - 1);
 		return 1;
 	}
-	s->thread = python_word(s->thread + s->p->next_thread);
+	to->thread = python_word(to->thread + p->next_thread);
 	return 0;
 }
-
-struct python_walk {
-	struct python *p;
-	struct python_frame *to;
-	u64 frame;
-	u64 n;
-};
 
 // A place that the verifier sees to be one.
 static __always_inline u64 python_place(u64 n)
@@ -80,50 +85,42 @@ static __always_inline u64 python_place(u64 n)
 
 static long python_walk(u64 i, void *data)
 {
-	struct python_walk *w = data;
-	struct python *p = w->p;
-	u8 owner = 0, entry = 0;
+	struct python *p = ((struct python_walk *)data)->p;
+	struct python_frames *to = ((struct python_walk *)data)->to;
 	u64 instruction;
 
-	if (!w->frame)
+	if (!to->frame)
 		return 1;
-	bpf_probe_read_user(&owner, 1, (void *)(w->frame + p->owner));
-	if (p->shim && owner == p->shim) {
-		if (w->n)
-			w->to[python_place(w->n - 1)].instruction |= PYTHON_ENTRY;
+	if (p->shim && (u8)python_word(to->frame + p->owner) == p->shim) {
+		if (to->count)
+			to->list[python_place(to->count - 1)].instruction |= PYTHON_ENTRY;
 	} else {
-		if (w->n >= PYTHON_FRAMES)
+		if (to->count >= PYTHON_FRAMES)
 			return 1;
-		if (!p->shim)
-			bpf_probe_read_user(&entry, 1, (void *)(w->frame + p->entry));
-		instruction = python_word(w->frame + p->instruction) & ~PYTHON_ENTRY;
-		if (entry)
+		instruction = python_word(to->frame + p->instruction) & ~PYTHON_ENTRY;
+		if (!p->shim && (u8)python_word(to->frame + p->entry))
 			instruction |= PYTHON_ENTRY;
-		w->to[python_place(w->n)].code = python_word(w->frame + p->code);
-		w->to[python_place(w->n)].instruction = instruction;
-		w->n++;
+		to->list[python_place(to->count)].instruction = instruction;
+		to->list[python_place(to->count)].code = python_word(to->frame + p->code);
+		to->count++;
 	}
-	w->frame = python_word(w->frame + p->previous);
+	to->frame = python_word(to->frame + p->previous);
 	return 0;
 }
 
-// Innermost first; returns how many.
-static __always_inline u64 read_python(struct python_frame *to, struct python *p, u64 self)
+// Reads the frames of the thread that runs, whose pthread_self() is self.
+static __always_inline void read_python(struct python_frames *to, struct python *p, u64 self)
 {
-	struct python_search s = { .p = p, .self = self, .interpreter = python_word(p->interpreters) };
 	struct python_walk w = { .p = p, .to = to };
 
-	if (!s.interpreter)
-		return 0;
-	s.thread = python_word(s.interpreter + p->threads);
-	bpf_loop(PYTHON_STEPS, python_search, &s, 0);
-	if (!s.found)
-		return 0;
-	w.frame = python_word(s.found + p->current);
-	if (w.frame && p->indirect)
-		w.frame = python_word(w.frame + p->indirect - 1);
+	to->count = to->frame = 0;
+	to->self = self;
+	to->interpreter = python_word(p->interpreters);
+	if (!to->interpreter)
+		return;
+	to->thread = python_word(to->interpreter + p->threads);
+	bpf_loop(PYTHON_STEPS, python_search, &w, 0);
 	bpf_loop(2 * PYTHON_FRAMES, python_walk, &w, 0);
-	return w.n;
 }
 
 _Static_assert(sizeof(struct python) == 56, "python");

@@ -38,11 +38,10 @@ type fdtraceFdBirth struct {
 		R15 uint64
 		Lr  uint64
 	}
-	Comm    [16]int8
-	Stack   [256]uint64
-	Chain   [32]uint64
-	Pythons uint64
-	Python  [32]fdtracePythonFrame
+	Comm   [16]int8
+	Stack  [256]uint64
+	Chain  [32]uint64
+	Python fdtracePythonFrames
 }
 
 type fdtraceFdCounts struct {
@@ -172,6 +171,16 @@ type fdtracePythonFrame struct {
 	_           structs.HostLayout
 	Code        uint64
 	Instruction uint64
+}
+
+type fdtracePythonFrames struct {
+	_           structs.HostLayout
+	Count       uint64
+	Interpreter uint64
+	Thread      uint64
+	Frame       uint64
+	Self        uint64
+	List        [32]fdtracePythonFrame
 }
 
 type fdtraceRun struct {
