@@ -158,11 +158,21 @@ struct thread_info___x86 {
 struct thread_info___64 {
 	unsigned long flags;
 };
+struct thread_struct___x86 {
+	unsigned long fsbase;
+};
+struct thread_struct___64 {
+	struct {
+		unsigned long tp_value;
+	} uw;
+};
 struct task_struct___x86 {
 	struct thread_info___x86 thread_info;
+	struct thread_struct___x86 thread;
 };
 struct task_struct___64 {
 	struct thread_info___64 thread_info;
+	struct thread_struct___64 thread;
 };
 
 #pragma clang attribute pop

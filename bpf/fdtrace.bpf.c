@@ -89,6 +89,14 @@ struct {
 	__type(value, struct fd_deep);
 } deeps SEC(".maps");
 
+// Processes that run CPython, by PID.
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, FD_SUSPECTS);
+	__type(key, u32);
+	__type(value, struct python);
+} pythons SEC(".maps");
+
 enum hook {
 	HOOK_CALL,  // ran, for whomever
 	HOOK_BIRTH, // logged or stamped
@@ -413,6 +421,29 @@ static __always_inline bool has_place(u64 seq)
 	return seq - 1 - *(volatile u64 *)&drained < log_entries;
 }
 
+// What pthread_self() is: the thread pointer, with glibc on amd64 and musl.
+static __always_inline u64 thread_pointer(struct task_struct *t)
+{
+#if defined(__TARGET_ARCH_x86)
+	return BPF_CORE_READ((struct task_struct___x86 *)t, thread.fsbase);
+#else
+	return BPF_CORE_READ((struct task_struct___64 *)t, thread.uw.tp_value);
+#endif
+}
+
+// Notes the frames of CPython at a place of the log.
+__attribute__((noinline)) int log_python(u32 slot)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	u32 tgid = t->tgid;
+	struct python *p = bpf_map_lookup_elem(&pythons, &tgid);
+	struct fd_birth *b = bpf_map_lookup_elem(&births, &slot);
+
+	if (p && b)
+		read_python(&b->python, p, thread_pointer(t));
+	return 0;
+}
+
 // Writes an entry of the log, to its own place. It is global, as are the others that
 // are, so that the verifier looks at it once, not once per way to reach it.
 __attribute__((noinline)) int write_log(u64 seq, s32 nr, s32 fd, u32 error, u32 deep)
@@ -431,6 +462,7 @@ __attribute__((noinline)) int write_log(u64 seq, s32 nr, s32 fd, u32 error, u32 
 	b->call = nr;
 	b->error = error;
 	b->window = b->chained = b->deep = 0;
+	b->python.count = 0;
 	__builtin_memcpy(b->comm, t->comm, sizeof b->comm);
 	if (t->flags & PF_IO_WORKER) { // it has no user stack
 		__builtin_memset(&b->regs, 0, sizeof b->regs);
@@ -440,6 +472,7 @@ __attribute__((noinline)) int write_log(u64 seq, s32 nr, s32 fd, u32 error, u32 
 		b->chained = copy_chain(b, b->window);
 		if (deep)
 			b->deep = copy_deep(seq, b->regs.sp, t->mm ? t->mm->env_end : 0);
+		log_python(slot);
 	}
 	publish(&b->seq, seq);
 	return 0;

@@ -4,6 +4,8 @@
 #ifndef RMAGENT_FDTRACE_H
 #define RMAGENT_FDTRACE_H
 
+#include "python.h"
+
 #define FD_WINDOW 2048	     // bytes of stack that every birth has
 #define FD_DEEP_WINDOW 16384 // and that some have
 #define FD_CHAIN 32	     // return addresses by the chain of frame pointers
@@ -112,6 +114,7 @@ struct fd_birth {
 	char comm[16];
 	u64 stack[FD_WINDOW / 8];
 	u64 chain[FD_CHAIN];
+	struct python_frames python;
 };
 
 struct fd_deep {
@@ -168,7 +171,7 @@ struct fd_counts {
 	s64 stamps;	// in use
 };
 
-_Static_assert(sizeof(struct fd_birth) == 56 + 72 + 16 + FD_WINDOW + 8 * FD_CHAIN, "fd_birth");
+_Static_assert(sizeof(struct fd_birth) == 56 + 72 + 16 + FD_WINDOW + 8 * FD_CHAIN + 40 + 16 * PYTHON_FRAMES, "fd_birth");
 _Static_assert(sizeof(struct fd_record) == 48 + 16 + 32 + 24, "fd_record");
 _Static_assert(sizeof(struct fd_list_args) == 56, "fd_list_args");
 

@@ -8,6 +8,7 @@ import (
 // inlinedCall is one entry of a function's inline tree (runtime.inlinedCall).
 type inlinedCall struct {
 	name     string
+	first    bool   // the name is the first of all, as it would be of an empty entry
 	parentPC uint32 // an instruction at the call's place, from the function's entry
 }
 
@@ -65,11 +66,11 @@ func (f *Func) inlinedCall(index uint32) (inlinedCall, bool) {
 	nameAt := uint64(le.Uint32(entry[name:]))
 	call := inlinedCall{parentPC: le.Uint32(entry[parent:])}
 	// A name begins after another one's end: what does not was no inline tree.
-	if nameAt == 0 || nameAt >= uint64(len(f.table.names)) || f.table.names[nameAt-1] != 0 ||
+	if nameAt >= uint64(len(f.table.names)) || (nameAt > 0 && f.table.names[nameAt-1] != 0) ||
 		uint64(call.parentPC) >= f.End-f.Entry {
 		return inlinedCall{}, false
 	}
-	call.name = f.table.name(nameAt)
+	call.first, call.name = nameAt == 0, f.table.name(nameAt)
 	return call, call.name != ""
 }
 
@@ -133,10 +134,13 @@ func (t *Table) inlinesPlausible() bool {
 		if _, ok := f.inlineTree(); !ok {
 			continue
 		}
-		if _, ok := f.inlinedCall(0); !ok {
+		call, ok := f.inlinedCall(0)
+		if !ok {
 			return false
 		}
-		seen++
+		if !call.first {
+			seen++
+		}
 	}
 	return seen > 0
 }

@@ -301,6 +301,22 @@ func (t *FDTracer) Start(ids []sample.ID) error {
 	return nil
 }
 
+// SetPython has the frames of CPython read at each birth of a process that is traced.
+func (t *FDTracer) SetPython(id sample.ID, p sample.PythonLayout) error {
+	if t.suspects[id] == nil {
+		return nil
+	}
+	layout := fdtracePython{
+		Interpreters: p.Interpreters, NextInterpreter: p.NextInterpreter, Threads: p.Threads,
+		NextThread: p.NextThread, ThreadId: p.ThreadID, Current: p.Current, Indirect: p.Indirect, Code: p.Code,
+		Instruction: p.Instruction, Previous: p.Previous, Owner: p.Owner, Shim: p.Shim, Entry: p.Entry,
+	}
+	if err := t.loaded.Maps[fdtraceMapPythons].Put(uint32(id.PID), &layout); err != nil {
+		return fmt.Errorf("trace the CPython of %v: %w", id, err)
+	}
+	return nil
+}
+
 // Stop traces nobody any more, and forgets.
 func (t *FDTracer) Stop() error {
 	return t.Start(nil)
@@ -315,6 +331,9 @@ func (t *FDTracer) dropSuspects(ids []sample.ID) error {
 		}
 		delete(t.suspects, id)
 		dropped = true
+		if err := t.loaded.Maps[fdtraceMapPythons].Delete(uint32(id.PID)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			return fmt.Errorf("forget the CPython of %v: %w", id, err)
+		}
 	}
 	if !dropped {
 		return nil

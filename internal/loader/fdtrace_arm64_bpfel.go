@@ -38,9 +38,10 @@ type fdtraceFdBirth struct {
 		R15 uint64
 		Lr  uint64
 	}
-	Comm  [16]int8
-	Stack [256]uint64
-	Chain [32]uint64
+	Comm   [16]int8
+	Stack  [256]uint64
+	Chain  [32]uint64
+	Python fdtracePythonFrames
 }
 
 type fdtraceFdCounts struct {
@@ -149,6 +150,39 @@ type fdtraceFdTable struct {
 	Copied uint32
 }
 
+type fdtracePython struct {
+	_               structs.HostLayout
+	Interpreters    uint64
+	NextInterpreter uint32
+	Threads         uint32
+	NextThread      uint32
+	ThreadId        uint32
+	Current         uint32
+	Indirect        uint32
+	Code            uint32
+	Instruction     uint32
+	Previous        uint32
+	Owner           uint32
+	Shim            uint32
+	Entry           uint32
+}
+
+type fdtracePythonFrame struct {
+	_           structs.HostLayout
+	Code        uint64
+	Instruction uint64
+}
+
+type fdtracePythonFrames struct {
+	_           structs.HostLayout
+	Count       uint64
+	Interpreter uint64
+	Thread      uint64
+	Frame       uint64
+	Self        uint64
+	List        [32]fdtracePythonFrame
+}
+
 type fdtraceRun struct {
 	_      structs.HostLayout
 	Count  uint64
@@ -163,6 +197,7 @@ const (
 	fdtraceMapDeeps            = "deeps"
 	fdtraceMapListWork         = "list_work"
 	fdtraceMapListing          = "listing"
+	fdtraceMapPythons          = "pythons"
 	fdtraceMapRuns             = "runs"
 	fdtraceMapStamps           = "stamps"
 	fdtraceMapSuspects         = "suspects"
@@ -264,6 +299,7 @@ type fdtraceMapSpecs struct {
 	Deeps    *ebpf.MapSpec `ebpf:"deeps"`
 	ListWork *ebpf.MapSpec `ebpf:"list_work"`
 	Listing  *ebpf.MapSpec `ebpf:"listing"`
+	Pythons  *ebpf.MapSpec `ebpf:"pythons"`
 	Runs     *ebpf.MapSpec `ebpf:"runs"`
 	Stamps   *ebpf.MapSpec `ebpf:"stamps"`
 	Suspects *ebpf.MapSpec `ebpf:"suspects"`
@@ -313,6 +349,7 @@ type fdtraceMaps struct {
 	Deeps    *ebpf.Map `ebpf:"deeps"`
 	ListWork *ebpf.Map `ebpf:"list_work"`
 	Listing  *ebpf.Map `ebpf:"listing"`
+	Pythons  *ebpf.Map `ebpf:"pythons"`
 	Runs     *ebpf.Map `ebpf:"runs"`
 	Stamps   *ebpf.Map `ebpf:"stamps"`
 	Suspects *ebpf.Map `ebpf:"suspects"`
@@ -325,6 +362,7 @@ func (m *fdtraceMaps) Close() error {
 		m.Deeps,
 		m.ListWork,
 		m.Listing,
+		m.Pythons,
 		m.Runs,
 		m.Stamps,
 		m.Suspects,

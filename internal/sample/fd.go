@@ -110,6 +110,7 @@ type FDBirth struct {
 	At      time.Duration // CLOCK_MONOTONIC
 	Thread  Comm          // the name of the thread that called
 	Stack   RawStack      // valid until the next drain
+	Python  []PythonFrame // innermost first, where the process's CPython is known; valid as long
 }
 
 // Registers are those of the caller in user space, by their names on amd64. On
@@ -125,6 +126,24 @@ type RawStack struct {
 	Chain  []uint64 // return addresses by the chain of frame pointers, innermost first, without IP
 }
 
+// PythonLayout is where the CPython of a process keeps its frames: the address of the
+// pointer to its interpreters, and offsets in its structures.
+type PythonLayout struct {
+	Interpreters                                   uint64
+	NextInterpreter, Threads, NextThread, ThreadID uint32
+	Current, Code, Instruction, Previous, Owner    uint32
+	Indirect                                       uint32 // Current leads to a structure that has the frame at Indirect - 1; 0: to the frame
+	Shim                                           uint32 // owner of a frame that is C's; 0: there are none,
+	Entry                                          uint32 // but a byte that says that C called
+}
+
+// PythonFrame is a frame of CPython.
+type PythonFrame struct {
+	Code        uint64 // address of the code object
+	Instruction uint64 // address of the one that is running, or runs another frame
+	Entry       bool   // C called it: it is the outermost of its run of the interpreter
+}
+
 // FDBirths are what was traced between two drains, in the order of Seq.
 type FDBirths struct {
 	Births []FDBirth
@@ -132,11 +151,13 @@ type FDBirths struct {
 
 	Bytes []byte   // what the windows point into
 	Words []uint64 // what the chains point into
+
+	Pythons []PythonFrame // what the frames of CPython point into
 }
 
 // Reset empties b for its next use and keeps its memory.
 func (b *FDBirths) Reset() {
-	*b = FDBirths{Births: b.Births[:0], Bytes: b.Bytes[:0], Words: b.Words[:0]}
+	*b = FDBirths{Births: b.Births[:0], Bytes: b.Bytes[:0], Words: b.Words[:0], Pythons: b.Pythons[:0]}
 }
 
 // FDCounts is what a tracer counted of one process since it is traced.

@@ -2,6 +2,10 @@ package symbol
 
 import (
 	"bytes"
+	"fmt"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/ianlancetaylor/demangle"
 )
@@ -26,4 +30,27 @@ func demangled(name string) string {
 // isMangled says whether a symbol is one of C++ or Rust.
 func isMangled(name []byte) bool {
 	return bytes.HasPrefix(name, []byte("_Z")) || bytes.HasPrefix(name, []byte("_R"))
+}
+
+// clean returns a foreign name as it can be shown: without what acts on a terminal,
+// and with \xNN for bytes that are not UTF-8.
+func clean(name string) string {
+	bad := func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }
+	if strings.IndexFunc(name, bad) < 0 {
+		return name
+	}
+	var b strings.Builder
+	for len(name) > 0 {
+		r, n := utf8.DecodeRuneInString(name)
+		switch {
+		case r == utf8.RuneError && n == 1:
+			fmt.Fprintf(&b, `\x%02x`, name[0])
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+		name = name[n:]
+	}
+	return b.String()
 }

@@ -69,7 +69,7 @@ func perfMapNames(ctx context.Context, r io.Reader, cut bool, addrs []uint64) ([
 func note(addrs []uint64, order []int, names []string, start, size uint64, name []byte) {
 	i, _ := slices.BinarySearchFunc(order, start, func(k int, start uint64) int { return cmp.Compare(addrs[k], start) })
 	for ; i < len(order) && addrs[order[i]]-start < size; i++ {
-		names[order[i]] = string(name)
+		names[order[i]] = clean(string(name))
 	}
 }
 

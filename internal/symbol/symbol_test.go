@@ -357,7 +357,7 @@ func TestGoTableAgreesWithDWARF(t *testing.T) {
 				program := filepath.Join(t.TempDir(), "program")
 				cmd := exec.Command("go", "build", "-o", program, "-buildmode="+v.mode)
 				cmd.Dir = "../gotab/testdata/program"
-				cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off", "CGO_ENABLED="+v.cgo)
+				cmd.Env = append(os.Environ(), "GOFLAGS=", "GOENV=off", "GOWORK=off", "CGO_ENABLED="+v.cgo)
 				if toolchain != "" {
 					cmd.Env = append(cmd.Env, "GOTOOLCHAIN="+toolchain)
 				}

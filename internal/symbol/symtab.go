@@ -148,3 +148,26 @@ func (q *symbolQuery) offer(name []byte, size uint64, rank int) {
 }
 
 func underscores(name []byte) int { return len(name) - len(bytes.TrimLeft(name, "_")) }
+
+// Addresses looks symbols up by their names in the dynamic symbols, or else in the
+// others, and returns how many it found.
+func Addresses(f *elffile.File, names map[string]*uint64) (found int) {
+	_ = elffile.Guard(func() error {
+		for _, kind := range []elf.SectionType{elf.SHT_DYNSYM, elf.SHT_SYMTAB} {
+			t, ok := tableOf(f, kind)
+			if !ok {
+				continue
+			}
+			le := binary.LittleEndian
+			for e := t.entries; len(e) >= symbolSize && found < len(names); e = e[symbolSize:] {
+				to := names[string(t.name(le.Uint32(e)))]
+				if to != nil && *to == 0 && elf.SectionIndex(le.Uint16(e[6:])) != elf.SHN_UNDEF {
+					*to = le.Uint64(e[8:])
+					found++
+				}
+			}
+		}
+		return nil
+	})
+	return found
+}
