@@ -20,6 +20,7 @@ import (
 	"rmagent/internal/held"
 	"rmagent/internal/loader"
 	"rmagent/internal/pprof"
+	"rmagent/internal/python"
 	"rmagent/internal/sample"
 	"rmagent/internal/source"
 	"rmagent/internal/stack/worker"
@@ -98,7 +99,7 @@ func newFDWatch(l *config.Loaded, p *parts, f engine.Filter, log *zap.Logger) (*
 	if w.tracer, w.untraced = openTracer(l); w.tracer != nil {
 		o.Tracer = w.tracer
 		w.stacks = openStacks()
-		o.Stacks = w.stacks
+		o.Stacks, o.Pythons = w.stacks, python.NewProcesses()
 	} else if l.Source == string(source.EBPF) {
 		return nil, w.untraced
 	}

@@ -49,6 +49,7 @@ var leakers = []leaker{
 	{name: "rust", build: []string{"rustc", "-O", "-g", "-o", "OUT", "leak.rs"}, source: "leak.rs", mark: "LEAK file", function: "upload::forget_file", kind: "file"},
 	{name: "go", build: []string{"go", "build", "-o", "OUT", "./leakgo"}, source: "leakgo/main.go", mark: "LEAK file", function: "main.(*session).leakFile", kind: "file"},
 	{name: "go-stripped", build: []string{"go", "build", "-ldflags=-s -w", "-o", "OUT", "./leakgo"}, source: "leakgo/main.go", mark: "LEAK file", function: "main.(*session).leakFile", kind: "file"},
+	{name: "python", build: []string{"cp", "leak.py", "OUT"}, source: "leak.py", mark: "LEAK file", function: "Uploader.leak_descriptor", kind: "file"},
 	{name: "go-body", build: []string{"go", "build", "-o", "OUT", "./leakgo"}, kind: "tcp4", serve: true},
 }
 

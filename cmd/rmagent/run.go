@@ -20,6 +20,7 @@ import (
 	"rmagent/internal/held"
 	"rmagent/internal/loader"
 	"rmagent/internal/policy"
+	"rmagent/internal/python"
 	"rmagent/internal/report"
 	"rmagent/internal/sink"
 	"rmagent/internal/source"
@@ -222,7 +223,7 @@ func (a *agent) openLeaks() (*engine.Leaks, error) {
 	}
 	o.Tracer = a.tracer
 	a.stacks = openStacks()
-	o.Stacks = a.stacks
+	o.Stacks, o.Pythons = a.stacks, python.NewProcesses()
 	return engine.NewLeaks(o), nil
 }
 

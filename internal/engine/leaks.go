@@ -12,6 +12,7 @@ import (
 	"rmagent/internal/aggregate"
 	"rmagent/internal/held"
 	"rmagent/internal/leak"
+	"rmagent/internal/python"
 	"rmagent/internal/sample"
 	"rmagent/internal/stack/worker"
 	"rmagent/record"
@@ -25,6 +26,8 @@ type FDTracer interface {
 	// Drain replaces dst with the births since the last one. Stacks are valid until
 	// the next.
 	Drain(dst *sample.FDBirths) error
+	// SetPython has the frames of CPython read at each birth of who is traced.
+	SetPython(id sample.ID, p sample.PythonLayout) error
 	Counts(id sample.ID) (sample.FDCounts, error)
 	Balance() (sample.FDBalance, error)
 	// Cost estimates the CPU time that the hooks took from everybody since the start.
@@ -69,8 +72,9 @@ const (
 
 // LeakOptions are what a Leaks works with. It closes none of it.
 type LeakOptions struct {
-	Tracer  FDTracer      // nil: opens can't be traced
-	Stacks  StackResolver // nil: stacks stay unknown
+	Tracer  FDTracer          // nil: opens can't be traced
+	Stacks  StackResolver     // nil: stacks stay unknown
+	Pythons *python.Processes // nil: frames of CPython stay unknown
 	Proc    *held.Proc
 	Tracing Tracing
 	Always  []int32 // PIDs that are traced whatever they do
@@ -108,15 +112,16 @@ type Leaks struct {
 
 // traced is a process that is traced.
 type traced struct {
-	since  time.Duration
-	until  time.Duration // worth tracing at least until then
-	list   sample.FDList
-	listed time.Duration
-	execID uint64
-	sites  []siteInfo
-	bySite map[*worker.Site]int
-	failed error // why it can't be listed; nil: it can
-	lossy  bool  // stacks of births were lost: totals by site are too small
+	since   time.Duration
+	until   time.Duration // worth tracing at least until then
+	list    sample.FDList
+	listed  time.Duration
+	execID  uint64
+	sites   []siteInfo
+	bySite  map[*worker.Site]int
+	pythons map[string]*pythonStack
+	failed  error // why it can't be listed; nil: it can
+	lossy   bool  // stacks of births were lost: totals by site are too small
 }
 
 // siteInfo is what is known of a site beside its counts, by its number in the ledger.
@@ -130,6 +135,7 @@ type waiting struct {
 	at     time.Duration
 	failed bool
 	thread sample.Comm
+	python *pythonStack
 }
 
 // announcement is a change that waits for a name.
@@ -278,6 +284,7 @@ func (l *Leaks) drain() {
 	if len(l.traced) == 0 {
 		return
 	}
+	l.usePythons()
 	if err := l.Tracer.Drain(&l.births); err != nil {
 		l.Log.Error("drain_failed", zap.Error(err))
 		return
@@ -293,7 +300,7 @@ func (l *Leaks) drain() {
 		if l.traced[b.ID] == nil {
 			continue
 		}
-		w := waiting{id: b.ID, at: b.At, failed: b.Errno != 0, thread: b.Thread}
+		w := waiting{id: b.ID, at: b.At, failed: b.Errno != 0, thread: b.Thread, python: l.pythonStack(l.traced[b.ID], b)}
 		if l.Stacks == nil || len(l.waiting) >= maxWaiting {
 			l.open(b.Seq, nil, &w)
 			continue
@@ -333,6 +340,7 @@ func (l *Leaks) open(seq uint64, stack *worker.Site, w *waiting) {
 	if t == nil {
 		return
 	}
+	stack = w.python.in(stack)
 	n, ok := t.bySite[stack]
 	if !ok {
 		n = len(t.sites)

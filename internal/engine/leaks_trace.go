@@ -125,12 +125,18 @@ func (l *Leaks) trace(table *aggregate.Table, now time.Duration) {
 			if l.Stacks != nil {
 				l.Stacks.Forget(id)
 			}
+			if l.Pythons != nil {
+				l.Pythons.Forget(id)
+			}
 		}
 	}
 	for _, id := range l.ids {
 		if l.traced[id] == nil {
 			l.traced[id] = &traced{since: now, until: now + keepTracing, execID: table.Find(id).ExecID, bySite: map[*worker.Site]int{}}
 			l.judge.Ledger(id) // from now on, it has one
+			if l.Pythons != nil {
+				l.Pythons.Look(id)
+			}
 		}
 	}
 	if len(l.traced) == 0 {

@@ -32,14 +32,26 @@ func Culprit(stack []record.Frame) int {
 // runtimes are the shared libraries that only pass a call on.
 var runtimes = []string{
 	"libc.so", "libc-", "libpthread", "ld-linux", "ld-musl", "libstdc++", "libgcc_s", "libuv", "libjvm",
-	"libnio", "libnet.so", "libjava", "libm.so", "[vdso]", "libpython",
+	"libnio", "libnet.so", "libjava", "libm.so", "[vdso]", "libpython", "python3",
+}
+
+// pythonStandard tells whether a file is of Python's standard library.
+func pythonStandard(file string) bool {
+	return strings.HasPrefix(file, "<frozen ") || strings.Contains(file, "/lib/python3") &&
+		!strings.Contains(file, "/site-packages/") && !strings.Contains(file, "/dist-packages/")
 }
 
 // Runtime tells whether a frame is a runtime's: it only passes on what others asked
 // for. Of Go, everything of its standard library is.
 func Runtime(f *record.Frame) bool {
-	if f.Language.Or("") != "" {
-		return f.Language.Or("") == "java" && strings.HasPrefix(f.Function.Or(""), "java.")
+	switch f.Language.Or("") {
+	case "":
+	case "java":
+		return strings.HasPrefix(f.Function.Or(""), "java.")
+	case "python":
+		return pythonStandard(f.File.Or(""))
+	default:
+		return false
 	}
 	base := path.Base(f.Module.Or(""))
 	for _, r := range runtimes {

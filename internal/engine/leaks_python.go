@@ -1,0 +1,87 @@
+package engine
+
+import (
+	"slices"
+	"time"
+	"unsafe"
+
+	"go.uber.org/zap"
+
+	"rmagent/internal/python"
+	"rmagent/internal/sample"
+	"rmagent/internal/stack/worker"
+	"rmagent/record"
+)
+
+const (
+	maxPythonStacks = 4096 // of one process
+	// rereadPython is how long names hold for frames at equal addresses: code objects
+	// go, and others come in their place.
+	rereadPython = time.Second
+)
+
+// pythonStack is frames of CPython that a process had, and their names.
+type pythonStack struct {
+	frames []sample.PythonFrame
+	named  []record.Frame
+	read   time.Duration                 // when they were named last
+	sites  map[*worker.Site]*worker.Site // the native stacks in which they ran: what comes of both
+}
+
+// usePythons has the frames of those read that turned out to run CPython.
+func (l *Leaks) usePythons() {
+	if l.Pythons == nil {
+		return
+	}
+	for _, f := range l.Pythons.Found() {
+		if err := l.Tracer.SetPython(f.ID, f.Layout); err != nil {
+			l.Log.Warn("python_frames_unavailable", zap.Error(err))
+		}
+	}
+}
+
+// pythonStack returns what a birth had of CPython's frames; nil where it had none, or
+// nothing can be said of them.
+func (l *Leaks) pythonStack(t *traced, b *sample.FDBirth) *pythonStack {
+	if l.Pythons == nil || len(b.Python) == 0 {
+		return nil
+	}
+	// The frames as they are in memory; the map keeps a copy of new ones only.
+	key := unsafe.Slice((*byte)(unsafe.Pointer(&b.Python[0])), len(b.Python)*int(unsafe.Sizeof(b.Python[0])))
+	p, now := t.pythons[string(key)], l.Now()
+	if p != nil && now-p.read < rereadPython {
+		return p
+	}
+	named := l.Pythons.Frames(b.ID, b.Python)
+	if named == nil {
+		return nil
+	}
+	if p != nil && slices.Equal(p.named, named) {
+		p.read = now
+		return p
+	}
+	if len(t.pythons) >= maxPythonStacks || t.pythons == nil {
+		t.pythons = map[string]*pythonStack{}
+	}
+	p = &pythonStack{frames: slices.Clone(b.Python), named: named, read: now, sites: map[*worker.Site]*worker.Site{}}
+	t.pythons[string(key)] = p
+	return p
+}
+
+// in returns the site of a native stack, nil where it is unknown, with CPython's
+// frames in it.
+func (p *pythonStack) in(native *worker.Site) *worker.Site {
+	if p == nil {
+		return native
+	}
+	if site := p.sites[native]; site != nil {
+		return site
+	}
+	site := &worker.Site{Frames: p.named}
+	if native != nil {
+		site.ID, site.End = native.ID, native.End
+		site.Frames = python.Merge(native.Frames, p.frames, p.named)
+	}
+	p.sites[native] = site
+	return site
+}
