@@ -48,6 +48,8 @@ func Append(dst []byte, r Record) ([]byte, error) {
 		e.stateChange(r)
 	case *OOM:
 		e.oom(r)
+	case *Leak:
+		e.leak(r)
 	case *Config:
 		e.config(r)
 	case *Agent:
@@ -77,6 +79,8 @@ func KindOf(r Record) (Kind, error) {
 		return KindState, nil
 	case *OOM:
 		return KindOOM, nil
+	case *Leak:
+		return KindLeak, nil
 	case *Config:
 		return KindConfig, nil
 	case *Agent:
@@ -305,6 +309,72 @@ func (e *encoder) oom(r *OOM) {
 	e.optUint(`,"rss_shmem_bytes":`, r.RSSShmemBytes)
 	e.optUint(`,"swap_bytes":`, r.SwapBytes)
 	e.optInt(`,"oom_score_adj":`, r.OOMScoreAdj)
+}
+
+func (e *encoder) leak(r *Leak) {
+	e.int(`,"pid":`, int64(r.PID))
+	e.uint(`,"start_ticks":`, r.StartTicks)
+	e.str(`,"comm":`, r.Comm)
+	e.str(`,"verdict":`, string(r.Verdict))
+	e.optStr(`,"rule":`, r.Rule)
+	e.optUint(`,"fd_open":`, r.FDOpen)
+	e.optUint(`,"fd_limit":`, r.FDLimit)
+	e.optFloat(`,"growth_per_second":`, r.GrowthPerSecond)
+	e.optFloat(`,"seconds_to_limit":`, r.SecondsToLimit)
+	e.optFloat(`,"confidence_ratio":`, r.ConfidenceRatio)
+	e.raw(`,"sites":`)
+	if r.Sites == nil {
+		e.raw("null")
+	} else {
+		e.raw("[")
+		for i := range r.Sites {
+			if i > 0 {
+				e.raw(",")
+			}
+			e.site(&r.Sites[i])
+		}
+		e.raw("]")
+	}
+	e.counts(`,"unattributed":`, r.Unattributed)
+}
+
+func (e *encoder) site(s *Site) {
+	e.uint(`{"held":`, s.Held)
+	e.optUint(`,"opened_total":`, s.OpenedTotal)
+	e.optUint(`,"closed_total":`, s.ClosedTotal)
+	e.optUint(`,"failed_total":`, s.FailedTotal)
+	e.str(`,"type":`, s.Type)
+	e.optStr(`,"target":`, s.Target)
+	e.optFloat(`,"oldest_seconds":`, s.OldestSeconds)
+	e.optStr(`,"thread":`, s.Thread)
+	e.raw(`,"stack":`)
+	if s.Stack == nil {
+		e.raw("null")
+	} else {
+		e.raw("[")
+		for i := range s.Stack {
+			if i > 0 {
+				e.raw(",")
+			}
+			e.frame(&s.Stack[i])
+		}
+		e.raw("]")
+	}
+	e.optStr(`,"stack_end":`, s.StackEnd)
+	e.raw("}")
+}
+
+func (e *encoder) frame(f *Frame) {
+	e.optStr(`{"function":`, f.Function)
+	e.optStr(`,"file":`, f.File)
+	e.optUint(`,"line":`, f.Line)
+	e.optStr(`,"module":`, f.Module)
+	e.optUint(`,"offset":`, f.Offset)
+	e.optStr(`,"build_id":`, f.BuildID)
+	e.bool(`,"inlined":`, f.Inlined)
+	e.optStr(`,"language":`, f.Language)
+	e.optStr(`,"guess":`, f.Guess)
+	e.raw("}")
 }
 
 // config leaves Values, which may hold anything, to encoding/json.

@@ -62,6 +62,8 @@ func newRecord(k Kind) Record {
 		return new(StateChange)
 	case KindOOM:
 		return new(OOM)
+	case KindLeak:
+		return new(Leak)
 	case KindConfig:
 		return new(Config)
 	case KindAgent:

@@ -51,6 +51,15 @@ func golden() []Record {
 			Message: `process 4711 ("true") has 900 of 1024 files open`, Advice: "raise RLIMIT_NOFILE or close files"},
 		&OOM{Header: head(7), PID: 4711, StartTicks: 99, Comm: "java", UID: Some[uint32](1000), Cgroup: Some("/user.slice"),
 			RSSBytes: Some[uint64](3 << 30), RSSAnonBytes: Some[uint64](3 << 30), OOMScoreAdj: Some[int32](-500)},
+		&Leak{Header: head(9), PID: 4711, StartTicks: 99, Comm: "api\n", Verdict: VerdictLeaking, Rule: Some("never_closed"), FDOpen: Some[uint64](612), FDLimit: Some[uint64](1024),
+			GrowthPerSecond: Some(10.0), SecondsToLimit: Some(41.2), ConfidenceRatio: Some(0.98), Sites: []Site{
+				{Held: 598, OpenedTotal: Some[uint64](598), ClosedTotal: Some[uint64](0), FailedTotal: Some[uint64](0), Type: "tcp4", Target: Some("10.0.0.5:443"), OldestSeconds: Some(59.8), Thread: Some("worker\x1b"), Stack: []Frame{
+					{Function: Some("socket"), Module: Some("/usr/lib/libc.so.6"), Offset: Some[uint64](1130903), BuildID: Some("c047672cae7964324658491e7dee26748ae5d2f8")},
+					{Function: Some("dial<&>"), File: Some("/src/net.c"), Line: Some[uint64](57), Module: Some("/usr/bin/api"), Offset: Some[uint64](4502), Inlined: true, Guess: Some("frame_pointer")},
+					{Function: Some("Main.run"), File: Some("Main.java"), Line: Some[uint64](12), Language: Some("java")},
+				}, StackEnd: Some("no_unwind_table")},
+				{Held: 3, Type: "pipe", Stack: []Frame{}},
+			}, Unattributed: map[string]uint64{"untraced_call": 2, "before_tracing": 11}},
 		&Agent{Header: head(8), Version: "v0.1.0", Source: SourceEBPF, CPUSecondsTotal: Some(0.75), CPUCores: Some(0.0125), RSSBytes: Some[uint64](25 << 20),
 			IntervalSeconds: 1, EventsSeen: Some[uint64](10), EventsDelivered: Some[uint64](7), EventsLost: map[string]uint64{"ring_full": 2}, EventsPending: Some[uint64](1), Uncounted: map[string]uint64{"net_bytes": 1500},
 			RecordsWritten: 7, RecordsLost: map[string]uint64{"queue_full": 3, "disk_full": 1}, ScanSeconds: Some(1.25e-7)},

@@ -18,6 +18,7 @@ const (
 	KindGPU     Kind = "gpu"
 	KindState   Kind = "state"
 	KindOOM     Kind = "oom"
+	KindLeak    Kind = "leak"
 	KindConfig  Kind = "config"
 	KindAgent   Kind = "agent"
 )

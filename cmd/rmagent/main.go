@@ -20,7 +20,14 @@ const (
 	exitOK     = 0
 	exitFailed = 1 // it failed at run time
 	exitUsage  = 2 // wrong usage or configuration
+
+	exitLeaking = 3 // fds --fail: something leaks
 )
+
+// statusError ends the command with a status of its own, and says nothing.
+type statusError int
+
+func (e statusError) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
 
 // usageError is a mistake of who called: exit status 2.
 type usageError struct{ msg string }
@@ -38,6 +45,9 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	err := newApp(stdout, stderr).Run(args)
 	if err == nil {
 		return exitOK
+	}
+	if status := statusError(0); errors.As(err, &status) {
+		return int(status)
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintf(stderr, "rmagent: %s\n", line)
@@ -61,6 +71,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		Commands: []*cli.Command{
 			runCommand(),
 			snapshotCommand(),
+			fdsCommand(),
 			headroomCommand(),
 			doctorCommand(),
 			configCommand(),

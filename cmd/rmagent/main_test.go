@@ -38,7 +38,11 @@ func TestMain(m *testing.M) {
 		help(strings.Fields(os.Getenv(asHelper)))
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	status := m.Run()
+	if builtDir != "" {
+		os.RemoveAll(builtDir)
+	}
+	os.Exit(status)
 }
 
 // patience is how long a test waits for what must happen.

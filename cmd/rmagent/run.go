@@ -17,11 +17,13 @@ import (
 
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
+	"rmagent/internal/held"
 	"rmagent/internal/loader"
 	"rmagent/internal/policy"
 	"rmagent/internal/report"
 	"rmagent/internal/sink"
 	"rmagent/internal/source"
+	"rmagent/internal/stack/worker"
 	"rmagent/record"
 )
 
@@ -39,6 +41,7 @@ func runFlags() []cli.Flag {
 		&cli.StringFlag{Name: "log-file", Usage: "log to `PATH` instead of stderr"},
 		&cli.StringFlag{Name: "warnings-file", Usage: "warnings to `PATH`, and no longer to stderr"},
 		&cli.StringFlag{Name: "hooks", Usage: "comma-separated `LIST` of kernel hooks, default or none"},
+		&cli.StringFlag{Name: "fd-tracing", Usage: "who opens descriptors: auto (of processes that are suspect), always (of those that hold most, too) or off"},
 		&cli.StringFlag{Name: "processes", Usage: "active (whose counters moved, and each once a minute), all or none"},
 		&cli.StringFlag{Name: "duration", Usage: "stop after `TIME`"},
 		&cli.StringFlag{Name: "cpu-budget", Usage: "`RATIO` of one core that the agent may use; it slows itself down to stay inside"},
@@ -111,6 +114,8 @@ type agent struct {
 	parts     *parts
 	events    *loader.Events // nil where none are asked for, or eventsErr says why
 	eventsErr error
+	tracer    *loader.FDTracer // nil: opens can't be traced, or are not to be
+	stacks    *worker.Client
 	jsonl     *sink.JSONL
 }
 
@@ -193,7 +198,33 @@ func (a *agent) open(f engine.Filter) (*engine.Options, error) {
 	if a.parts.gpu != nil {
 		o.GPU = a.parts.gpu
 	}
-	return o, nil
+	o.Leaks, err = a.openLeaks()
+	return o, err
+}
+
+// openLeaks opens what looks for leaks. Without a tracer only growth is seen.
+func (a *agent) openLeaks() (*engine.Leaks, error) {
+	l, log := a.loaded, a.log.Logger()
+	o := engine.LeakOptions{
+		Proc: held.OpenProc("/proc"), Tracing: engine.Tracing(l.FDTracing), CPUBudget: l.CPUBudget, Log: log, Now: monotonic,
+	}
+	if o.Tracing == engine.TraceOff {
+		return engine.NewLeaks(o), nil
+	}
+	var err error
+	if a.tracer, err = openTracer(l); err != nil {
+		if l.Source == string(source.EBPF) {
+			return nil, err
+		}
+		if l.Source != string(source.Procfs) {
+			log.Warn("fd_tracing_unavailable", zap.Error(err))
+		}
+		return engine.NewLeaks(o), nil
+	}
+	o.Tracer = a.tracer
+	a.stacks = openStacks()
+	o.Stacks = a.stacks
+	return engine.NewLeaks(o), nil
 }
 
 func (a *agent) openJSONL() error {
@@ -280,6 +311,12 @@ func (a *agent) close() error {
 	}
 	if a.events != nil {
 		errs = append(errs, a.events.Close())
+	}
+	if a.tracer != nil {
+		errs = append(errs, a.tracer.Close())
+	}
+	if a.stacks != nil {
+		a.stacks.Close()
 	}
 	if a.jsonl != nil {
 		if err := a.jsonl.Close(ctx); err != nil { // what it cost is counted; the agent did its part

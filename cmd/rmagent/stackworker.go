@@ -24,3 +24,6 @@ func stackWorkerCommand() *cli.Command {
 		},
 	})
 }
+
+// openStacks returns what walks stacks; its child is started with the first of them.
+func openStacks() *worker.Client { return worker.New(stackWorker) }

@@ -26,6 +26,7 @@ type Process struct {
 	quiet bool          // Rates are those of a process in which nothing moved
 	// What was seen of fd_open between the last two readings, and since.
 	between, since fdRange
+	closely        bool // between, and the interval before it, were watched
 }
 
 // identityFields tell when an identity is void.
@@ -34,6 +35,7 @@ var identityFields = sample.SetOf(sample.ExecID, sample.CgroupID)
 // fdRange is the least and the most that was seen.
 type fdRange struct {
 	low, high uint64
+	lowAt     time.Duration
 	seen      bool
 }
 
@@ -62,6 +64,7 @@ func quiet(known sample.FieldSet) Rates {
 // advance takes the next reading of the same process, and tells whether its
 // descriptors or its cgroup may be others than before.
 func (p *Process) advance(now *sample.Process, at, elapsed time.Duration) (files bool) {
+	p.closely = p.between.seen && p.since.seen
 	p.between, p.since = p.since, fdRange{}
 	keepSplit(now, &p.Process)
 	if *now == p.Process {
@@ -73,7 +76,7 @@ func (p *Process) advance(now *sample.Process, at, elapsed time.Duration) (files
 			}
 		}
 		if p.trend != nil {
-			p.trend.observe(at, p.FDOpen)
+			p.trend.observe(at, p.lowFDs(p.FDOpen, at))
 		}
 		p.Renew = p.Identity == nil || !p.Known.HasAll(identityFields)
 		return p.Renew
@@ -149,16 +152,29 @@ func (p *Process) observeFDs(now *sample.Process, at, elapsed time.Duration) {
 		p.trend = newTrend(at-elapsed, p.FDOpen)
 	}
 	if p.trend != nil {
-		p.trend.observe(at, now.FDOpen)
+		p.trend.observe(at, p.lowFDs(now.FDOpen, at))
 	}
 }
 
-// ObserveFD takes a count that was read between two snapshots.
-func (p *Process) ObserveFD(n uint64) {
-	if !p.since.seen {
-		p.since = fdRange{n, n, true}
+// lowFDs is the least that was open since the reading before, if it was watched. Of
+// the first interval that was, only the reading counts: its least is what was open at
+// its beginning, and a count that rises would seem to stand still.
+func (p *Process) lowFDs(now uint64, at time.Duration) mark {
+	if p.closely && p.between.low < now {
+		return makeMark(p.between.lowAt, p.between.low)
 	}
-	p.since.low, p.since.high = min(p.since.low, n), max(p.since.high, n)
+	return makeMark(at, now)
+}
+
+// ObserveFD takes a count that was read between two snapshots, at a monotonic time.
+func (p *Process) ObserveFD(n uint64, at time.Duration) {
+	if !p.since.seen {
+		p.since = fdRange{n, n, at, true}
+	}
+	if n < p.since.low {
+		p.since.low, p.since.lowAt = n, at
+	}
+	p.since.high = max(p.since.high, n)
 }
 
 // FDRange returns the least and the most descriptors that were open since the
@@ -184,19 +200,44 @@ func (p *Process) FDRatio() sample.Opt[float64] {
 // unknown until the process was watched for a while, and the time unknown where
 // nothing grows or nothing limits.
 func (p *Process) FDGrowth(at time.Duration) (perSecond, secondsToLimit sample.Opt[float64]) {
-	if !p.Known.Has(sample.FDOpen) || at-p.born < enough*bucket {
+	if !p.Known.Has(sample.FDOpen) {
 		return perSecond, secondsToLimit
+	}
+	g := p.FDTrend().PerSecond
+	if g == 0 && at-p.born < enough {
+		return perSecond, secondsToLimit
+	}
+	return record.Some(g), p.FDSecondsToLimit(g)
+}
+
+// FDSecondsToLimit is how long the soft limit lasts at a rate of descriptors a
+// second, unknown where nothing grows or nothing limits.
+func (p *Process) FDSecondsToLimit(perSecond float64) (seconds sample.Opt[float64]) {
+	if perSecond <= 0 || !p.Known.HasAll(sample.SetOf(sample.FDOpen, sample.FDLimit)) || p.FDLimit == sample.Unlimited {
+		return seconds
+	}
+	left := float64(p.FDLimit) - float64(p.FDOpen)
+	return record.Some(Round(max(left, 0) / perSecond))
+}
+
+// FDTrend says how surely and how fast the open descriptors grow: Flat for a count
+// that never moved or is unknown.
+func (p *Process) FDTrend() Growth {
+	if p.trend == nil {
+		return Growth{}
+	}
+	return p.trend.growth()
+}
+
+// FDLowest is the least that was open from one monotonic time to another, as far
+// as it is remembered: seconds are for ten of them, hours to about a quarter of
+// one. False where nothing is.
+func (p *Process) FDLowest(from, to time.Duration) (uint64, bool) {
+	if !p.Known.Has(sample.FDOpen) {
+		return 0, false
 	}
 	if p.trend == nil {
-		return record.Some(0.0), secondsToLimit
+		return p.FDOpen, p.born <= to
 	}
-	g, ok := p.trend.growth()
-	if !ok {
-		return perSecond, secondsToLimit
-	}
-	if g > 0 && p.Known.Has(sample.FDLimit) && p.FDLimit != sample.Unlimited {
-		left := float64(p.FDLimit) - float64(p.FDOpen)
-		secondsToLimit = record.Some(Round(max(left, 0) / g))
-	}
-	return record.Some(g), secondsToLimit
+	return p.trend.lowest(from, to)
 }

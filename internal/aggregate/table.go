@@ -13,9 +13,9 @@ import (
 // Processes live in slots that are used again. A snapshot comes mostly in the
 // order of the one before, so the slot of the next process is guessed and only
 // looked up where the guess is wrong: a host of idle processes costs one
-// comparison each. A process takes less than a kibibyte: half of it only once its
-// count of descriptors has moved. Where less than a quarter of the slots are in use,
-// after a storm of processes, the table moves to half as many.
+// comparison each. A process takes half a kibibyte, and one more once its count of
+// descriptors has moved. Where less than a quarter of the slots are in use, after a
+// storm of processes, the table moves to half as many.
 type Table struct {
 	slots []Process
 	free  []int32

@@ -29,6 +29,7 @@ type Config struct {
 
 	GPU       string        `koanf:"gpu"`        // auto or off
 	Hooks     []string      `koanf:"hooks"`      // see [Config.HookNames]
+	FDTracing string        `koanf:"fd_tracing"` // auto, always or off
 	Duration  time.Duration `koanf:"duration"`   // 0: until a signal
 	CPUBudget float64       `koanf:"cpu_budget"` // share of one core; 0: none
 	Socket    string        `koanf:"socket"`

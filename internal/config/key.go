@@ -67,6 +67,7 @@ var keys = slices.Concat([]key{
 	{"with_cmdline", formBool, false, parseBool, "true or false"},
 	word("gpu", "auto", "auto", "off"),
 	{"hooks", formList, []string{HooksDefault}, parseHook, "default, none, or a list of hook names (rmagent doctor shows them)"},
+	word("fd_tracing", "auto", "auto", "always", "off"),
 	duration("duration", 0, 0, 10*365*24*time.Hour),
 	number("cpu_budget", 0, 0, 1),
 	path("socket", "/run/rmagent/rmagent.sock", false),

@@ -82,11 +82,8 @@ func (e *Engine) ownCPU(self hostfs.Self) sample.Opt[uint64] {
 
 // hookShare is the share of a core that the hooks took since the last tick.
 func (e *Engine) hookShare() float64 {
-	if e.Events == nil {
-		return 0
-	}
 	a := &e.account
-	total, now := e.Events.Cost(), e.snapshot.Monotonic
+	total, now := e.hookCost(), e.snapshot.Monotonic
 	spent, elapsed := total-a.hooks, now-a.hooksAt
 	first := a.hooksAt == 0
 	a.hooks, a.hooksAt = total, now
@@ -94,6 +91,17 @@ func (e *Engine) hookShare() float64 {
 		return 0
 	}
 	return float64(spent) / float64(elapsed)
+}
+
+// hookCost is the CPU time that all hooks took since the start.
+func (e *Engine) hookCost() (total time.Duration) {
+	if e.Events != nil {
+		total += e.Events.Cost()
+	}
+	if e.Leaks != nil && e.Leaks.Tracer != nil {
+		total += e.Leaks.Tracer.Cost()
+	}
+	return total
 }
 
 // writeAgent writes the agent's account of itself.
@@ -126,6 +134,12 @@ func (e *Engine) writeAgent() {
 		r.ScanSeconds = record.Some(scan.Seconds())
 	}
 	e.fillBalance(r)
+	if e.Leaks != nil && e.Leaks.Tracer != nil {
+		e.addTracer(r)
+	}
+	if e.Events != nil || e.Leaks != nil && e.Leaks.Tracer != nil {
+		r.ProgramSecondsEstimated = record.Some(e.hookCost().Seconds())
+	}
 	if e.Sink != nil {
 		c := e.Sink.Counters()
 		r.RecordsWritten, r.RecordsLost = c.Written, c.Lost
@@ -162,7 +176,30 @@ func (e *Engine) fillBalance(r *record.Agent) {
 	})
 	r.MapEntries = record.Some(b.SpillEntries)
 	r.MapCapacity = record.Some(b.SpillCapacity)
-	r.ProgramSecondsEstimated = record.Some(e.Events.Cost().Seconds())
+}
+
+// addTracer adds what became of the births of descriptors.
+func (e *Engine) addTracer(r *record.Agent) {
+	b, err := e.Leaks.Tracer.Balance()
+	if err != nil {
+		e.Log.Error("balance_failed", zap.Error(err))
+		return
+	}
+	delivered := min(e.Leaks.drained, b.Logged-min(b.Logged, b.Lost))
+	r.EventsSeen = record.Some(r.EventsSeen.Or(0) + b.Logged)
+	r.EventsDelivered = record.Some(r.EventsDelivered.Or(0) + delivered)
+	r.EventsPending = record.Some(r.EventsPending.Or(0) + b.Logged - b.Lost - delivered)
+	maps.Copy(r.EventsLost, nonZero(map[string]uint64{"fd_births_overwritten": b.Lost}))
+	maps.Copy(r.Uncounted, nonZero(map[string]uint64{
+		"fd_births_ambiguous": b.Ambiguous,
+		"fd_births_compat":    b.Compat,
+		"fd_births_gone":      b.Gone,
+		"fd_births_unstamped": b.MapFull,
+		"fd_failures_quiet":   b.Quiet,
+		"fd_tables":           b.TablesFull,
+	}))
+	r.MapEntries = record.Some(r.MapEntries.Or(0) + b.Stamps)
+	r.MapCapacity = record.Some(r.MapCapacity.Or(0) + b.StampCapacity)
 }
 
 // nonZero leaves out what did not happen.

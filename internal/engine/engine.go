@@ -59,7 +59,8 @@ type Options struct {
 	Cgroups *hostfs.CgroupReader
 	Who     *hostfs.Identifier
 	Policy  *policy.Engine
-	Sink    Sink // nil: no records
+	Leaks   *Leaks // nil: nobody looks for leaks
+	Sink    Sink   // nil: no records
 	Log     *zap.Logger
 
 	Version  string
@@ -148,6 +149,12 @@ func (e *Engine) wait(ctx context.Context, tick <-chan time.Time) error {
 	if e.Events != nil {
 		ready = e.Events.Ready()
 	}
+	var look <-chan time.Time
+	if e.Leaks != nil && e.Leaks.Busy() {
+		ticker := time.NewTicker(lookEvery)
+		defer ticker.Stop()
+		look = ticker.C
+	}
 	for {
 		select {
 		case <-ctx.Done():
@@ -159,6 +166,9 @@ func (e *Engine) wait(ctx context.Context, tick <-chan time.Time) error {
 			if err := e.flush(); err != nil {
 				return err
 			}
+		case <-look:
+			e.now = time.Now()
+			e.tell(e.Leaks.Look(ctx, e.Reader, e.table))
 		}
 	}
 }
@@ -226,6 +236,9 @@ func (e *Engine) tick(ctx context.Context) error {
 	e.now = s.Time
 	e.table.Update(s)
 	e.identify()
+	if e.Leaks != nil {
+		e.tell(e.Leaks.Tick(e.table))
+	}
 	e.readHost()
 	e.readCgroups(minute)
 	e.gpus.Update(gpus, s.Monotonic, gpuPatience*e.budget.current)
@@ -414,6 +427,45 @@ func (e *Engine) logOverview() {
 		}
 	}
 	e.Log.Info("host", fields...)
+}
+
+// tell writes and logs the verdicts on processes that are shown.
+func (e *Engine) tell(list []Announcement) {
+	for i := range list {
+		r := &list[i].Record
+		if p := e.table.Find(list[i].Change.ID); p != nil && !e.Filter.Match(&p.Process, p.Identity) {
+			continue
+		}
+		e.emit(r)
+		e.logLeak(r)
+	}
+}
+
+// soon is how near a limit must be, in seconds, for a growth to be urgent.
+const soon = 600
+
+func (e *Engine) logLeak(r *record.Leak) {
+	fields := []zap.Field{
+		zap.String("verdict", string(r.Verdict)),
+		zap.String("target", sample.ID{PID: r.PID, StartTicks: r.StartTicks}.String()),
+		sink.Foreign("message", report.LeakMessage(r)),
+	}
+	if rule, ok := r.Rule.Get(); ok {
+		fields = append(fields, zap.String("rule", rule))
+	}
+	if advice := report.LeakAdvice(r); advice != "" {
+		fields = append(fields, zap.String("advice", advice))
+	}
+	left, limited := r.SecondsToLimit.Get()
+	urgent := limited && left < soon
+	switch {
+	case r.Verdict == record.VerdictLeaking && urgent:
+		e.Log.Error("leak", fields...)
+	case r.Verdict == record.VerdictLeaking || r.Verdict == record.VerdictGrowing && urgent:
+		e.Log.Warn("leak", fields...)
+	default:
+		e.Log.Info("leak", fields...)
+	}
 }
 
 func (e *Engine) logChange(c *record.StateChange) {

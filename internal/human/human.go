@@ -35,3 +35,17 @@ func Seconds(seconds float64) string {
 	}
 	return fmt.Sprintf("%.0f s", d.Seconds())
 }
+
+// Rate writes how often something happens, in the unit that makes it a number that
+// one can picture.
+func Rate(perSecond float64) string {
+	switch {
+	case perSecond >= 10:
+		return fmt.Sprintf("%.0f a second", perSecond)
+	case perSecond >= 0.95:
+		return fmt.Sprintf("%.1f a second", perSecond)
+	case perSecond*60 >= 0.95:
+		return fmt.Sprintf("%.1f a minute", perSecond*60)
+	}
+	return fmt.Sprintf("%.1f an hour", perSecond*3600)
+}

@@ -1,0 +1,307 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/aggregate"
+	"rmagent/internal/config"
+	"rmagent/internal/engine"
+	"rmagent/internal/held"
+	"rmagent/internal/loader"
+	"rmagent/internal/pprof"
+	"rmagent/internal/sample"
+	"rmagent/internal/source"
+	"rmagent/internal/stack/worker"
+	"rmagent/record"
+)
+
+func fdsCommand() *cli.Command {
+	return command(&cli.Command{
+		Name:  "fds",
+		Usage: "who holds descriptors, who leaks them, opened by which code, and when the limit is hit",
+		Flags: commonFlags(append(filterFlags(),
+			&cli.StringFlag{Name: "for", Value: "10s", Usage: "watch for `TIME`; 0: only list what is held"},
+			&cli.BoolFlag{Name: "json", Usage: "print one JSON object for each process"},
+			&cli.StringFlag{Name: "pprof", Usage: "write what is held, by stack, as a profile to `FILE`"},
+			&cli.BoolFlag{Name: "fail", Usage: "exit with status 3 if something leaks"},
+			&cli.BoolFlag{Name: "local", Usage: "read here, never ask a running agent"})...),
+		Action: fds,
+	})
+}
+
+func fds(c *cli.Context) error {
+	l, err := loadConfig(c)
+	if err != nil {
+		return err
+	}
+	f, err := filter(c)
+	if err != nil {
+		return err
+	}
+	length, err := config.ParseDuration(c.String("for"))
+	if err != nil || length < 0 || length > 24*time.Hour {
+		return usagef("--for %q: allowed is a duration from 0 to 24h", c.String("for"))
+	}
+	log, err := openLog(l)
+	if err != nil {
+		return err
+	}
+	defer log.Close(c.Context)
+	p, err := open(l, nil, log.Logger())
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	w, err := newFDWatch(l, p, f, log.Logger())
+	if err != nil {
+		return err
+	}
+	defer w.close()
+	ctx, stop := signal.NotifyContext(c.Context, unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	if err := w.watch(ctx, length); err != nil {
+		return err
+	}
+	return w.print(c)
+}
+
+// fdWatch watches descriptors for a while, without a running agent.
+type fdWatch struct {
+	parts  *parts
+	filter engine.Filter
+	tracer *loader.FDTracer // nil: untraced says why
+	// untraced is why nobody can tell who opened what.
+	untraced error
+	leaks    *engine.Leaks
+	table    *aggregate.Table
+	snapshot sample.Snapshot
+	interval time.Duration
+	watched  time.Duration
+	stacks   *worker.Client
+}
+
+func newFDWatch(l *config.Loaded, p *parts, f engine.Filter, log *zap.Logger) (*fdWatch, error) {
+	w := &fdWatch{parts: p, filter: f, table: aggregate.NewTable(), interval: min(l.Interval, time.Second)}
+	o := engine.LeakOptions{Proc: held.OpenProc("/proc"), Tracing: engine.Tracing(l.FDTracing), Always: f.PIDs, Log: log, Now: monotonic}
+	if w.tracer, w.untraced = openTracer(l); w.tracer != nil {
+		o.Tracer = w.tracer
+		w.stacks = openStacks()
+		o.Stacks = w.stacks
+	} else if l.Source == string(source.EBPF) {
+		return nil, w.untraced
+	}
+	w.leaks = engine.NewLeaks(o)
+	return w, nil
+}
+
+// openTracer opens the tracer where eBPF may be used; the error says why it isn't.
+func openTracer(l *config.Loaded) (*loader.FDTracer, error) {
+	if l.Source == string(source.Procfs) {
+		return nil, errors.New("procfs does not tell who opens descriptors")
+	}
+	return loader.OpenFDTracer(loader.FDTraceOptions{})
+}
+
+func monotonic() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		panic(err) // this clock can't fail
+	}
+	return time.Duration(t.Nano())
+}
+
+func (w *fdWatch) close() error {
+	var errs []error
+	if w.tracer != nil {
+		errs = append(errs, w.tracer.Close())
+	}
+	if w.stacks != nil {
+		w.stacks.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// watch reads until length is over, or ctx ends, which is no error.
+func (w *fdWatch) watch(ctx context.Context, length time.Duration) error {
+	begin := monotonic()
+	tick := time.NewTicker(w.interval)
+	defer tick.Stop()
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	end := time.After(length)
+	if err := w.tick(ctx, true); err != nil {
+		return err
+	}
+	p := newProgress(length)
+	defer p.end()
+	for {
+		var err error
+		select {
+		case <-ctx.Done():
+		case <-end:
+		case <-tick.C:
+			p.show(monotonic() - begin)
+			err = w.tick(ctx, false)
+		case <-look.C:
+			w.leaks.Look(ctx, w.parts.source, w.table)
+			continue
+		}
+		w.watched = monotonic() - begin
+		if ctx.Err() != nil || w.watched >= length {
+			return w.last(length)
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// last reads what there is at the end, whatever interrupted.
+func (w *fdWatch) last(length time.Duration) error {
+	if length > 0 {
+		w.leaks.Look(context.Background(), w.parts.source, w.table)
+		w.leaks.Settle()
+	}
+	return w.tick(context.Background(), false)
+}
+
+func (w *fdWatch) tick(ctx context.Context, first bool) error {
+	scope := sample.Scope{PIDs: w.filter.PIDs}
+	if err := w.parts.source.Read(ctx, scope, &w.snapshot); err != nil {
+		return err
+	}
+	if first {
+		if err := missingPIDs(w.filter.PIDs, &w.snapshot); err != nil {
+			return err
+		}
+		if err := w.withoutTable(); err != nil {
+			return err
+		}
+	}
+	w.table.Update(&w.snapshot)
+	for i := range w.table.Len() {
+		if p := w.table.At(i); p.Renew {
+			p.Identity = w.parts.who.Identify(&p.Process)
+		}
+	}
+	w.leaks.Tick(w.table)
+	return nil
+}
+
+// withoutTable names a process that was asked for and can hold nothing.
+func (w *fdWatch) withoutTable() error {
+	if w.filter.PIDs == nil {
+		return nil
+	}
+	for i := range w.snapshot.Processes {
+		p := &w.snapshot.Processes[i]
+		switch {
+		case p.KernelThread:
+			return fmt.Errorf("pid %d (%s) is a kernel thread: it has no descriptors", p.ID.PID, record.Text(p.Comm.Bytes()))
+		case p.State == 'Z' && p.Known.Has(sample.State) && p.FDOpen == 0:
+			return fmt.Errorf("pid %d (%s) is a zombie: it has ended, and its descriptors are closed", p.ID.PID, record.Text(p.Comm.Bytes()))
+		}
+	}
+	return nil
+}
+
+// describe returns what the processes that are shown hold.
+func (w *fdWatch) describe(only func(*aggregate.Process) bool) []record.Leak {
+	var list []record.Leak
+	for i := range w.table.Len() {
+		p := w.table.At(i)
+		if p.KernelThread || !w.filter.Match(&p.Process, p.Identity) || !only(p) {
+			continue
+		}
+		r, err := w.leaks.Describe(p, w.watched)
+		if err != nil && !errors.Is(err, held.ErrGone) && !errors.Is(err, loader.ErrGone) {
+			r.Unattributed["not_permitted"] = p.FDOpen
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+func (w *fdWatch) print(c *cli.Context) error {
+	chosen := w.filter.PIDs != nil || len(w.filter.Names)+len(w.filter.Cgroups)+len(w.filter.Units) > 0
+	all := func(*aggregate.Process) bool { return true }
+	var list []record.Leak
+	if chosen || c.Bool("json") || c.IsSet("pprof") {
+		list = w.describe(all)
+	}
+	if gone := w.ended(); gone != nil {
+		return gone
+	}
+	if c.IsSet("pprof") {
+		if err := writeProfile(c.String("pprof"), list); err != nil {
+			return err
+		}
+	}
+	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
+	var err error
+	switch {
+	case c.Bool("json"):
+		err = w.printJSON(&lineWriter{out: out, facts: w.parts.facts}, list)
+	case chosen:
+		w.printProcesses(newPainter(out, c.App.Writer), list)
+	default:
+		w.printHost(newPainter(out, c.App.Writer))
+	}
+	if err = errors.Join(err, out.Flush()); err != nil {
+		return quiet(err)
+	}
+	if c.Bool("fail") && w.leaking() {
+		return statusError(exitLeaking)
+	}
+	return nil
+}
+
+// ended says that the one process that was asked for has ended meanwhile.
+func (w *fdWatch) ended() error {
+	if len(w.filter.PIDs) != 1 || w.table.Len() > 0 {
+		return nil
+	}
+	return fmt.Errorf("pid %s ended while it was watched", strconv.Itoa(int(w.filter.PIDs[0])))
+}
+
+func (w *fdWatch) leaking() bool {
+	for i := range w.table.Len() {
+		p := w.table.At(i)
+		if w.filter.Match(&p.Process, p.Identity) && w.leaks.Verdict(p.ID) == record.VerdictLeaking {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *fdWatch) printJSON(out *lineWriter, list []record.Leak) error {
+	for i := range list {
+		if err := out.write(&list[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writeProfile writes a profile, or nothing.
+func writeProfile(path string, list []record.Leak) error {
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("write the profile: %w", err)
+	}
+	if err := errors.Join(pprof.Profile(now(), list).Write(f), f.Close()); err != nil {
+		return fmt.Errorf("write the profile: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,449 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/report"
+	"rmagent/record"
+)
+
+const leakPrograms = "../../testdata/programs/leak/"
+
+// leaker is one way to build a program that leaks, and what must be said of it.
+type leaker struct {
+	name     string
+	build    []string // with OUT for the program
+	args     []string
+	source   string
+	mark     string // in the line that leaks
+	function string
+	kind     string
+	noLine   bool // the program has no line numbers
+	serve    bool // it needs a server for its bodies
+}
+
+var leakers = []leaker{
+	{name: "c", build: []string{"gcc", "-O2", "-g", "-o", "OUT", "leak.c"}, source: "leak.c", mark: "LEAK file", function: "leak_descriptor", kind: "file"},
+	{name: "c-frame-pointers", build: []string{"gcc", "-O2", "-g", "-fno-omit-frame-pointer", "-o", "OUT", "leak.c"}, source: "leak.c", mark: "LEAK file", function: "leak_descriptor", kind: "file"},
+	{name: "c-static", build: []string{"gcc", "-O2", "-g", "-static", "-o", "OUT", "leak.c"}, source: "leak.c", mark: "LEAK file", function: "leak_descriptor", kind: "file"},
+	{name: "c-no-pie", build: []string{"gcc", "-O2", "-g", "-no-pie", "-o", "OUT", "leak.c"}, source: "leak.c", mark: "LEAK file", function: "leak_descriptor", kind: "file"},
+	{name: "c-inotify", build: []string{"gcc", "-O2", "-g", "-o", "OUT", "leak.c"}, args: []string{"inotify"}, source: "leak.c", mark: "LEAK inotify", function: "leak_descriptor", kind: "inotify"},
+	{name: "c++", build: []string{"g++", "-O2", "-g", "-o", "OUT", "leak.cc"}, source: "leak.cc", mark: "LEAK file", function: "open_entry", kind: "file"},
+	{name: "rust", build: []string{"rustc", "-O", "-g", "-o", "OUT", "leak.rs"}, source: "leak.rs", mark: "LEAK file", function: "upload::forget_file", kind: "file"},
+	{name: "go", build: []string{"go", "build", "-o", "OUT", "./leakgo"}, source: "leakgo/main.go", mark: "LEAK file", function: "main.(*session).leakFile", kind: "file"},
+	{name: "go-stripped", build: []string{"go", "build", "-ldflags=-s -w", "-o", "OUT", "./leakgo"}, source: "leakgo/main.go", mark: "LEAK file", function: "main.(*session).leakFile", kind: "file"},
+	{name: "go-body", build: []string{"go", "build", "-o", "OUT", "./leakgo"}, kind: "tcp4", serve: true},
+}
+
+// program is a running one that leaks.
+type program struct {
+	t   *testing.T
+	cmd *exec.Cmd
+	in  io.WriteCloser
+	out *bufio.Scanner
+}
+
+func (l *leaker) compile(t *testing.T) string {
+	t.Helper()
+	if _, err := exec.LookPath(l.build[0]); err != nil {
+		t.Skipf("there is no %s", l.build[0])
+	}
+	out := filepath.Join(t.TempDir(), l.name)
+	args := append([]string(nil), l.build[1:]...)
+	for i, a := range args {
+		if a == "OUT" {
+			args[i] = out
+		}
+	}
+	cmd := exec.Command(l.build[0], args...)
+	cmd.Dir = leakPrograms
+	if text, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v\n%s", cmd, err, text)
+	}
+	return out
+}
+
+// startProgram runs a program until the test ends, and waits until it is ready. It
+// returns what it said before.
+func startProgram(t *testing.T, path string, args ...string) (p *program, said []string) {
+	t.Helper()
+	cmd := exec.Command(path, args...)
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { in.Close(); cmd.Process.Kill(); cmd.Wait() })
+	p = &program{t, cmd, in, bufio.NewScanner(out)}
+	for p.out.Scan() {
+		if p.out.Text() == "ready" {
+			return p, said
+		}
+		said = append(said, p.out.Text())
+	}
+	t.Fatalf("%s ended", path)
+	return nil, nil
+}
+
+// proceed sends a line.
+func (p *program) proceed() {
+	p.t.Helper()
+	if _, err := io.WriteString(p.in, "\n"); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// number reads one.
+func (p *program) number() uint64 {
+	p.t.Helper()
+	if !p.out.Scan() {
+		p.t.Fatal("the program ended")
+	}
+	n, err := strconv.ParseUint(p.out.Text(), 10, 64)
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return n
+}
+
+func (p *program) pid() int32 { return int32(p.cmd.Process.Pid) }
+
+// lineOf is the number of the line of a source that has a mark.
+func lineOf(t *testing.T, source, mark string) uint64 {
+	t.Helper()
+	b, err := os.ReadFile(leakPrograms + source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := uint64(0)
+	for line := range strings.Lines(string(b)) {
+		n++
+		if strings.Contains(line, mark) {
+			return n
+		}
+	}
+	t.Fatalf("%s has no line %q", source, mark)
+	return 0
+}
+
+// check wants a site's stack to name who leaks.
+func (l *leaker) check(t *testing.T, s *record.Site) {
+	t.Helper()
+	if s.Type != l.kind {
+		t.Errorf("type %s, want %s", s.Type, l.kind)
+	}
+	if l.function == "" {
+		return
+	}
+	i := report.Culprit(s.Stack)
+	if i < 0 {
+		t.Errorf("no frame has a name: %s", brief(s))
+		return
+	}
+	f := &s.Stack[i]
+	if !strings.Contains(f.Function.Or(""), l.function) {
+		t.Errorf("the culprit is %q, want %q: %s", f.Function.Or(""), l.function, brief(s))
+	}
+	if want := lineOf(t, l.source, l.mark); f.Line.Or(0) != want || !strings.HasSuffix(f.File.Or(""), filepath.Base(l.source)) {
+		t.Errorf("it leaks at %s:%d, want %s:%d", f.File.Or(""), f.Line.Or(0), l.source, want)
+	}
+}
+
+// brief writes a site's stack in a line.
+func brief(s *record.Site) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%d %s %s:", s.Held, s.Type, s.Target.Or(""))
+	for i := range s.Stack {
+		f := &s.Stack[i]
+		fmt.Fprintf(&b, " < %s %s:%d", f.Function.Or(filepath.Base(f.Module.Or("?"))), filepath.Base(f.File.Or("")), f.Line.Or(0))
+	}
+	fmt.Fprintf(&b, " (%s)", s.StackEnd.Or(""))
+	return b.String()
+}
+
+// builtDir is where agentBinary put it.
+var builtDir string
+
+// agentBinary is the agent as users have it: it runs itself, too, to walk stacks.
+var agentBinary = sync.OnceValues(func() (path string, err error) {
+	if builtDir, err = os.MkdirTemp("", "rmagent-test"); err != nil {
+		return "", err
+	}
+	path = filepath.Join(builtDir, "rmagent")
+	out, err := exec.Command("go", "build", "-o", path, ".").CombinedOutput()
+	if err != nil {
+		err = fmt.Errorf("%w: %s", err, out)
+	}
+	return path, err
+})
+
+// builtAgent is agentCommand of that.
+func builtAgent(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	path, err := agentBinary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := agentCommand(t, args...)
+	cmd.Path, cmd.Args[0] = path, path
+	cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, asAgent) })
+	return cmd
+}
+
+func needTracing(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("tracing needs root")
+	}
+}
+
+// What rmagent fds says is held where it leaks is what the program counted itself, and
+// it names the function and the line.
+func TestFDsNamesWhoLeaks(t *testing.T) {
+	needTracing(t)
+	for _, l := range leakers {
+		t.Run(l.name, func(t *testing.T) {
+			path := l.compile(t)
+			args := l.args
+			if l.serve {
+				_, said := startProgram(t, path, "serve")
+				args = said
+			}
+			p, _ := startProgram(t, path, args...)
+			r := l.watch(t, p)
+			if r.Verdict != record.VerdictGrowing {
+				t.Errorf("verdict %s, want growing", r.Verdict)
+			}
+			if len(r.Sites) == 0 {
+				t.Fatal("no sites")
+			}
+			l.check(t, &r.Sites[0])
+		})
+	}
+}
+
+// watch has a program leak while fds watches, and compares what is held.
+func (l *leaker) watch(t *testing.T, p *program) *record.Leak {
+	t.Helper()
+	cmd := builtAgent(t, "fds", "--json", "--for", "9s", "--pid", strconv.Itoa(int(p.pid())))
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	s := start(t, cmd)
+	await(t, "the tracer", func() bool { return holdsBPF(cmd.Process.Pid) })
+	time.Sleep(time.Second) // it is attached with the first reading, which nothing outside shows
+	p.proceed()
+	time.Sleep(6 * time.Second) // it leaks for that long
+	p.proceed()
+	leaked := p.number()
+	if status := s.wait(); status != 0 {
+		t.Fatalf("exit status %d: %s", status, s.stderr.String())
+	}
+	r := &record.Leak{}
+	if err := json.Unmarshal(out.Bytes(), r); err != nil {
+		t.Fatalf("%v: %s", err, out.String())
+	}
+	if len(r.Sites) > 0 && r.Sites[0].Held != leaked {
+		t.Errorf("%d are held where it leaks, and it leaked %d: %s", r.Sites[0].Held, leaked, brief(&r.Sites[0]))
+	}
+	return r
+}
+
+// holdsBPF tells whether a process has BPF links open.
+func holdsBPF(pid int) bool {
+	dir := fmt.Sprintf("/proc/%d/fd/", pid)
+	entries, _ := os.ReadDir(dir)
+	for _, e := range entries {
+		if to, _ := os.Readlink(dir + e.Name()); to == "anon_inode:bpf_link" || strings.Contains(to, "bpf-prog") {
+			return true
+		}
+	}
+	return false
+}
+
+// The agent says "growing" within seconds, with the function and the line, and
+// "leaking" within a minute, with the rule.
+func TestTheAgentNamesWhoLeaks(t *testing.T) {
+	needTracing(t)
+	cmd := builtAgent(t, "run", "--processes", "none", "--jsonl", "out.jsonl")
+	out := filepath.Join(cmd.Dir, "out.jsonl")
+	programs := map[int32]*leaker{}
+	var all []*program
+	for i := range leakers {
+		l := &leakers[i]
+		if _, err := exec.LookPath(l.build[0]); err != nil || l.serve {
+			continue
+		}
+		p, _ := startProgram(t, l.compile(t), l.args...)
+		programs[p.pid()] = l
+		all = append(all, p)
+	}
+	s := start(t, cmd)
+	await(t, "the first records", func() bool { return size(out) > 0 })
+	begin := time.Now()
+	for _, p := range all {
+		p.proceed()
+	}
+	leaks := func(v record.Verdict) map[int32]*record.Leak {
+		found := map[int32]*record.Leak{}
+		b, _ := os.ReadFile(out)
+		for line := range bytes.Lines(b) {
+			if !bytes.Contains(line, []byte(`"kind":"leak"`)) || !bytes.HasSuffix(line, []byte("\n")) {
+				continue
+			}
+			var r record.Leak
+			if err := json.Unmarshal(line, &r); err != nil {
+				t.Fatal(err)
+			}
+			if programs[r.PID] != nil && r.Verdict == v && found[r.PID] == nil {
+				found[r.PID] = &r
+			}
+		}
+		return found
+	}
+	awaitFor(t, 30*time.Second, "every growth", func() bool { return len(leaks(record.VerdictGrowing)) == len(programs) })
+	awaitFor(t, 90*time.Second, "every leak", func() bool { return len(leaks(record.VerdictLeaking)) == len(programs) })
+	s.stop()
+	growing, leaking := leaks(record.VerdictGrowing), leaks(record.VerdictLeaking)
+	for pid, l := range programs {
+		t.Run(l.name, func(t *testing.T) {
+			t.Logf("growing after %v, leaking after %v", growing[pid].Time.Sub(begin), leaking[pid].Time.Sub(begin))
+			l.check(t, named(growing[pid]))
+			l.check(t, &leaking[pid].Sites[0])
+			if rule := leaking[pid].Rule.Or(""); rule != "never_closed" {
+				t.Errorf("rule %q", rule)
+			}
+		})
+	}
+}
+
+// named is the first site that has a stack.
+func named(r *record.Leak) *record.Site {
+	for i := range r.Sites {
+		if len(r.Sites[i].Stack) > 0 {
+			return &r.Sites[i]
+		}
+	}
+	return &record.Site{}
+}
+
+func awaitFor(t *testing.T, patience time.Duration, what string, there func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !there(); time.Sleep(200 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// An accept loop that forgets to close on one error path leaks where it accepts,
+// although most of what is accepted there is closed.
+func TestAnAcceptLoopThatForgets(t *testing.T) {
+	needTracing(t)
+	l := &leaker{name: "accept", build: []string{"gcc", "-O2", "-g", "-o", "OUT", "accept.c"}, source: "accept.c", mark: "LEAK tcp4", function: "next_connection", kind: "tcp4"}
+	p, said := startProgram(t, l.compile(t))
+	address := "127.0.0.1:" + said[0]
+	stop := make(chan bool)
+	stopped := make(chan bool)
+	go func() {
+		defer close(stopped)
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+				request(address, n%5 == 0)
+			}
+		}
+	}()
+	cmd := builtAgent(t, "fds", "--json", "--fail", "--for", "75s", "--pid", strconv.Itoa(int(p.pid())))
+	r := runToEnd(t, cmd)
+	close(stop)
+	<-stopped
+	if r.status != exitLeaking {
+		t.Fatalf("exit status %d: %s", r.status, r.stderr)
+	}
+	var leak record.Leak
+	if err := json.Unmarshal([]byte(r.stdout), &leak); err != nil {
+		t.Fatal(err)
+	}
+	if leak.Verdict != record.VerdictLeaking || leak.Rule.Or("") != "survivors" {
+		t.Errorf("%s by rule %q", leak.Verdict, leak.Rule.Or(""))
+	}
+	l.check(t, &leak.Sites[0])
+	if closed := leak.Sites[0].ClosedTotal.Or(0); closed < 1000 {
+		t.Errorf("%d were closed", closed)
+	}
+}
+
+// request sends a request, and reads the answer to a good one.
+func request(address string, bad bool) {
+	c, err := net.Dial("tcp4", address)
+	if err != nil {
+		return
+	}
+	defer c.Close()
+	if bad {
+		io.WriteString(c, "bad\n")
+		return
+	}
+	io.WriteString(c, "good\n")
+	io.ReadAll(c)
+}
+
+// Bad input gets one clear line and exit status 1.
+func TestFDsOfNobody(t *testing.T) {
+	needTracing(t)
+	gone := exec.Command("/bin/true")
+	if err := gone.Run(); err != nil {
+		t.Fatal(err)
+	}
+	zombie := exec.Command("/bin/true")
+	if err := zombie.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer zombie.Wait()
+	await(t, "a zombie", func() bool {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", zombie.Process.Pid))
+		return strings.Contains(string(b), ") Z ")
+	})
+	for _, tt := range []struct {
+		pid  int
+		want string
+	}{
+		{gone.Process.Pid, fmt.Sprintf("rmagent: no process has PID %d\n", gone.Process.Pid)},
+		{zombie.Process.Pid, fmt.Sprintf("rmagent: pid %d (true) is a zombie: it has ended, and its descriptors are closed\n", zombie.Process.Pid)},
+		{2, "rmagent: pid 2 (kthreadd) is a kernel thread: it has no descriptors\n"},
+	} {
+		r := runToEnd(t, builtAgent(t, "fds", "--for", "0s", "--pid", strconv.Itoa(tt.pid)))
+		if r.status != exitFailed || r.stderr != tt.want || r.stdout != "" {
+			t.Errorf("pid %d: exit status %d, %q, %q", tt.pid, r.status, r.stderr, r.stdout)
+		}
+	}
+}

@@ -1,0 +1,328 @@
+package main
+
+import (
+	"bufio"
+	"cmp"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/aggregate"
+	"rmagent/internal/human"
+	"rmagent/internal/report"
+	"rmagent/internal/sample"
+	"rmagent/record"
+)
+
+// painter writes for people, with colours on a terminal.
+type painter struct {
+	*bufio.Writer
+	colours bool
+}
+
+func newPainter(w *bufio.Writer, to io.Writer) *painter {
+	f, ok := to.(*os.File)
+	return &painter{w, ok && terminal(f) && os.Getenv("NO_COLOR") == ""}
+}
+
+func terminal(f *os.File) bool {
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// Escape sequences of ECMA-48 (console_codes(4)).
+const (
+	bold   = "\x1b[1m"
+	dim    = "\x1b[2m"
+	red    = "\x1b[1;31m"
+	yellow = "\x1b[33m"
+	plain  = "\x1b[0m"
+)
+
+func (p *painter) paint(code, text string) string {
+	if !p.colours || code == "" {
+		return text
+	}
+	return code + text + plain
+}
+
+func (p *painter) line(format string, args ...any) { fmt.Fprintf(p, format+"\n", args...) }
+
+// shown makes foreign text safe for a terminal.
+func shown(text string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' {
+			return '?'
+		}
+		return r
+	}, text)
+}
+
+// progress says on a terminal how long the watching still takes.
+type progress struct {
+	length time.Duration
+	on     bool
+}
+
+func newProgress(length time.Duration) *progress {
+	p := &progress{length, terminal(os.Stderr) && length >= 2*time.Second}
+	p.show(0)
+	return p
+}
+
+func (p *progress) show(done time.Duration) {
+	if p.on {
+		fmt.Fprintf(os.Stderr, "\r\x1b[Kwatching for %s more (Ctrl-C: show what there is)", human.Seconds(max(p.length-done, 0).Seconds()))
+	}
+}
+
+func (p *progress) end() {
+	if p.on {
+		fmt.Fprint(os.Stderr, "\r\x1b[K")
+	}
+}
+
+var verdictColours = map[record.Verdict]string{record.VerdictLeaking: red, record.VerdictGrowing: yellow}
+
+// printProcesses shows what each process holds.
+func (w *fdWatch) printProcesses(p *painter, list []record.Leak) {
+	slices.SortStableFunc(list, func(a, b record.Leak) int { return cmp.Compare(b.FDOpen.Or(0), a.FDOpen.Or(0)) })
+	for i := range list {
+		if i > 0 {
+			p.line("")
+		}
+		w.printProcess(p, &list[i])
+	}
+	if len(list) == 0 {
+		p.line("no process matches")
+	}
+}
+
+func (w *fdWatch) printProcess(p *painter, r *record.Leak) {
+	p.line("%s", p.paint(bold, fmt.Sprintf("%s (pid %d)", shown(r.Comm), r.PID))+"  "+
+		p.paint(verdictColours[r.Verdict], verdictText(r))+"  "+usageText(r)+growthText(r))
+	if r.Verdict == record.VerdictUnknown && w.watched > 0 {
+		p.line("  %s", p.paint(dim, fmt.Sprintf("watched for %s: too short to say whether it grows; --for 10s is enough", human.Seconds(w.watched.Seconds()))))
+	}
+	if w.untraced != nil {
+		p.line("  %s", p.paint(dim, "who opened them is unknown: "+shown(w.untraced.Error())))
+	}
+	widths := [2]int{}
+	for i := range r.Sites {
+		widths[0] = max(widths[0], len(fmt.Sprint(r.Sites[i].Held)))
+		widths[1] = max(widths[1], len(r.Sites[i].Type))
+	}
+	for i := range r.Sites {
+		w.printSite(p, &r.Sites[i], widths)
+	}
+	for _, reason := range []string{"not_listed", "not_read", "not_permitted"} {
+		if n := r.Unattributed[reason]; n > 0 {
+			p.line("  %*d more %s", widths[0], n, strings.ReplaceAll(reason, "_", " "))
+		}
+	}
+}
+
+func verdictText(r *record.Leak) string {
+	text := strings.ToUpper(string(r.Verdict))
+	if rule, ok := r.Rule.Get(); ok {
+		text += " (" + ruleTexts[rule] + ")"
+	}
+	return text
+}
+
+var ruleTexts = map[string]string{
+	"survivors":    "far outlive what else is closed",
+	"never_closed": "never closed, while others are",
+	"limit_near":   "the limit is near",
+}
+
+func usageText(r *record.Leak) string {
+	open, ok := r.FDOpen.Get()
+	if !ok {
+		return "how many are open is unknown"
+	}
+	limit, limited := r.FDLimit.Get()
+	if !limited {
+		return fmt.Sprintf("%d open, no limit", open)
+	}
+	return fmt.Sprintf("%d of %d open (%.0f%%)", open, limit, float64(open)/float64(max(limit, 1))*100)
+}
+
+func growthText(r *record.Leak) string {
+	rate := r.GrowthPerSecond.Or(0)
+	if rate <= 0 {
+		return ""
+	}
+	text := ", " + human.Rate(rate) + " more"
+	if left, ok := r.SecondsToLimit.Get(); ok {
+		text += ", full in " + human.Seconds(left)
+	}
+	return text
+}
+
+func (w *fdWatch) printSite(p *painter, s *record.Site, widths [2]int) {
+	head := fmt.Sprintf("  %*d  %-*s", widths[0], s.Held, widths[1], s.Type)
+	if target, ok := s.Target.Get(); ok {
+		head += "  " + shown(target)
+	}
+	var notes []string
+	if age, ok := s.OldestSeconds.Get(); ok {
+		notes = append(notes, "oldest "+human.Seconds(age))
+	}
+	if opened, ok := s.OpenedTotal.Get(); ok {
+		notes = append(notes, fmt.Sprintf("opened %d, closed %d", opened, s.ClosedTotal.Or(0)))
+	}
+	if failed := s.FailedTotal.Or(0); failed > 0 {
+		notes = append(notes, fmt.Sprintf("%d failed at the limit", failed))
+	}
+	if thread, ok := s.Thread.Get(); ok && thread != "" {
+		notes = append(notes, "thread "+shown(thread))
+	}
+	if len(s.Stack) == 0 && w.untraced == nil {
+		notes = append(notes, reasonText(s.StackEnd.Or("")))
+	}
+	if len(notes) > 0 {
+		head += "  " + p.paint(dim, strings.Join(notes, ", "))
+	}
+	p.line("%s", head)
+	printStack(p, s, widths[0]+4)
+}
+
+// reasonText says in words why there is no stack.
+func reasonText(reason string) string {
+	switch reason {
+	case "before_tracing":
+		return "opened before it was watched"
+	case "untraced_call":
+		return "opened by a call that can't be traced"
+	case "":
+		return "no stack"
+	}
+	return "no stack: " + strings.ReplaceAll(reason, "_", " ")
+}
+
+// printStack shows a stack, runtimes dimmed and the culprit bold.
+func printStack(p *painter, s *record.Site, indent int) {
+	culprit := report.Culprit(s.Stack)
+	width := 0
+	for i := range s.Stack {
+		width = min(max(width, len(frameName(&s.Stack[i]))), 48)
+	}
+	for i := range s.Stack {
+		f := &s.Stack[i]
+		code := ""
+		switch {
+		case i == culprit:
+			code = bold
+		case report.Runtime(f) || !f.Function.Known():
+			code = dim
+		}
+		text := fmt.Sprintf("%-*s  %s", width, frameName(f), framePlace(f))
+		p.line("%*s%s", indent, "", p.paint(code, strings.TrimRight(text, " ")))
+	}
+	if end, ok := s.StackEnd.Get(); ok && len(s.Stack) > 0 {
+		p.line("%*s%s", indent, "", p.paint(dim, "... the walk ends: "+strings.ReplaceAll(end, "_", " ")))
+	}
+}
+
+func frameName(f *record.Frame) string {
+	if name, ok := f.Function.Get(); ok {
+		return shown(name)
+	}
+	return fmt.Sprintf("%s+0x%x", shown(path.Base(f.Module.Or("?"))), f.Offset.Or(0))
+}
+
+func framePlace(f *record.Frame) string {
+	switch {
+	case f.File.Known() && f.Line.Known():
+		return fmt.Sprintf("%s:%d", shown(path.Base(f.File.Or(""))), f.Line.Or(0))
+	case f.File.Known():
+		return shown(path.Base(f.File.Or("")))
+	case f.Module.Known():
+		return shown(path.Base(f.Module.Or("")))
+	}
+	return ""
+}
+
+// hostRows is how many processes the table of the host has at least, where there are
+// as many.
+const hostRows = 15
+
+// printHost shows who holds most, who is near a limit, and what grew.
+func (w *fdWatch) printHost(p *painter) {
+	var list []*aggregate.Process
+	for i := range w.table.Len() {
+		if q := w.table.At(i); !q.KernelThread && q.Known.Has(sample.FDOpen) && w.filter.Match(&q.Process, q.Identity) {
+			list = append(list, q)
+		}
+	}
+	slices.SortFunc(list, func(a, b *aggregate.Process) int {
+		return cmp.Or(cmp.Compare(w.severity(b), w.severity(a)), cmp.Compare(b.FDOpen, a.FDOpen), cmp.Compare(a.ID.PID, b.ID.PID))
+	})
+	total := uint64(0)
+	for _, q := range list {
+		total += q.FDOpen
+	}
+	p.line("%d processes hold %d descriptors%s", len(list), total, w.watchedText())
+	p.line("")
+	p.line("%s", p.paint(bold, fmt.Sprintf("%7s  %-15s %8s %10s %5s  %-9s %-12s %s", "PID", "NAME", "OPEN", "LIMIT", "USED", "FULL IN", "GROWTH", "VERDICT")))
+	for i, q := range list {
+		if i >= hostRows && w.severity(q) == 0 {
+			p.line("%s", p.paint(dim, fmt.Sprintf("%d more hold fewer; rmagent fds --pid P shows what one holds", len(list)-i)))
+			break
+		}
+		w.printRow(p, q)
+	}
+	grown := w.describe(func(q *aggregate.Process) bool {
+		v := w.leaks.Verdict(q.ID)
+		return v == record.VerdictLeaking || v == record.VerdictGrowing
+	})
+	for i := range grown {
+		p.line("")
+		w.printProcess(p, &grown[i])
+	}
+}
+
+func (w *fdWatch) watchedText() string {
+	if w.watched < time.Second {
+		return ""
+	}
+	return ", watched for " + human.Seconds(w.watched.Seconds())
+}
+
+// severity ranks who comes first in the table.
+func (w *fdWatch) severity(p *aggregate.Process) int {
+	switch v := w.leaks.Verdict(p.ID); {
+	case v == record.VerdictLeaking:
+		return 3
+	case v == record.VerdictGrowing:
+		return 2
+	case p.FDRatio().Or(0) >= 0.7:
+		return 1
+	}
+	return 0
+}
+
+func (w *fdWatch) printRow(p *painter, q *aggregate.Process) {
+	r := w.leaks.Summary(q, w.watched)
+	limit, used := "-", "-"
+	if n, ok := r.FDLimit.Get(); ok {
+		limit = fmt.Sprint(n)
+		used = fmt.Sprintf("%.0f%%", q.FDRatio().Or(0)*100)
+	}
+	left, growth := "-", "-"
+	if seconds, ok := r.SecondsToLimit.Get(); ok {
+		left = human.Seconds(seconds)
+	}
+	if rate := r.GrowthPerSecond.Or(0); rate > 0 {
+		growth = human.Rate(rate)
+	}
+	text := fmt.Sprintf("%7d  %-15s %8d %10s %5s  %-9s %-12s %s", r.PID, shown(r.Comm), q.FDOpen, limit, used, left, growth, string(r.Verdict))
+	p.line("%s", p.paint(verdictColours[r.Verdict], text))
+}

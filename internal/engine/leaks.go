@@ -1,0 +1,351 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"rmagent/internal/aggregate"
+	"rmagent/internal/held"
+	"rmagent/internal/leak"
+	"rmagent/internal/sample"
+	"rmagent/internal/stack/worker"
+	"rmagent/record"
+)
+
+// FDTracer tells who opens descriptors: loader.FDTracer.
+type FDTracer interface {
+	held.Lister
+	// Start makes ids those who are traced, instead of whoever was; nil: nobody.
+	Start(ids []sample.ID) error
+	// Drain replaces dst with the births since the last one. Stacks are valid until
+	// the next.
+	Drain(dst *sample.FDBirths) error
+	Counts(id sample.ID) (sample.FDCounts, error)
+	Balance() (sample.FDBalance, error)
+	// Cost estimates the CPU time that the hooks took from everybody since the start.
+	Cost() time.Duration
+}
+
+// StackResolver says where births came from, without waiting: worker.Client.
+type StackResolver interface {
+	// Site returns where a stack came from. A nil one is told of by Answers, under
+	// seq; where that is false it is not told at all.
+	Site(image worker.Image, seq uint64, raw *sample.RawStack) (site *worker.Site, ok bool)
+	Answers(dst []worker.Answer) []worker.Answer
+	Stats() worker.Stats
+	Forget(id sample.ID)
+}
+
+// Tracing says when opens are traced.
+type Tracing string
+
+// The ways.
+const (
+	TraceAuto   Tracing = "auto"   // those that are suspect, while they are
+	TraceAlways Tracing = "always" // those that hold most, too
+	TraceOff    Tracing = "off"
+)
+
+const (
+	lookEvery = 100 * time.Millisecond // at who is watched between ticks
+	maxLooked = 256                    // processes
+	maxTraced = 64
+	// keepTracing is for how long tracing stays once it is attached, and maxAttaches
+	// how often it is in an hour: attaching costs everybody.
+	keepTracing = time.Minute
+	maxAttaches = 6
+	// namePatience bounds how long the verdict "growing" waits for the site's name.
+	namePatience    = 1500 * time.Millisecond
+	maxNamePatience = 3 * time.Minute
+	maxWaiting      = 1 << 13 // births whose stacks are being walked
+	// listBudget is how many descriptors are listed in a second.
+	listBudget = 50_000
+)
+
+// LeakOptions are what a Leaks works with. It closes none of it.
+type LeakOptions struct {
+	Tracer  FDTracer      // nil: opens can't be traced
+	Stacks  StackResolver // nil: stacks stay unknown
+	Proc    *held.Proc
+	Tracing Tracing
+	Always  []int32 // PIDs that are traced whatever they do
+	// CPUBudget is the share of one core that the hooks may take; 0: no limit.
+	CPUBudget float64
+	Log       *zap.Logger
+	Now       func() time.Duration // CLOCK_MONOTONIC
+}
+
+// Leaks watches the descriptors of processes: who is worth a closer look, who is
+// traced, what was opened where, and what comes of it. One goroutine uses it.
+type Leaks struct {
+	LeakOptions
+	judge  *leak.Judge
+	traced map[sample.ID]*traced
+	births sample.FDBirths
+	// waiting are the births whose stack is being walked.
+	waiting  map[uint64]waiting
+	attaches []time.Duration // within the last hour
+	cost     time.Duration   // of the hooks at the last tick
+	costAt   time.Duration
+	paused   time.Duration // until when tracing is too expensive
+	drained  uint64
+
+	unsaid []announcement
+	said   []Announcement
+
+	answers []worker.Answer
+	// walkFailed is the last failure of the child that walks stacks, as it was logged.
+	walkFailed string
+	looked     sample.Snapshot
+	ids, who   []sample.ID
+	pids       []int32
+}
+
+// traced is a process that is traced.
+type traced struct {
+	since  time.Duration
+	until  time.Duration // worth tracing at least until then
+	list   sample.FDList
+	listed time.Duration
+	execID uint64
+	sites  []siteInfo
+	bySite map[*worker.Site]int
+	failed error // why it can't be listed; nil: it can
+	lossy  bool  // stacks of births were lost: totals by site are too small
+}
+
+// siteInfo is what is known of a site beside its counts, by its number in the ledger.
+type siteInfo struct {
+	stack  *worker.Site // nil: it could not be walked
+	thread sample.Comm  // that called last
+}
+
+type waiting struct {
+	id     sample.ID
+	at     time.Duration
+	failed bool
+	thread sample.Comm
+}
+
+// announcement is a change that waits for a name.
+type announcement struct {
+	leak.Change
+	until time.Duration
+}
+
+// Announcement is a verdict to be told.
+type Announcement struct {
+	Change leak.Change
+	Record record.Leak // but for its header
+}
+
+// NewLeaks returns a Leaks that has seen nothing.
+func NewLeaks(o LeakOptions) *Leaks {
+	return &Leaks{LeakOptions: o, judge: leak.NewJudge(), traced: map[sample.ID]*traced{}, waiting: map[uint64]waiting{}}
+}
+
+// Tick takes the processes of the last snapshot, and returns the verdicts that are to
+// be told now. They are valid until the next Tick or Look.
+func (l *Leaks) Tick(t *aggregate.Table) []Announcement {
+	l.said = l.said[:0]
+	l.hold(t)
+	l.judge.Observe(t)
+	l.queue()
+	l.choose(t)
+	l.announce(t)
+	return l.said
+}
+
+// Busy says that somebody is to be looked at between ticks.
+func (l *Leaks) Busy() bool {
+	l.who = l.judge.Watch(l.who[:0])
+	return len(l.who) > 0 || len(l.traced) > 0 || len(l.unsaid) > 0
+}
+
+// Look reads the counts of who is watched, and the births since the last time. It
+// returns the verdicts that are to be told now.
+func (l *Leaks) Look(ctx context.Context, r sample.Reader, t *aggregate.Table) []Announcement {
+	l.said = l.said[:0]
+	l.count(ctx, r, t)
+	l.drain()
+	l.announce(t)
+	return l.said
+}
+
+func (l *Leaks) count(ctx context.Context, r sample.Reader, t *aggregate.Table) {
+	l.who = l.judge.Watch(l.who[:0])
+	l.pids = l.pids[:0]
+	for _, id := range l.who[:min(len(l.who), maxLooked)] {
+		l.pids = append(l.pids, id.PID)
+	}
+	if len(l.pids) == 0 {
+		return
+	}
+	scope := sample.Scope{PIDs: l.pids, Fields: sample.SetOf(sample.FDOpen)}
+	if err := r.Read(ctx, scope, &l.looked); err != nil {
+		return // the next snapshot fails too, and tells
+	}
+	for i := range l.looked.Processes {
+		p := &l.looked.Processes[i]
+		if q := t.Find(p.ID); q != nil && p.Known.Has(sample.FDOpen) {
+			q.ObserveFD(p.FDOpen, l.looked.Monotonic)
+		}
+	}
+}
+
+// queue takes the judge's changes. A growth waits until its site has a name; what
+// follows does not overtake it.
+func (l *Leaks) queue() {
+	for _, c := range l.judge.Changes() {
+		until := time.Duration(0)
+		if c.Verdict == record.VerdictGrowing && l.Tracer != nil && l.Tracing != TraceOff {
+			wait := time.Duration(3 / c.PerSecond * float64(time.Second))
+			until = l.Now() + min(max(wait, namePatience), maxNamePatience)
+		}
+		l.unsaid = append(l.unsaid, announcement{c, until})
+	}
+}
+
+// announce tells what has a name, or waited long enough for one.
+func (l *Leaks) announce(t *aggregate.Table) {
+	if len(l.unsaid) == 0 {
+		return
+	}
+	now := l.Now()
+	left := l.unsaid[:0]
+	for i, a := range l.unsaid {
+		followed := slices.ContainsFunc(l.unsaid[i+1:], func(b announcement) bool { return b.ID == a.ID })
+		if now < a.until && !followed && !l.named(a.ID) {
+			left = append(left, a)
+			continue
+		}
+		l.said = append(l.said, Announcement{Change: a.Change, Record: l.describe(&a.Change, t.Find(a.ID))})
+	}
+	l.unsaid = left
+}
+
+// named tells whether a stack is known of what a process opened and still holds.
+func (l *Leaks) named(id sample.ID) bool {
+	t := l.traced[id]
+	if t == nil {
+		return false
+	}
+	for n := range t.sites {
+		if l.judge.Ledger(id).Counts(n).Held >= 3 {
+			return true
+		}
+	}
+	return false
+}
+
+// hold lists what the traced processes hold, and then takes the births: they may be
+// younger than the list, and never older than what is not in it any more.
+func (l *Leaks) hold(table *aggregate.Table) {
+	type held struct {
+		id sample.ID
+		at time.Duration
+	}
+	var lists []held
+	for id, t := range l.traced {
+		p := table.Find(id)
+		if p == nil {
+			continue
+		}
+		t.execID = p.ExecID
+		now := l.Now()
+		if every := time.Duration(len(t.list.FDs)) * time.Second / listBudget; now-t.listed < every {
+			continue
+		}
+		if t.failed = l.Tracer.List(id, &t.list); t.failed != nil {
+			continue
+		}
+		t.listed = now
+		lists = append(lists, held{id, now})
+	}
+	l.drain()
+	for _, h := range lists {
+		l.judge.Ledger(h.id).Hold(h.at, l.traced[h.id].list.FDs)
+	}
+}
+
+// drain takes the births since the last time.
+func (l *Leaks) drain() {
+	if len(l.traced) == 0 {
+		return
+	}
+	if err := l.Tracer.Drain(&l.births); err != nil {
+		l.Log.Error("drain_failed", zap.Error(err))
+		return
+	}
+	l.drained += uint64(len(l.births.Births))
+	if l.births.Lost > 0 {
+		for _, t := range l.traced {
+			t.lossy = true
+		}
+	}
+	for i := range l.births.Births {
+		b := &l.births.Births[i]
+		if l.traced[b.ID] == nil {
+			continue
+		}
+		w := waiting{id: b.ID, at: b.At, failed: b.Errno != 0, thread: b.Thread}
+		if l.Stacks == nil || len(l.waiting) >= maxWaiting {
+			l.open(b.Seq, nil, &w)
+			continue
+		}
+		stack, ok := l.Stacks.Site(worker.Image{ID: b.ID, ExecID: l.traced[b.ID].execID}, b.Seq, &b.Stack)
+		if stack == nil && ok {
+			l.waiting[b.Seq] = w
+			continue
+		}
+		l.open(b.Seq, stack, &w)
+	}
+	l.walked()
+}
+
+// walked takes the births whose stacks were walked.
+func (l *Leaks) walked() {
+	if l.Stacks == nil {
+		return
+	}
+	if why := l.Stacks.Stats().LastFail; why != l.walkFailed {
+		l.walkFailed = why
+		l.Log.Warn("stack_worker_failed", zap.String("why", record.Text([]byte(why))))
+	}
+	l.answers = l.Stacks.Answers(l.answers[:0])
+	for i := range l.answers {
+		a := &l.answers[i]
+		if w, ok := l.waiting[a.Seq]; ok {
+			delete(l.waiting, a.Seq)
+			l.open(a.Seq, a.Site, &w)
+		}
+	}
+}
+
+// open enters a birth whose stack is known, or never will be: nil.
+func (l *Leaks) open(seq uint64, stack *worker.Site, w *waiting) {
+	t := l.traced[w.id]
+	if t == nil {
+		return
+	}
+	n, ok := t.bySite[stack]
+	if !ok {
+		n = len(t.sites)
+		t.bySite[stack] = n
+		t.sites = append(t.sites, siteInfo{stack: stack})
+	}
+	t.sites[n].thread = w.thread
+	if w.failed {
+		l.judge.Ledger(w.id).Fail(n)
+		return
+	}
+	l.judge.Ledger(w.id).Open(n, seq, w.at)
+}
+
+// gone says that an error means a process that has ended.
+func gone(err error) bool { return errors.Is(err, held.ErrGone) || errors.Is(err, fs.ErrNotExist) }

@@ -1,0 +1,186 @@
+package engine
+
+import (
+	"slices"
+	"time"
+
+	"go.uber.org/zap"
+
+	"rmagent/internal/aggregate"
+	"rmagent/internal/held"
+	"rmagent/internal/leak"
+	"rmagent/internal/sample"
+	"rmagent/record"
+)
+
+const (
+	maxSites = 32   // in a record; the rest is counted
+	maxPaths = 8192 // read for a record, 2 us each
+)
+
+// describe makes a record of a change. p is nil where the process is gone.
+func (l *Leaks) describe(c *leak.Change, p *aggregate.Process) record.Leak {
+	r := record.Leak{
+		PID: c.ID.PID, StartTicks: c.ID.StartTicks, Comm: record.Text(c.Comm.Bytes()),
+		Verdict: c.Verdict, FDOpen: c.Open, FDLimit: c.Limit,
+		SecondsToLimit: c.SecondsToLimit, ConfidenceRatio: c.ConfidenceRatio,
+		GrowthPerSecond: record.Some(c.PerSecond),
+		Rule:            record.SomeIf(c.Rule, c.Rule != ""),
+	}
+	if c.Verdict == record.VerdictOver {
+		r.GrowthPerSecond, r.SecondsToLimit = record.Some(0.0), record.Opt[float64]{}
+	}
+	r.Sites, r.Unattributed = []record.Site{}, map[string]uint64{}
+	if p != nil {
+		if err := l.fillSites(&r, p.ID, c.Sites, maxSites, maxPaths); err != nil && !gone(err) {
+			l.Log.Warn("fds_failed", zap.Int32("pid", p.ID.PID), zap.Error(err))
+		}
+	}
+	return r
+}
+
+// Verdict is what a process's descriptors look like now.
+func (l *Leaks) Verdict(id sample.ID) record.Verdict { return l.judge.Status(id).Verdict }
+
+// Settle takes what is waiting to be walked: for whoever looks once, at the end.
+func (l *Leaks) Settle() {
+	for end := l.Now() + settleTime; len(l.waiting) > 0 && l.Now() < end; {
+		time.Sleep(lookEvery / 10)
+		l.drain()
+	}
+}
+
+// settleTime bounds how long Settle waits.
+const settleTime = 2 * time.Second
+
+// Summary makes a record of a process without its sites: its verdict is steady or
+// unknown where nothing else is known, by whether it was watched long enough.
+func (l *Leaks) Summary(p *aggregate.Process, watched time.Duration) record.Leak {
+	s := l.judge.Status(p.ID)
+	r := record.Leak{
+		PID: p.ID.PID, StartTicks: p.ID.StartTicks, Comm: record.Text(p.Comm.Bytes()),
+		Verdict: s.Verdict, Rule: record.SomeIf(s.Rule, s.Rule != ""),
+		FDOpen:          record.SomeIf(p.FDOpen, p.Known.Has(sample.FDOpen)),
+		FDLimit:         record.SomeIf(p.FDLimit, p.Known.Has(sample.FDLimit) && p.FDLimit != sample.Unlimited),
+		SecondsToLimit:  s.SecondsToLimit,
+		ConfidenceRatio: s.ConfidenceRatio,
+		GrowthPerSecond: record.SomeIf(s.PerSecond, s.Verdict != record.VerdictSteady || watched >= steadyAfter),
+	}
+	if s.Verdict == record.VerdictSteady && (watched < steadyAfter || !p.Known.Has(sample.FDOpen)) {
+		r.Verdict = record.VerdictUnknown
+	}
+	return r
+}
+
+// Describe is Summary with what the process holds now. Where that can't be listed the
+// error says so, and the rest of the record stands.
+func (l *Leaks) Describe(p *aggregate.Process, watched time.Duration) (record.Leak, error) {
+	r := l.Summary(p, watched)
+	s := l.judge.Status(p.ID)
+	return r, l.fillSites(&r, p.ID, s.Sites, 4*maxSites, 8*maxPaths)
+}
+
+// steadyAfter is from when on a process that does not grow is called steady.
+const steadyAfter = 8 * time.Second
+
+// lister is the best list of descriptors that there is.
+func (l *Leaks) lister() held.Lister {
+	if l.Tracer != nil {
+		return l.Tracer
+	}
+	return l.Proc
+}
+
+// fillSites lists what a process holds, by site: guilty ones first.
+func (l *Leaks) fillSites(r *record.Leak, id sample.ID, guilty []int, most, paths int) error {
+	r.Sites, r.Unattributed = []record.Site{}, map[string]uint64{}
+	var list sample.FDList
+	now := l.Now()
+	if err := l.lister().List(id, &list); err != nil {
+		return err
+	}
+	t := l.traced[id]
+	if t != nil {
+		l.drain()
+	}
+	fds := l.Proc.Targets(&list, l.lister(), paths)
+	groups := held.Groups(fds, func(f *held.FD) int32 {
+		n, _ := l.siteOf(t, id, f)
+		return n
+	})
+	slices.SortStableFunc(groups, func(a, b held.Group) int { return rank(a.Site, guilty) - rank(b.Site, guilty) })
+	single := map[int32]int{}
+	for i := range groups {
+		single[groups[i].Site]++
+	}
+	for i := range groups {
+		g := &groups[i]
+		if g.Site < 0 {
+			r.Unattributed[sample.Unattributed(-g.Site).String()] += uint64(len(g.FDs))
+		}
+		if i >= most {
+			r.Unattributed["not_listed"] += uint64(len(g.FDs))
+			continue
+		}
+		r.Sites = append(r.Sites, l.site(t, id, g, fds, now, single[g.Site] == 1))
+	}
+	if list.Missed > 0 {
+		r.Unattributed["not_read"] += list.Missed
+	}
+	return nil
+}
+
+// rank is where a site comes in the order of the guilty.
+func rank(site int32, guilty []int) int {
+	if i := slices.Index(guilty, int(site)); site >= 0 && i >= 0 {
+		return i - len(guilty)
+	}
+	return 0
+}
+
+// siteOf is the site that opened a descriptor and when, or -reason where that is
+// unknown.
+func (l *Leaks) siteOf(t *traced, id sample.ID, f *held.FD) (site int32, at time.Duration) {
+	if t == nil || f.Birth == 0 {
+		return -int32(max(f.Why, sample.BeforeTracing)), 0
+	}
+	if n, at, ok := l.judge.Ledger(id).Find(f.Birth); ok {
+		return int32(n), at
+	}
+	return -int32(sample.StackLost), 0
+}
+
+// site makes a record of a group; alone says that its site has no other.
+func (l *Leaks) site(t *traced, id sample.ID, g *held.Group, fds []held.FD, now time.Duration, alone bool) record.Site {
+	s := record.Site{
+		Held: uint64(len(g.FDs)), Type: g.Kind.String(), Stack: []record.Frame{},
+		Target: record.SomeIf(record.Text([]byte(g.Target)), g.Target != ""),
+	}
+	if g.Site < 0 {
+		s.StackEnd = record.Some(sample.Unattributed(-g.Site).String())
+		return s
+	}
+	oldest := now
+	for _, i := range g.FDs {
+		if _, at := l.siteOf(t, id, &fds[i]); at < oldest {
+			oldest = at
+		}
+	}
+	s.OldestSeconds = record.Some(aggregate.Round((now - oldest).Seconds()))
+	info := &t.sites[g.Site]
+	s.Thread = record.Some(record.Text(info.thread.Bytes()))
+	c := l.judge.Ledger(id).Counts(int(g.Site))
+	if alone && !t.lossy {
+		s.OpenedTotal, s.ClosedTotal = record.Some(c.Opened), record.Some(c.Opened-min(c.Opened, s.Held))
+	}
+	s.FailedTotal = record.Some(c.Failed)
+	if info.stack == nil {
+		s.StackEnd = record.Some("not_walked")
+		return s
+	}
+	s.StackEnd = record.SomeIf(info.stack.End, info.stack.End != "")
+	if info.stack.Frames != nil {
+		s.Stack = info.stack.Frames
+	}
+	return s
+}

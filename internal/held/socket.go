@@ -1,0 +1,107 @@
+package held
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"rmagent/internal/sample"
+)
+
+// maxSockets bounds each of the tables in /proc/PID/net that are read.
+const maxSockets = 16 << 20 // bytes
+
+type socket struct {
+	kind          sample.FDKind
+	local, remote netip.AddrPort
+	listening     bool
+	path          string // of a unix socket
+}
+
+// socketTable is the sockets of a network namespace, by inode.
+type socketTable map[uint64]socket
+
+// readSockets reads the sockets of a process's network namespace.
+func readSockets(dir int) socketTable {
+	t := socketTable{}
+	for name, kind := range map[string]sample.FDKind{
+		"tcp": sample.FDTCP4, "tcp6": sample.FDTCP6, "udp": sample.FDUDP4, "udp6": sample.FDUDP6,
+	} {
+		t.each(dir, name, func(fields []string) { t.inet(fields, kind) })
+	}
+	t.each(dir, "unix", t.unix)
+	t.each(dir, "netlink", func(fields []string) { t.plain(fields, 9, sample.FDNetlink) })
+	t.each(dir, "packet", func(fields []string) { t.plain(fields, 8, sample.FDPacket) })
+	return t
+}
+
+// each calls f with the fields of every line but the first.
+func (t socketTable) each(dir int, name string, f func(fields []string)) {
+	text, _ := readAt(dir, "net/"+name, maxSockets) // what can't be read stays unknown
+	first := true
+	for line := range strings.Lines(string(text)) {
+		if !first {
+			f(strings.Fields(line))
+		}
+		first = false
+	}
+}
+
+func (t socketTable) plain(fields []string, column int, kind sample.FDKind) {
+	if len(fields) <= column {
+		return
+	}
+	if inode, err := strconv.ParseUint(fields[column], 10, 64); err == nil && inode != 0 {
+		t[inode] = socket{kind: kind}
+	}
+}
+
+// tcpListen is TCP_LISTEN as the tables write it (include/net/tcp_states.h).
+const tcpListen = "0A"
+
+// inet reads a line of tcp, tcp6, udp or udp6 (proc_net_tcp(5)).
+func (t socketTable) inet(fields []string, kind sample.FDKind) {
+	if len(fields) < 10 {
+		return
+	}
+	inode, err := strconv.ParseUint(fields[9], 10, 64)
+	if err != nil || inode == 0 {
+		return
+	}
+	s := socket{kind: kind, local: address(fields[1]), remote: address(fields[2])}
+	s.listening = fields[3] == tcpListen && (kind == sample.FDTCP4 || kind == sample.FDTCP6)
+	t[inode] = s
+}
+
+// address reads "0100007F:1F90": the address in words of the machine's byte order,
+// the port in hexadecimal. The zero AddrPort where it is none, or says none.
+func address(text string) netip.AddrPort {
+	host, port, ok := strings.Cut(text, ":")
+	raw, err := hex.DecodeString(host)
+	n, err2 := strconv.ParseUint(port, 16, 16)
+	if !ok || err != nil || err2 != nil || len(raw) != 4 && len(raw) != 16 {
+		return netip.AddrPort{}
+	}
+	for i := 0; i < len(raw); i += 4 {
+		binary.NativeEndian.PutUint32(raw[i:], binary.BigEndian.Uint32(raw[i:]))
+	}
+	a, _ := netip.AddrFromSlice(raw)
+	if n == 0 && a.IsUnspecified() {
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(a, uint16(n))
+}
+
+// unix reads a line of unix: "Num RefCount Protocol Flags Type St Inode Path".
+func (t socketTable) unix(fields []string) {
+	if len(fields) < 7 {
+		return
+	}
+	inode, err := strconv.ParseUint(fields[6], 10, 64)
+	if err != nil || inode == 0 {
+		return
+	}
+	t[inode] = socket{kind: sample.FDUnix, path: strings.Join(fields[7:], " ")}
+}

@@ -1,0 +1,168 @@
+package report
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"rmagent/internal/human"
+	"rmagent/record"
+)
+
+// Culprit returns which frame of a stack is the program's own code that asked for the
+// descriptor: the first that is no function of a C, C++ or language runtime. It is -1
+// where no frame has a name.
+func Culprit(stack []record.Frame) int {
+	named := -1
+	for i := range stack {
+		f := &stack[i]
+		if !f.Function.Known() {
+			continue
+		}
+		if named < 0 {
+			named = i
+		}
+		if !Runtime(f) {
+			return i
+		}
+	}
+	return named
+}
+
+// runtimes are the shared libraries that only pass a call on.
+var runtimes = []string{
+	"libc.so", "libc-", "libpthread", "ld-linux", "ld-musl", "libstdc++", "libgcc_s", "libuv", "libjvm",
+	"libnio", "libnet.so", "libjava", "libm.so", "[vdso]", "libpython",
+}
+
+// Runtime tells whether a frame is a runtime's: it only passes on what others asked
+// for. Of Go, everything of its standard library is.
+func Runtime(f *record.Frame) bool {
+	if f.Language.Or("") != "" {
+		return f.Language.Or("") == "java" && strings.HasPrefix(f.Function.Or(""), "java.")
+	}
+	base := path.Base(f.Module.Or(""))
+	for _, r := range runtimes {
+		if strings.HasPrefix(base, r) {
+			return true
+		}
+	}
+	name, file := f.Function.Or(""), f.File.Or("")
+	switch {
+	case strings.HasPrefix(name, "std::") || strings.HasPrefix(name, "core::") || strings.HasPrefix(name, "<std::"),
+		strings.HasPrefix(name, "__libc_"), strings.HasPrefix(name, "__GI_"), strings.HasPrefix(name, "_IO_"):
+		return true
+	case libc[name]:
+		return true
+	}
+	return strings.HasSuffix(file, ".go") && goStandard(name)
+}
+
+// libc is what a static program has of its C library right above the system call.
+var libc = func() map[string]bool {
+	m := map[string]bool{}
+	for _, name := range strings.Fields(`open open64 openat openat64 creat fopen fopen64 fdopen freopen opendir socket accept accept4
+		pipe pipe2 dup dup2 dup3 eventfd epoll_create epoll_create1 inotify_init inotify_init1 timerfd_create signalfd
+		memfd_create socketpair recvmsg syscall mkstemp mkstemp64 mkostemp tmpfile popen shm_open __open __open64 __open_nocancel
+		__open64_nocancel __openat64 __fopen_internal __socket __pipe __libc_open64 __clone clone clone3 start_thread _start`) {
+		m[name] = true
+	}
+	return m
+}()
+
+// goStandard tells whether a Go function is of the standard library: the first
+// element of its import path has no dot, and it is not package main.
+func goStandard(function string) bool {
+	first, _, deep := strings.Cut(function, "/")
+	if !deep {
+		first, _, _ = strings.Cut(function, ".")
+		return first != "main" && goPackages[first]
+	}
+	return goPackages[first]
+}
+
+// goPackages are the first elements of the standard library's import paths that open
+// descriptors, or lie between.
+var goPackages = func() map[string]bool {
+	m := map[string]bool{}
+	for _, name := range strings.Fields("runtime syscall internal os net io bufio crypto vendor context sync reflect time database log embed archive compress mime html text go plugin testing iter slices maps sort") {
+		m[name] = true
+	}
+	return m
+}()
+
+// Place names where a stack asked for a descriptor: "open_log at log.c:57", empty
+// where nothing is known.
+func Place(stack []record.Frame) string {
+	i := Culprit(stack)
+	if i < 0 {
+		if len(stack) > 0 && stack[0].Module.Known() {
+			return fmt.Sprintf("%s+0x%x", path.Base(stack[0].Module.Or("")), stack[0].Offset.Or(0))
+		}
+		return ""
+	}
+	f := &stack[i]
+	where := f.Function.Or("")
+	switch {
+	case f.File.Known() && f.Line.Known():
+		where += fmt.Sprintf(" at %s:%d", path.Base(f.File.Or("")), f.Line.Or(0))
+	case f.File.Known():
+		where += " in " + path.Base(f.File.Or(""))
+	case f.Module.Known():
+		where += " in " + path.Base(f.Module.Or(""))
+	}
+	return where
+}
+
+// LeakMessage says in a sentence what a leak record means.
+func LeakMessage(r *record.Leak) string {
+	who := fmt.Sprintf("%s (pid %d)", r.Comm, r.PID)
+	usage := fmt.Sprintf("%d descriptors are open", r.FDOpen.Or(0))
+	if limit, ok := r.FDLimit.Get(); ok {
+		usage = fmt.Sprintf("%d/%d descriptors are open", r.FDOpen.Or(0), limit)
+	}
+	if r.Verdict == record.VerdictOver && len(r.Sites) == 0 {
+		return fmt.Sprintf("%s ended: %s last", who, strings.Replace(usage, " are ", " were ", 1))
+	}
+	if r.Verdict == record.VerdictOver {
+		return fmt.Sprintf("%s no longer gathers descriptors: %s", who, usage)
+	}
+	verb := "gathers"
+	if r.Verdict == record.VerdictLeaking {
+		verb = "leaks"
+	}
+	m := fmt.Sprintf("%s %s descriptors: %s, %s more", who, verb, usage, human.Rate(r.GrowthPerSecond.Or(0)))
+	if left, ok := r.SecondsToLimit.Get(); ok {
+		m += ", full in " + human.Seconds(left)
+	}
+	if s := opened(r); s != nil {
+		m += fmt.Sprintf("; %d %s of these were opened by %s", s.Held, s.Type, Place(s.Stack))
+		if target, ok := s.Target.Get(); ok {
+			m += " (" + target + ")"
+		}
+	}
+	return m
+}
+
+// opened is the first site whose code is known.
+func opened(r *record.Leak) *record.Site {
+	for i := range r.Sites {
+		if Place(r.Sites[i].Stack) != "" {
+			return &r.Sites[i]
+		}
+	}
+	return nil
+}
+
+// LeakAdvice says what to do about it.
+func LeakAdvice(r *record.Leak) string {
+	if r.Verdict == record.VerdictOver {
+		return ""
+	}
+	advice := ""
+	if r.Verdict == record.VerdictGrowing {
+		advice = "It may be a pool that fills; it is called a leak when the evidence is there. "
+	}
+	return advice + fmt.Sprintf("See what it holds and who opened it: rmagent fds --pid %d. "+
+		"To gain time: prlimit --pid %d --nofile=N: (a higher soft limit), or restart it.", r.PID, r.PID)
+}
