@@ -30,7 +30,8 @@ func (k *calls) processes(g *wire.GPU, d nvml.Device, instances []nvml.Device, u
 	if !g.Complete {
 		g.Complete = k.list(held, d)
 	}
-	measured := k.measure(d, use)
+	now := k.r.now()
+	measured := k.measure(d, use, now)
 	memory := map[uint32]record.Opt[uint64]{}
 	for c, m := range held {
 		if sum, met := memory[c.pid]; met {
@@ -45,11 +46,11 @@ func (k *calls) processes(g *wire.GPU, d nvml.Device, instances []nvml.Device, u
 			g.Complete = false
 			break
 		}
-		p := wire.Process{PID: pid, MemoryBytes: memory[pid]}
+		var percent record.Opt[uint64]
 		if measured {
-			p.UtilizationPercent = use.of(pid, k.r.now())
+			percent = use.of(pid, now)
 		}
-		g.Processes = append(g.Processes, p)
+		g.Processes = append(g.Processes, wire.MakeProcess(pid, memory[pid], percent))
 	}
 }
 
@@ -106,7 +107,7 @@ const samplesLast = 2 * time.Second
 
 // measure takes the samples since the last reading. The first time it only finds
 // out where the driver's clock is: its buffer has samples of long ago.
-func (k *calls) measure(d nvml.Device, use *usage) bool {
+func (k *calls) measure(d nvml.Device, use *usage, now time.Duration) bool {
 	var samples []nvml.ProcessUtilizationSample
 	supported := false
 	k.try("nvmlDeviceGetProcessUtilization", func() (ret nvml.Return) {
@@ -118,7 +119,7 @@ func (k *calls) measure(d nvml.Device, use *usage) bool {
 		*use = usage{}
 		return false
 	}
-	now, first := k.r.now(), use.since == 0
+	first := use.since == 0
 	if first {
 		use.since, use.by = now, map[uint32]sampled{}
 	}

@@ -100,8 +100,8 @@ func TestProcesses(t *testing.T) {
 	g := m.reader.read().GPUs[2]
 	var got []string
 	for _, p := range g.Processes {
-		v, ok := p.MemoryBytes.Get()
-		got = append(got, fmt.Sprintf("%d:%d:%v", p.PID, v, ok))
+		v, ok := p.MemoryBytes().Get()
+		got = append(got, fmt.Sprintf("%d:%d:%v", p.PID(), v, ok))
 	}
 	want := "[7:100:true 8:200:true 9:0:false 10:5:true 11:6:true]"
 	if fmt.Sprint(got) != want || !g.Complete {
@@ -133,7 +133,7 @@ func TestUtilizationOfProcesses(t *testing.T) {
 		m.clock += after
 		out := ""
 		for _, p := range m.reader.read().GPUs[0].Processes {
-			if v, ok := p.UtilizationPercent.Get(); ok {
+			if v, ok := p.UtilizationPercent().Get(); ok {
 				out += fmt.Sprintf("%d ", v)
 			} else {
 				out += "? "
@@ -198,7 +198,7 @@ func TestMIG(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 	if !g.MIG || g.Failure != "" || g.UtilizationPercent.Known() || !g.Complete || len(g.Processes) != 1 ||
-		g.Processes[0].MemoryBytes != known(200) || g.Processes[0].UtilizationPercent != unknown {
+		g.Processes[0].MemoryBytes() != known(200) || g.Processes[0].UtilizationPercent() != unknown {
 		t.Errorf("%+v", g)
 	}
 }
@@ -293,7 +293,7 @@ func TestAnOldLibrary(t *testing.T) {
 	d.GetMigModeFunc, d.GetProcessUtilizationFunc, d.GetMPSComputeRunningProcessesFunc = nil, nil, nil // the mock panics
 	d.GetComputeRunningProcessesFunc = lists(info(1, 5))
 	g := m.reader.read().GPUs[0]
-	if g.Failure != "" || g.MIG || !g.Complete || g.Processes[0].MemoryBytes != known(5) || g.Processes[0].UtilizationPercent.Known() {
+	if g.Failure != "" || g.MIG || !g.Complete || g.Processes[0].MemoryBytes() != known(5) || g.Processes[0].UtilizationPercent().Known() {
 		t.Errorf("%+v", g)
 	}
 }

@@ -35,7 +35,6 @@ type leaker struct {
 	mark     string // in the line that leaks
 	function string
 	kind     string
-	noLine   bool // the program has no line numbers
 	serve    bool // it needs a server for its bodies
 }
 

@@ -69,7 +69,8 @@ func TestRunWithGPUs(t *testing.T) {
 		holder := helper(t, "still")
 		processes := fmt.Sprintf("process compute %d 4096 60\n", holder.Process.Pid)
 		m := gputest.New(t, gputest.Eight(5)+processes)
-		cmd := agentCommand(t, "run", "--source", source, "--interval", "200ms", "--jsonl", "out.jsonl", "--processes", "all", "--log-format", "json")
+		cmd := agentCommand(t, "run", "--source", source, "--interval", "200ms", "--jsonl", "out.jsonl", "--processes", "all", "--log-format", "json",
+			"--pid", fmt.Sprint(holder.Process.Pid), "--pid", fmt.Sprint(os.Getpid()))
 		withGPUs(t, cmd, m)
 		out := filepath.Join(cmd.Dir, "out.jsonl")
 		a := start(t, cmd)
@@ -190,6 +191,18 @@ func TestSnapshotAndDoctorWithGPUs(t *testing.T) {
 		if r.status != 0 || !strings.Contains(r.stdout, want) {
 			t.Errorf("exit status %d, no %q in:\n%s%s", r.status, want, r.stdout[:min(len(r.stdout), 2000)], r.stderr)
 		}
+	}
+}
+
+func TestHeadroomOfAGPU(t *testing.T) {
+	holder := helper(t, "still")
+	m := gputest.New(t, gputest.Card(0, 1, 40<<30-4096)+fmt.Sprintf("process compute %d 4096 60\n", holder.Process.Pid)+gputest.Card(1, 1, 40<<30))
+	cmd := agentCommand(t, "headroom", "--pid", fmt.Sprint(holder.Process.Pid), "--for", "0s", "--json", "--local")
+	withGPUs(t, cmd, m)
+	var h record.Headroom
+	decode(t, runToEnd(t, cmd), &h)
+	if l := h.FirstInSpace; l == nil || l.Name != "GPU memory" || l.Scope != "GPU 0 (Fake A100)" || l.Available.Or(0) != 4096 {
+		t.Errorf("%+v", l)
 	}
 }
 

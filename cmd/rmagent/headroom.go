@@ -11,9 +11,13 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"go.uber.org/zap"
 
+	"rmagent/internal/config"
 	"rmagent/internal/engine"
+	"rmagent/internal/gpu"
 	"rmagent/internal/headroom"
+	"rmagent/internal/hostfs"
 	"rmagent/internal/sample"
 	"rmagent/record"
 )
@@ -24,7 +28,7 @@ func headroomCommand() *cli.Command {
 		Usage: "say which limit a process hits first, and what happens then",
 		Description: "With --pid: every limit that applies to the process, what is left, and how to raise it.\n" +
 			"Without: the processes that are nearest to a limit of their own, their user's or their\n" +
-			"cgroups'. Filesystems, mappings and inotify are looked at with --pid only.",
+			"cgroups'. Filesystems, mappings, inotify and GPUs are looked at with --pid only.",
 		Flags: commonFlags(append(filterFlags(),
 			&cli.DurationFlag{Name: "for", Value: time.Second, Usage: "`TIME` between the two readings that rates come from; 0: one reading, no rates"},
 			&cli.IntFlag{Name: "top", Value: 15, Usage: "list so many processes; 0: all"},
@@ -73,14 +77,22 @@ func headroomOfPIDs(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
 	if len(f.Names)+len(f.Cgroups)+len(f.Units) > 0 {
 		return usagef("headroom: --pid says which processes; --name, --cgroup and --unit choose from the list without it")
 	}
-	if _, err := loadConfig(c); err != nil {
+	l, err := loadConfig(c)
+	if err != nil {
 		return err
 	}
+	gpus, err := openHeadroomGPUs(l)
+	if err != nil {
+		return err
+	}
+	defer gpus.close()
 	before := map[int32]*headroom.Facts{}
 	if d := c.Duration("for"); d > 0 {
+		gpus.read(c.Context)
 		for _, pid := range f.PIDs {
 			facts, err := r.Read(c.Context, pid, headroom.Full)
 			if err == nil {
+				facts.GPUs = gpus.of(facts.ID)
 				before[pid] = facts
 			} else if !errors.Is(err, headroom.ErrNoProcess) {
 				return err
@@ -92,6 +104,7 @@ func headroomOfPIDs(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
 			}
 		}
 	}
+	gpus.read(c.Context)
 	var gone []string
 	for i, pid := range f.PIDs {
 		facts, err := r.Read(c.Context, pid, headroom.Full)
@@ -102,6 +115,7 @@ func headroomOfPIDs(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
 		case err != nil:
 			return err
 		}
+		facts.GPUs = gpus.of(facts.ID)
 		h := headroom.Evaluate(before[pid], facts)
 		if c.Bool("json") {
 			err = printJSON(c.App.Writer, h, len(f.PIDs) == 1)
@@ -120,6 +134,37 @@ func headroomOfPIDs(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
 	}
 	return nil
 }
+
+// headroomGPUs reads the cards before each reading of processes.
+type headroomGPUs struct {
+	client  *gpu.Client // nil: switched off
+	reading *sample.GPUs
+}
+
+func openHeadroomGPUs(l *config.Loaded) (*headroomGPUs, error) {
+	facts, err := hostfs.ReadFacts(hostfs.Options{})
+	if err != nil {
+		return nil, err
+	}
+	return &headroomGPUs{client: openGPU(l, facts, zap.NewNop())}, nil
+}
+
+func (g *headroomGPUs) close() {
+	if g.client != nil {
+		g.client.Close()
+	}
+}
+
+func (g *headroomGPUs) read(ctx context.Context) {
+	if g.client == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, gpuTime)
+	defer cancel()
+	g.reading, _ = g.client.Read(ctx)
+}
+
+func (g *headroomGPUs) of(id sample.ID) []headroom.GPU { return headroom.GPUsOf(g.reading, id) }
 
 func printJSON(w io.Writer, v any, pretty bool) error {
 	e := json.NewEncoder(w)

@@ -22,7 +22,7 @@ type parts struct {
 	host    *hostfs.HostReader
 	cgroups *hostfs.CgroupReader
 	who     *hostfs.Identifier
-	gpu     *gpu.Client // nil: switched off
+	gpu     *gpu.Client // nil: not watched
 
 	closers []io.Closer // in the order of opening
 }
@@ -54,10 +54,14 @@ func open(l *config.Loaded, events *loader.Events, log *zap.Logger) (_ *parts, e
 	}
 	p.closers = append(p.closers, p.who)
 	p.tell(log)
+	return p, nil
+}
+
+// watchGPUs begins to watch the GPUs too.
+func (p *parts) watchGPUs(l *config.Loaded, log *zap.Logger) {
 	if p.gpu = openGPU(l, p.facts, log); p.gpu != nil {
 		p.closers = append(p.closers, p.gpu)
 	}
-	return p, nil
 }
 
 // openGPU begins to watch the GPUs, unless that is switched off. It finds out in

@@ -166,6 +166,7 @@ func (a *agent) open(f engine.Filter) (*engine.Options, error) {
 		log.Warn("events_unavailable", zap.Error(a.eventsErr),
 			zap.String("lost", "exit records are inferred from readings, network bytes and OOM kills are unknown"))
 	}
+	a.parts.watchGPUs(l, log)
 	if err := a.openJSONL(); err != nil {
 		return nil, err
 	}

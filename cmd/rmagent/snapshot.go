@@ -48,12 +48,13 @@ func snapshot(c *cli.Context) error {
 		return err
 	}
 	defer log.Close(c.Context)
-	// That there is no GPU is worth a line of an agent's log, not of a snapshot's.
-	p, err := open(l, nil, log.Logger().WithOptions(zap.IncreaseLevel(zap.WarnLevel)))
+	p, err := open(l, nil, log.Logger())
 	if err != nil {
 		return err
 	}
 	defer p.close()
+	// That there is no GPU is worth a line of an agent's log, not of a snapshot's.
+	p.watchGPUs(l, log.Logger().WithOptions(zap.IncreaseLevel(zap.WarnLevel)))
 	signal.Ignore(unix.SIGPIPE) // a reader that has seen enough is seen by the write that fails
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
 	if err := writeSnapshot(c, p, f, &lineWriter{out: out, facts: p.facts}); err != nil {

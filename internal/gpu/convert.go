@@ -72,14 +72,14 @@ func device(g *wire.GPU, processes bool) sample.GPU {
 	}
 	for i := range g.Processes {
 		p := &g.Processes[i]
-		if p.PID == 0 || p.PID > maxPID {
+		if p.PID() <= 0 || p.PID() > maxPID {
 			d.Complete = false
 			continue
 		}
 		d.Processes = append(d.Processes, sample.GPUProcess{
-			PID:         int32(p.PID),
-			MemoryBytes: atMost(p.MemoryBytes, g.MemoryTotalBytes),
-			Utilization: share(p.UtilizationPercent),
+			PID:         int32(p.PID()),
+			MemoryBytes: atMost(p.MemoryBytes(), g.MemoryTotalBytes),
+			Utilization: share(p.UtilizationPercent()),
 		})
 	}
 	return d

@@ -53,6 +53,7 @@ type Facts struct {
 	Machine     sample.Machine
 	LowTasks    sample.Opt[uint64] // tasks with a PID that is not given out again
 	Filesystems []Filesystem
+	GPUs        []GPU // on which it has a context; the caller's, see [GPUsOf]
 }
 
 // UserFacts are what a process's user has taken, in the process's user namespace.

@@ -68,6 +68,7 @@ func rows(f *Facts) []row {
 	all = append(all, userRows(f)...)
 	all = append(all, cgroupRows(f)...)
 	all = append(all, filesystemRows(f)...)
+	all = append(all, gpuRows(f)...)
 	return append(all, machineRows(f)...)
 }
 

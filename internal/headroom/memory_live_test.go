@@ -107,6 +107,7 @@ func TestAvailableFallsAndRises(t *testing.T) {
 	if first < 0.9*fillLimit || first > fillLimit {
 		t.Errorf("%v available at first, of %v", first, fillLimit)
 	}
+	t.Logf("off by %.1f MiB at most", worst/(1<<20))
 	if worst > 0.05*fillLimit {
 		t.Errorf("off by %v, more than 5 %% of %v", worst, fillLimit)
 	}

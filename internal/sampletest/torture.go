@@ -75,6 +75,9 @@ var steps = []step{
 	{"fanotify", func(*descriptors) error { return one(unix.FanotifyInit(unix.FAN_CLASS_NOTIF, unix.O_RDONLY)) }},
 	{"userfaultfd", func(*descriptors) error {
 		fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, 1 /* UFFD_USER_MODE_ONLY */, 0, 0)
+		if errno == unix.EINVAL { // before 5.11
+			fd, _, errno = unix.Syscall(unix.SYS_USERFAULTFD, 0, 0, 0)
+		}
 		return raw(fd, errno)
 	}},
 	{"perf_event", func(*descriptors) error {

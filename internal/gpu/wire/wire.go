@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 
 	"rmagent/record"
 )
@@ -26,7 +27,7 @@ const (
 )
 
 // MaxFrame bounds what one side takes from the other: a reading of 8 cards with a
-// hundred processes each has some 40 kB.
+// hundred processes each has some 20 kB.
 const MaxFrame = 1 << 20
 
 // Bounds of a reading. What is beyond is left out, and the list said to be
@@ -88,11 +89,36 @@ type Instance struct {
 	MemoryUsedBytes   record.Opt[uint64] `json:"memory_used_bytes,omitzero"`
 }
 
-// Process is a process on one card.
-type Process struct {
-	PID                uint32             `json:"pid"`
-	MemoryBytes        record.Opt[uint64] `json:"memory_bytes,omitzero"`
-	UtilizationPercent record.Opt[uint64] `json:"utilization_percent,omitzero"`
+// Process is a process on one card: its PID, the bytes of memory that it holds, and
+// its utilization in percent; [Unknown] where NVML does not tell. There may be many,
+// so they have no keys.
+type Process [3]int64
+
+// Unknown is a number of a Process that is not known.
+const Unknown = -1
+
+// MakeProcess returns the process of a PID.
+func MakeProcess(pid uint32, memory, percent record.Opt[uint64]) Process {
+	return Process{int64(pid), number(memory), number(percent)}
+}
+
+func number(o record.Opt[uint64]) int64 {
+	v, ok := o.Get()
+	if !ok || v > math.MaxInt64 {
+		return Unknown
+	}
+	return int64(v)
+}
+
+// PID returns the PID, which may be any number.
+func (p *Process) PID() int64 { return p[0] }
+
+// MemoryBytes returns the memory that it holds.
+func (p *Process) MemoryBytes() record.Opt[uint64] { return record.SomeIf(uint64(p[1]), p[1] >= 0) }
+
+// UtilizationPercent returns its share of the card.
+func (p *Process) UtilizationPercent() record.Opt[uint64] {
+	return record.SomeIf(uint64(p[2]), p[2] >= 0)
 }
 
 // ErrFrame is a frame that is no frame: empty, too long, or without the JSON it
