@@ -66,6 +66,9 @@ func (l *leaker) compile(t *testing.T) string {
 		t.Skipf("there is no %s", l.build[0])
 	}
 	out := filepath.Join(t.TempDir(), l.name)
+	if l.build[0] == "cp" { // a script is its own source
+		out = filepath.Join(filepath.Dir(out), l.source)
+	}
 	args := append([]string(nil), l.build[1:]...)
 	for i, a := range args {
 		if a == "OUT" {

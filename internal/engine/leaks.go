@@ -119,9 +119,13 @@ type traced struct {
 	execID  uint64
 	sites   []siteInfo
 	bySite  map[*worker.Site]int
+	joined  map[*worker.Site]*joinedSite // by the stacks as they were walked
+	canon   []*joinedSite
 	pythons map[string]*pythonStack
-	failed  error // why it can't be listed; nil: it can
-	lossy   bool  // stacks of births were lost: totals by site are too small
+	// pythonSites are the sites with frames of CPython.
+	pythonSites []*worker.Site
+	failed      error // why it can't be listed; nil: it can
+	lossy       bool  // stacks of births were lost: totals by site are too small
 }
 
 // siteInfo is what is known of a site beside its counts, by its number in the ledger.
@@ -340,7 +344,7 @@ func (l *Leaks) open(seq uint64, stack *worker.Site, w *waiting) {
 	if t == nil {
 		return
 	}
-	stack = w.python.in(stack)
+	stack = t.python(w.python, t.canonical(stack))
 	n, ok := t.bySite[stack]
 	if !ok {
 		n = len(t.sites)

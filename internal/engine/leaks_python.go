@@ -33,6 +33,9 @@ func (l *Leaks) usePythons() {
 	if l.Pythons == nil {
 		return
 	}
+	for id := range l.traced {
+		l.Pythons.Look(id) // once each, but only a few at a time
+	}
 	for _, f := range l.Pythons.Found() {
 		if err := l.Tracer.SetPython(f.ID, f.Layout); err != nil {
 			l.Log.Warn("python_frames_unavailable", zap.Error(err))
@@ -68,9 +71,9 @@ func (l *Leaks) pythonStack(t *traced, b *sample.FDBirth) *pythonStack {
 	return p
 }
 
-// in returns the site of a native stack, nil where it is unknown, with CPython's
-// frames in it.
-func (p *pythonStack) in(native *worker.Site) *worker.Site {
+// python returns the site of a native stack, nil where it is unknown, with CPython's
+// frames in it. Stacks of the same frames are one site.
+func (t *traced) python(p *pythonStack, native *worker.Site) *worker.Site {
 	if p == nil {
 		return native
 	}
@@ -82,6 +85,22 @@ func (p *pythonStack) in(native *worker.Site) *worker.Site {
 		site.ID, site.End = native.ID, native.End
 		site.Frames = python.Merge(native.Frames, p.frames, p.named)
 	}
+	site = t.samePython(site)
 	p.sites[native] = site
+	return site
+}
+
+// samePython returns the site that has the same frames, which may be site itself; nil
+// where there are too many.
+func (t *traced) samePython(site *worker.Site) *worker.Site {
+	for _, s := range t.pythonSites {
+		if slices.Equal(s.Frames, site.Frames) {
+			return s
+		}
+	}
+	if len(t.pythonSites) >= maxSitesTraced {
+		return nil
+	}
+	t.pythonSites = append(t.pythonSites, site)
 	return site
 }

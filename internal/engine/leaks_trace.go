@@ -132,11 +132,8 @@ func (l *Leaks) trace(table *aggregate.Table, now time.Duration) {
 	}
 	for _, id := range l.ids {
 		if l.traced[id] == nil {
-			l.traced[id] = &traced{since: now, until: now + keepTracing, execID: table.Find(id).ExecID, bySite: map[*worker.Site]int{}}
+			l.traced[id] = &traced{since: now, until: now + keepTracing, execID: table.Find(id).ExecID, bySite: map[*worker.Site]int{}, joined: map[*worker.Site]*joinedSite{}}
 			l.judge.Ledger(id) // from now on, it has one
-			if l.Pythons != nil {
-				l.Pythons.Look(id)
-			}
 		}
 	}
 	if len(l.traced) == 0 {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -175,6 +176,28 @@ func TestMerge(t *testing.T) {
 	}
 	if got := Merge(native, nil, nil); len(got) != len(native) {
 		t.Errorf("%d frames without Python's, want %d", len(got), len(native))
+	}
+}
+
+// Two ways through the interpreter to the same calls are one stack.
+func TestMergeLeavesTheInterpreterOut(t *testing.T) {
+	in := func(module, name string) record.Frame {
+		return record.Frame{Function: record.Some(name), Module: record.Some(module)}
+	}
+	frames := []sample.PythonFrame{{Entry: true}, {Entry: true}}
+	named := []record.Frame{{Function: record.Some("leak")}, {Function: record.Some("<module>")}}
+	cold := []record.Frame{in("libc", "open"), in("python", "os_open"), in("python", "PyObject_Vectorcall"),
+		in("python", "_PyEval_EvalFrameDefault"), in("lib", "callback"), in("python", "_PyEval_EvalFrameDefault"), in("python", "main"), in("libc", "start")}
+	warm := slices.Delete(slices.Clone(cold), 2, 3)
+	var got []string
+	for _, f := range Merge(cold, frames, named) {
+		got = append(got, f.Function.Or("?"))
+	}
+	if want := "open leak callback <module> start"; strings.Join(got, " ") != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if !slices.Equal(Merge(cold, frames, named), Merge(warm, frames, named)) {
+		t.Error("the calls before and after specialization differ")
 	}
 }
 

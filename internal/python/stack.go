@@ -30,14 +30,19 @@ func (p *Interpreter) Frames(frames []sample.PythonFrame) []record.Frame {
 }
 
 // Merge puts frames of CPython into the native stack in which they ran: each run of
-// the interpreter's loop is replaced by the frames that it ran. What is left when the
-// native walk ended early comes last.
+// the interpreter's loop is replaced by the frames that it ran. What else is from the
+// interpreter's own file is left out: it says nothing that the program's author wrote,
+// and which of its functions a call goes through changes as CPython learns
+// (specialization, PEP 659). What is left when the native walk ended early comes last.
 func Merge(native []record.Frame, frames []sample.PythonFrame, named []record.Frame) []record.Frame {
+	interpreter := interpreterModule(native)
 	merged := make([]record.Frame, 0, len(native)+len(named))
 	next := 0
 	for _, f := range native {
-		if name, _ := f.Function.Get(); !strings.HasPrefix(name, interpreterLoop) || next == len(named) {
-			merged = append(merged, f)
+		if !isLoop(&f) || next == len(named) {
+			if len(named) == 0 || !interpreter.Known() || f.Module != interpreter {
+				merged = append(merged, f)
+			}
 			continue
 		}
 		for next < len(named) {
@@ -49,4 +54,20 @@ func Merge(native []record.Frame, frames []sample.PythonFrame, named []record.Fr
 		}
 	}
 	return append(merged, named[next:]...)
+}
+
+func isLoop(f *record.Frame) bool {
+	name, _ := f.Function.Get()
+	return strings.HasPrefix(name, interpreterLoop)
+}
+
+// interpreterModule is the file that the interpreter's loop is from, unknown where the
+// stack has none.
+func interpreterModule(native []record.Frame) (module record.Opt[string]) {
+	for i := range native {
+		if isLoop(&native[i]) {
+			return native[i].Module
+		}
+	}
+	return module
 }

@@ -1,0 +1,91 @@
+package engine
+
+import (
+	"rmagent/internal/report"
+	"rmagent/internal/stack"
+	"rmagent/internal/stack/worker"
+	"rmagent/record"
+)
+
+// Stacks are copied to different depths, so calls from one place may be walked to
+// different ends. A stack that ends with what was copied is the same site as the one
+// longer stack that begins like it. Where there are several, nobody knows which it
+// is, and the site is only as long as what is common.
+
+// maxSitesTraced bounds the sites of one process; further ones are one without frames.
+const maxSitesTraced = 2048
+
+// joinedSite is a site of one or more stacks that begin alike. Its Site is the
+// engine's own.
+type joinedSite struct {
+	site  worker.Site
+	short []record.Frame // the shortest of those that joined it; nil where none did
+}
+
+// canonical returns the site of a stack, the same for stacks that differ only in how
+// far they were walked; nil for nil.
+func (t *traced) canonical(s *worker.Site) *worker.Site {
+	if s == nil {
+		return nil
+	}
+	if j := t.joined[s]; j != nil {
+		return &j.site
+	}
+	j := t.join(s)
+	if j == nil {
+		if len(t.canon) >= maxSitesTraced {
+			return nil
+		}
+		j = &joinedSite{site: *s}
+		t.canon = append(t.canon, j)
+	}
+	t.joined[s] = j
+	return &j.site
+}
+
+// join finds the one site that a new stack belongs to, nil where it is one of its own.
+func (t *traced) join(s *worker.Site) *joinedSite {
+	var longer *joinedSite
+	several := false
+	for _, j := range t.canon {
+		switch {
+		case begins(s, j.site.Frames): // it is the short one
+			several = several || longer != nil
+			longer = j
+		case begins(&j.site, s.Frames): // only short ones came until now
+			if j.short == nil {
+				j.short = j.site.Frames
+			}
+			j.site.Frames, j.site.End = s.Frames, s.End
+			return j
+		case j.short != nil && begins(&worker.Site{Frames: j.short, End: stack.EndWindow}, s.Frames):
+			j.site.Frames, j.site.End = j.short, stack.EndWindow // either may be meant
+		}
+	}
+	if several || longer == nil {
+		return nil
+	}
+	if longer.short == nil || len(s.Frames) < len(longer.short) {
+		longer.short = s.Frames
+	}
+	return longer
+}
+
+// begins tells whether a stack that was cut off may be a longer one: that begins like
+// it, and it is long enough to say who opened the descriptor for whom.
+func begins(s *worker.Site, longer []record.Frame) bool {
+	if s.End != stack.EndWindow || len(s.Frames) > len(longer) {
+		return false
+	}
+	culprit := report.Culprit(s.Frames)
+	if culprit < 0 || culprit+1 >= len(s.Frames) {
+		return false
+	}
+	for i := range s.Frames {
+		a, b := &s.Frames[i], &longer[i]
+		if a.Offset != b.Offset || a.Module != b.Module || a.Function != b.Function || a.Line != b.Line {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,58 @@
+package engine
+
+import (
+	"testing"
+
+	"rmagent/internal/stack"
+	"rmagent/internal/stack/worker"
+	"rmagent/record"
+)
+
+func stackOf(end string, functions ...string) *worker.Site {
+	s := &worker.Site{End: end}
+	for i, f := range functions {
+		s.Frames = append(s.Frames, record.Frame{Function: record.Some(f), Offset: record.Some(uint64(len(f)*100 + i))})
+	}
+	return s
+}
+
+func newTraced() *traced { return &traced{joined: map[*worker.Site]*joinedSite{}} }
+
+func TestStacksOfOnePlaceAreOneSite(t *testing.T) {
+	long := stackOf("", "open", "leak", "serve", "main", "_start")
+	short := stackOf(stack.EndWindow, "open", "leak", "serve")
+	for name, order := range map[string][]*worker.Site{"long first": {long, short}, "short first": {short, long}} {
+		tr := newTraced()
+		a, b := tr.canonical(order[0]), tr.canonical(order[1])
+		if a != b || len(a.Frames) != 5 || a.End != "" {
+			t.Errorf("%s: %v and %v", name, a, b)
+		}
+	}
+}
+
+// Where a short stack may be either of two, no site claims callers that it may not have.
+func TestAnAmbiguousStackClaimsNothing(t *testing.T) {
+	one := stackOf("", "open", "leak", "serve", "one", "main")
+	other := stackOf("", "open", "leak", "serve", "other", "main")
+	short := stackOf(stack.EndWindow, "open", "leak", "serve")
+	tr := newTraced()
+	a, b, c := tr.canonical(one), tr.canonical(other), tr.canonical(short)
+	if a == b || b == c || a == c {
+		t.Errorf("%p, %p and %p", a, b, c)
+	}
+	tr = newTraced()
+	a, c = tr.canonical(one), tr.canonical(short)
+	b = tr.canonical(other)
+	if a != c || a == b || len(a.Frames) != 3 || a.End != stack.EndWindow || len(b.Frames) != 5 {
+		t.Errorf("%v, %v and %v", a, b, c)
+	}
+}
+
+func TestAStackThatSaysTooLittleJoinsNone(t *testing.T) {
+	tr := newTraced()
+	a := tr.canonical(stackOf("", "open", "leak", "main"))
+	b := tr.canonical(stackOf(stack.EndWindow, "open", "leak"))
+	if a == b {
+		t.Error("a stack that ends with the culprit joined one of its callers'")
+	}
+}
