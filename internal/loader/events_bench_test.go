@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/sample"
+	"rmagent/internal/sampletest"
 )
 
 // The cost of a hook to others: the CPU time of the same work without and with it,
@@ -92,7 +93,7 @@ func BenchmarkEventsNetUnix(b *testing.B) {
 }
 
 func BenchmarkEventsExitsForkExecExit(b *testing.B) {
-	for name, program := range map[string]string{"tiny": tinyProgram(b, "short", 0), "true": "/bin/true"} {
+	for name, program := range map[string]string{"tiny": sampletest.ShortProgram(b, "short", 0), "true": "/bin/true"} {
 		b.Run(name, func(b *testing.B) {
 			if _, err := os.Stat(program); err != nil {
 				b.Skip(err)
@@ -161,7 +162,7 @@ func BenchmarkEventsSwitchPingPong(b *testing.B) {
 func BenchmarkEventsDrain(b *testing.B) {
 	const exits = 1000
 	e := openEvents(b, EventOptions{})
-	program := tinyProgram(b, "short", 0)
+	program := sampletest.ShortProgram(b, "short", 0)
 	var ev sample.Events
 	var took time.Duration
 	told := 0

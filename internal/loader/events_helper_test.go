@@ -2,12 +2,10 @@ package loader
 
 import (
 	"bufio"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -134,57 +132,6 @@ func (h *helper) wait() *os.ProcessState {
 	h.stdin.Close()
 	h.cmd.Wait()
 	return h.cmd.ProcessState
-}
-
-// tinyProgram writes a program of a few instructions that exits with code, and
-// returns its path: nothing lives shorter.
-func tinyProgram(t testing.TB, name string, code byte) string {
-	t.Helper()
-	const base, headers = 0x400000, 64 + 56
-	var machine uint16
-	var text []byte
-	switch runtime.GOARCH {
-	case "amd64":
-		machine = 62
-		text = []byte{0xbf, code, 0, 0, 0, 0xb8, 60, 0, 0, 0, 0x0f, 0x05} // mov edi, code; mov eax, SYS_exit; syscall
-	case "arm64":
-		machine = 183
-		for _, op := range []uint32{0xd2800000 | uint32(code)<<5, 0xd2800ba8, 0xd4000001} { // mov x0, code; mov x8, SYS_exit; svc 0
-			text = binary.LittleEndian.AppendUint32(text, op)
-		}
-	default:
-		t.Fatalf("no program for %s", runtime.GOARCH)
-	}
-	size := uint64(headers + len(text))
-	b := []byte{0x7f, 'E', 'L', 'F', 2, 1, 1, 15: 0}
-	u16 := func(v ...uint16) {
-		for _, x := range v {
-			b = binary.LittleEndian.AppendUint16(b, x)
-		}
-	}
-	u32 := func(v ...uint32) {
-		for _, x := range v {
-			b = binary.LittleEndian.AppendUint32(b, x)
-		}
-	}
-	u64 := func(v ...uint64) {
-		for _, x := range v {
-			b = binary.LittleEndian.AppendUint64(b, x)
-		}
-	}
-	u16(2, machine) // ET_EXEC
-	u32(1)
-	u64(base+headers, 64, 0) // entry, program headers, no sections
-	u32(0)
-	u16(64, 56, 1, 0, 0, 0)
-	u32(1, 5) // PT_LOAD, readable and executable
-	u64(0, base, base, size, size, 0x1000)
-	b = append(b, text...)
-	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, b, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // helpExecFromThread moves bytes, and becomes another program from a thread that

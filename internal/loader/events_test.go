@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/sample"
+	"rmagent/internal/sampletest"
 )
 
 // openEvents opens the default hooks, all of which every supported kernel has.
@@ -165,7 +166,7 @@ func TestEveryShortProcessHasAnExitRecord(t *testing.T) {
 	}
 	e := openEvents(t, EventOptions{})
 	cgroup := ownCgroup(t, env.cgroupFrom)
-	program := tinyProgram(t, "short-lived", 7)
+	program := sampletest.ShortProgram(t, "short-lived", 7)
 	for dir := filepath.Dir(program); dir != os.TempDir(); dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil { // the other user must reach it
 			t.Fatal(err)
@@ -373,7 +374,7 @@ func TestDyingThreadsLoseNoCPUTime(t *testing.T) {
 
 func TestAnUnreapedProcessIsToldOnce(t *testing.T) {
 	e := openEvents(t, EventOptions{OverdueAge: time.Millisecond})
-	cmd := exec.Command(tinyProgram(t, "zombie", 3))
+	cmd := exec.Command(sampletest.ShortProgram(t, "zombie", 3))
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -389,7 +390,7 @@ func TestAnUnreapedProcessIsToldOnce(t *testing.T) {
 		t.Fatal("exit status 3 is no error")
 	}
 	// A hundred later processes have been told of: this one would have been, too.
-	program, later := tinyProgram(t, "later", 0), 0
+	program, later := sampletest.ShortProgram(t, "later", 0), 0
 	for range 100 {
 		if err := exec.Command(program).Run(); err != nil {
 			t.Fatal(err)
