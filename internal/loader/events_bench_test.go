@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"errors"
 	"os"
 	"runtime"
 	"slices"
@@ -8,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/sample"
@@ -20,6 +24,51 @@ import (
 // the difference within each pair.
 func besideHook(b *testing.B, hook string, batch int, work func()) {
 	e := openEvents(b, EventOptions{Hooks: []string{"oom"}, Standby: []string{hook}})
+	inTurns(b, func() error { return e.Attach(hook) }, func() error { return e.Detach(hook) }, batch, work)
+}
+
+// The least that any hook can cost: the same with programs that do nothing. What a
+// hook costs beyond it is its own.
+func besideNothing(b *testing.B, tracepoints []string, batch int, work func()) {
+	if os.Geteuid() != 0 {
+		b.Skip("needs root: CAP_BPF and CAP_PERFMON")
+	}
+	var programs []*ebpf.Program
+	for _, name := range tracepoints {
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Type: ebpf.Tracing, AttachType: ebpf.AttachTraceRawTp, AttachTo: name, License: "GPL",
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer p.Close()
+		programs = append(programs, p)
+	}
+	var links []link.Link
+	attach := func() error {
+		for _, p := range programs {
+			l, err := link.AttachTracing(link.TracingOptions{Program: p})
+			if err != nil {
+				return err
+			}
+			links = append(links, l)
+		}
+		return nil
+	}
+	detach := func() (err error) {
+		for _, l := range links {
+			err = errors.Join(err, l.Close())
+		}
+		links = nil
+		return err
+	}
+	inTurns(b, attach, detach, batch, work)
+}
+
+func inTurns(b *testing.B, attach, detach func() error, batch int, work func()) {
+	runtime.LockOSThread() // moving between threads costs more than what is measured
+	defer runtime.UnlockOSThread()
 	turn := func() float64 {
 		start := cpuTime()
 		for range batch {
@@ -36,12 +85,12 @@ func besideHook(b *testing.B, hook string, batch int, work func()) {
 	for b.Loop() {
 		warm() // attaching and detaching rewrite code: some microseconds, once
 		off := turn()
-		if err := e.Attach(hook); err != nil {
+		if err := attach(); err != nil {
 			b.Fatal(err)
 		}
 		warm()
 		on := turn()
-		if err := e.Detach(hook); err != nil {
+		if err := detach(); err != nil {
 			b.Fatal(err)
 		}
 		without, with = append(without, off), append(with, on)
@@ -70,40 +119,60 @@ func middle(x []float64) float64 {
 }
 
 func BenchmarkEventsNetTCP(b *testing.B) {
-	x, y := tcpPair(unix.AF_INET)
-	defer unix.Close(x)
-	defer unix.Close(y)
-	p := make([]byte, 64)
-	besideHook(b, "net", 1000, func() {
-		check(unix.Send(x, p, 0))
-		must(unix.Read(y, p))
-	})
+	besideHook(b, "net", 1000, tcpWork(b))
+}
+
+func BenchmarkEventsNetTCPNothing(b *testing.B) {
+	besideNothing(b, socketTracepoints, 1000, tcpWork(b))
 }
 
 func BenchmarkEventsNetUnix(b *testing.B) {
+	besideHook(b, "net", 3000, unixWork(b))
+}
+
+func BenchmarkEventsNetUnixNothing(b *testing.B) {
+	besideNothing(b, socketTracepoints, 3000, unixWork(b))
+}
+
+var socketTracepoints = []string{"sock_send_length", "sock_recv_length"}
+
+// tcpWork sends and receives 64 bytes.
+func tcpWork(b *testing.B) func() {
+	x, y := tcpPair(unix.AF_INET)
+	return sendAndReceive(b, x, y)
+}
+
+func unixWork(b *testing.B) func() {
 	s, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
 	check(err)
-	defer unix.Close(s[0])
-	defer unix.Close(s[1])
+	return sendAndReceive(b, s[0], s[1])
+}
+
+func sendAndReceive(b *testing.B, x, y int) func() {
+	b.Cleanup(func() { unix.Close(x); unix.Close(y) })
 	p := make([]byte, 64)
-	besideHook(b, "net", 3000, func() {
-		check(unix.Send(s[0], p, 0))
-		must(unix.Read(s[1], p))
-	})
+	return func() {
+		check(unix.Send(x, p, 0))
+		must(unix.Read(y, p))
+	}
 }
 
 func BenchmarkEventsExitsForkExecExit(b *testing.B) {
 	for name, program := range map[string]string{"tiny": sampletest.ShortProgram(b, "short", 0), "true": "/bin/true"} {
+		work := func() {
+			pid, err := syscall.ForkExec(program, []string{"x"}, &syscall.ProcAttr{})
+			check(err)
+			var status syscall.WaitStatus
+			must(syscall.Wait4(pid, &status, 0, nil))
+		}
 		b.Run(name, func(b *testing.B) {
 			if _, err := os.Stat(program); err != nil {
 				b.Skip(err)
 			}
-			besideHook(b, "exits", 40, func() {
-				pid, err := syscall.ForkExec(program, []string{"x"}, &syscall.ProcAttr{})
-				check(err)
-				var status syscall.WaitStatus
-				must(syscall.Wait4(pid, &status, 0, nil))
-			})
+			besideHook(b, "exits", 40, work)
+		})
+		b.Run(name+"Nothing", func(b *testing.B) {
+			besideNothing(b, []string{"sched_process_fork", "sched_process_exec", "sched_process_free", "sched_process_exit"}, 40, work)
 		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -29,6 +30,7 @@ var helpers = map[string]func(args []string){
 	"threads": helpThreads,
 	"storm":   helpStorm,
 	"fds":     helpFDs,
+	"sum":     helpSum,
 	"faults":  helpFaults,
 	"switch":  helpSwitch,
 	"eat":     helpEat,
@@ -263,8 +265,71 @@ func helpFDs([]string) {
 	shut(kept)
 	shut(socks[:])
 	step("%d %d", opened, closed)
-	check(unix.CloseRange(100, 200, 0))
-	step("unsure")
+	// From here on, what a call returns does not tell.
+	check(unix.Dup3(0, 300, 0))
+	opened++
+	step("%d %d", opened, closed)
+	check(unix.Dup3(1, 300, unix.O_CLOEXEC))
+	opened, closed = opened+1, closed+1
+	if err := unix.Dup3(999, 300, 0); err != unix.EBADF {
+		check(fmt.Errorf("dup3 of nothing: %v", err))
+	}
+	check(unix.Dup3(1, 301, 0))
+	check(unix.CloseRange(300, 400, unix.CLOSE_RANGE_CLOEXEC))
+	opened++
+	step("%d %d", opened, closed)
+	check(unix.CloseRange(300, 400, 0))
+	closed += 2
+	step("%d %d", opened, closed)
+}
+
+// helpSum opens and closes in several threads and in every way at once, and
+// becomes another program, from a thread that does not lead, which does it again.
+func helpSum(args []string) {
+	step("ready")
+	var threads sync.WaitGroup
+	for n := range 4 {
+		threads.Go(func() {
+			runtime.LockOSThread()
+			churn(1000+100*n, 300)
+		})
+	}
+	threads.Wait()
+	step("churned")
+	if len(args) > 0 {
+		return
+	}
+	for range 5 {
+		must(unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0))
+		must(unix.Open("/", unix.O_PATH, 0))
+	}
+	exe, err := os.Executable()
+	check(err)
+	go func() {
+		runtime.LockOSThread()
+		check(syscall.Exec(exe, append(os.Args[:1:1], "again"), append(os.Environ(), helperVariable+"=sum")))
+	}()
+	select {}
+}
+
+// churn leaves some descriptors open. Those from base to base+99 are its own.
+func churn(base, rounds int) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	check(err)
+	for i := range rounds {
+		fd := must(unix.Open("/", unix.O_PATH, 0))
+		own := base + i%100
+		check(unix.Dup3(fd, own, unix.O_CLOEXEC))
+		if i%7 == 0 {
+			check(unix.CloseRange(uint(own)-min(uint(i%100), 4), uint(own), 0))
+		}
+		came := must(pass(pair, fd))
+		var pipe [2]int
+		check(unix.Pipe2(pipe[:], 0))
+		for _, fd := range []int{fd, came, pipe[0], pipe[1]} {
+			check(unix.Close(fd))
+		}
+	}
 }
 
 // helpFaults touches pages that are new.
