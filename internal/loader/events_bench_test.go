@@ -3,6 +3,7 @@ package loader
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
 	"syscall"
@@ -225,6 +226,59 @@ func BenchmarkEventsSwitchPingPong(b *testing.B) {
 		must(unix.Write(there[1], p))
 		must(unix.Read(back[0], p))
 	})
+}
+
+// A storm of forks, as fast as two programs can, told of as the agent does: when the
+// kernel asks for it, and each second. One iteration is 100,000 processes.
+func BenchmarkEventsForkStorm(b *testing.B) {
+	const each = 50000
+	e := openEvents(b, EventOptions{})
+	path := sampletest.StormProgram(b, each)
+	var own time.Duration
+	told := 0
+	for b.Loop() {
+		over := make(chan error, 2)
+		for range 2 {
+			go func() { over <- exec.Command(path).Run() }()
+		}
+		tick := time.NewTicker(time.Second)
+		var ev sample.Events
+		for left := 2; left > 0; {
+			select {
+			case err := <-over:
+				if err != nil {
+					b.Fatal(err)
+				}
+				left--
+				continue
+			case <-e.Ready():
+			case <-tick.C:
+			}
+			start := ownCPUTime()
+			if err := e.Drain(&ev); err != nil {
+				b.Fatal(err)
+			}
+			own += ownCPUTime() - start
+			told += len(ev.Exits)
+		}
+		tick.Stop()
+	}
+	c, err := e.Balance()
+	if err != nil {
+		b.Fatal(err)
+	}
+	if c.Exits.Seen != c.Exits.Delivered+c.Exits.Lost+c.Exits.Pending {
+		b.Errorf("the balance does not add up: %+v", c.Exits)
+	}
+	b.ReportMetric(float64(c.Exits.Seen)/b.Elapsed().Seconds(), "processes/s")
+	b.ReportMetric(float64(c.Exits.Lost)/float64(c.Exits.Seen), "lost-ratio")
+	b.ReportMetric(float64(own.Nanoseconds())/float64(told), "ns/exit")
+}
+
+func ownCPUTime() time.Duration {
+	var use unix.Rusage
+	check(unix.Getrusage(unix.RUSAGE_SELF, &use))
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }
 
 // What it costs to be told of 1,000 ended processes.

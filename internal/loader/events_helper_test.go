@@ -41,6 +41,7 @@ var helpers = map[string]func(args []string){
 	"tracer":  helpTracer,
 	"reborn":  helpReborn,
 	"files":   helpFiles,
+	"trace":   helpTrace,
 	"pass":    func([]string) { step("ready") },
 }
 
@@ -344,6 +345,30 @@ func helpFaults(args []string) {
 		mem[i] = 1
 	}
 	step("done")
+}
+
+// helpTrace traces a process that is not its child, kills it if there is a signal,
+// and lets go of it when it has long ended.
+func helpTrace(args []string) {
+	pid, err := strconv.Atoi(args[0])
+	check(err)
+	signal, err := strconv.Atoi(args[1])
+	check(err)
+	check(unix.PtraceSeize(pid))
+	step("ready")
+	if signal != 0 { // in a stop of its own
+		check(unix.PtraceInterrupt(pid))
+		var status unix.WaitStatus
+		must(unix.Wait4(pid, &status, unix.WALL, nil))
+		check(unix.Kill(pid, unix.Signal(signal)))
+	}
+	// Ended, and left as it is.
+	var info [128]byte
+	_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_PID, uintptr(pid), uintptr(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT|unix.WALL, 0, 0)
+	if errno != 0 {
+		check(errno)
+	}
+	step("zombie")
 }
 
 // helpSwitch switches, and says what getrusage(2) counted before and after the
