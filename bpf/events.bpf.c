@@ -615,10 +615,9 @@ static long send_if_overdue(void *map, u64 *key, struct process_entry *e, u64 *n
 }
 
 // Run by the reader when processes stay untold: the ring was full, nobody reaps
-// them, or the kernel
-// kept sched_process_free to itself (seen on 6.18: in a storm of forks, a few in a
-// thousand). The records of the latter lack the last accounting. The entry stays until the
-// process is freed, or its key has a new user, so that none is told of twice.
+// them, or the kernel kept sched_process_free to itself, as some do while PID 1 is
+// current. The records of the latter lack the last accounting. The entry stays until
+// the process is freed, or its key has a new user, so that none is told of twice.
 SEC("syscall")
 int send_overdue(void *ctx)
 {

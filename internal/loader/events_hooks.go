@@ -50,7 +50,7 @@ var Hooks = []Hook{
 		Name: "net", Default: true,
 		For:    "bytes received and sent over IP sockets",
 		Kernel: "6.3 (sock_send_length), below that fexit on inet_sendmsg and its family",
-		Cost:   "100 ns a send or receive, of the 3600 ns that one of TCP takes; 75 ns on other sockets",
+		Cost:   "100 to 300 ns a send or receive, 3 to 10 % of one by TCP",
 		variants: []variant{
 			{
 				programs: []string{eventsProgOnSend, eventsProgOnReceive},
@@ -79,7 +79,7 @@ var Hooks = []Hook{
 		Name:   "fds",
 		For:    "descriptors opened and closed; without fentry, of processes whose calls all say how many",
 		Kernel: "BTF",
-		Cost:   "100 ns every system call of everybody, 250 ns one that opens or closes; with fentry nothing for other calls",
+		Cost:   "100 ns every system call, 250 ns one that opens or closes; with fentry only these",
 		variants: []variant{
 			{
 				programs: []string{eventsProgOnFdCloexec, eventsProgOnFdClose, eventsProgOnFdReplace, eventsProgOnFdInstall},
