@@ -38,7 +38,7 @@ enum hook {
 	HOOK_RECEIVE,
 	HOOK_FAULT,
 	HOOK_SWITCH,
-	HOOK_SYSCALL,
+	HOOK_FDS,
 	HOOKS,
 };
 
@@ -615,10 +615,9 @@ static long send_if_overdue(void *map, u64 *key, struct process_entry *e, u64 *n
 }
 
 // Run by the reader when processes stay untold: the ring was full, nobody reaps
-// them, or the kernel
-// kept sched_process_free to itself (seen on 6.18: in a storm of forks, a few in a
-// thousand). The records of the latter lack the last accounting. The entry stays until the
-// process is freed, or its key has a new user, so that none is told of twice.
+// them, or the kernel kept sched_process_free to itself, as some do while PID 1 is
+// current. The records of the latter lack the last accounting. The entry stays until
+// the process is freed, or its key has a new user, so that none is told of twice.
 SEC("syscall")
 int send_overdue(void *ctx)
 {
@@ -887,16 +886,31 @@ static __always_inline s64 passed(u64 message)
 	return c.level == SOL_SOCKET && c.type == SCM_RIGHTS ? (c.len - sizeof c) / 4 : 0;
 }
 
+static __always_inline void count_fds(struct task_struct *t, u64 opened, u64 closed, u64 unsure)
+{
+	struct task_counters *n = counters_of(t);
+
+	if (!n) {
+		add(&counts.uncounted_fds, opened + closed + unsure);
+		return;
+	}
+	if (opened)
+		add(&n->fd_opened, opened);
+	if (closed)
+		add(&n->fd_closed, closed);
+	if (unsure)
+		add(&n->fd_unsure, unsure);
+}
+
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_syscall, struct pt_regs *regs, long ret)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
 	u64 opened = 0, closed = 0, unsure = 0;
 	u64 nr = call_number(regs), command;
-	struct task_counters *n;
 	s64 came;
 
-	ran(HOOK_SYSCALL);
+	ran(HOOK_FDS);
 	if (is_compat(t)) // its numbers mean other calls
 		unsure = 1;
 	else if (nr >= FD_CALLS)
@@ -944,18 +958,111 @@ int BPF_PROG(on_syscall, struct pt_regs *regs, long ret)
 		default:
 			unsure = ret >= 0;
 		}
-	if (!opened && !closed && !unsure)
-		return 0;
-	n = counters_of(t);
-	if (!n) {
-		add(&counts.uncounted_fds, opened + closed + unsure);
-		return 0;
-	}
-	if (opened)
-		add(&n->fd_opened, opened);
-	if (closed)
-		add(&n->fd_closed, closed);
-	if (unsure)
-		add(&n->fd_unsure, unsure);
+	if (opened || closed || unsure)
+		count_fds(t, opened, closed, unsure);
+	return 0;
+}
+
+// Where the kernel takes fentry programs, they are counted where the table changes:
+// whoever asks for it, and however. What copies a table (fork, unshare) or drops it
+// (exit) opens and closes nothing.
+
+static __always_inline void count_change(u64 opened, u64 closed)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+
+	ran(HOOK_FDS);
+	if (opened + closed && !(t->flags & PF_KTHREAD))
+		count_fds(t, opened, closed, 0);
+}
+
+// Called with the table locked, as all that follow: what it shows will not change.
+static __always_inline bool shows_file(struct files_struct *files, u32 fd)
+{
+	struct fdtable *fdt = files->fdt;
+	struct file *file = 0;
+
+	return fd < fdt->max_fds && !bpf_probe_read_kernel(&file, sizeof file, fdt->fd + fd) && file;
+}
+
+// A number that is taken but shows no file is about to be another's.
+static __always_inline bool is_taken(struct files_struct *files, u32 fd)
+{
+	struct fdtable *fdt = files->fdt;
+	u64 word = 0;
+
+	return fd < fdt->max_fds && !bpf_probe_read_kernel(&word, sizeof word, fdt->open_fds + fd / 64) &&
+	       word >> (fd & 63) & 1;
+}
+
+SEC("fentry/fd_install")
+int BPF_PROG(on_fd_install, unsigned int fd, struct file *file)
+{
+	count_change(1, 0);
+	return 0;
+}
+
+// dup2(2) and dup3(2), and what replaces a descriptor by one that came.
+SEC("fentry/do_dup2")
+int BPF_PROG(on_fd_replace, struct files_struct *files, struct file *file, unsigned int fd, unsigned int flags)
+{
+	if (shows_file(files, fd))
+		count_change(1, 1);
+	else if (!is_taken(files, fd)) // else it fails: EBUSY
+		count_change(1, 0);
+	return 0;
+}
+
+// Since 6.7 (a88c955fcfb4, file: s/close_fd_get_file()/file_close_fd()/g).
+SEC("fentry/file_close_fd_locked")
+int BPF_PROG(on_fd_close, struct files_struct *files, unsigned int fd)
+{
+	count_change(0, shows_file(files, fd));
+	return 0;
+}
+
+SEC("fentry/pick_file")
+int BPF_PROG(on_fd_close_before67, struct files_struct *files, unsigned int fd)
+{
+	count_change(0, shows_file(files, fd));
+	return 0;
+}
+
+struct cloexec_walk {
+	u64 open, cloexec; // addresses of the bitmaps
+	u64 found;
+};
+
+static __always_inline u64 popcount(u64 x)
+{
+	x -= x >> 1 & 0x5555555555555555ULL;
+	x = (x & 0x3333333333333333ULL) + (x >> 2 & 0x3333333333333333ULL);
+	x = (x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fULL;
+	return x * 0x0101010101010101ULL >> 56;
+}
+
+static long count_cloexec(u32 i, struct cloexec_walk *w)
+{
+	u64 open, cloexec;
+
+	if (bpf_probe_read_kernel(&open, sizeof open, (void *)(w->open + i * 8ULL)) ||
+	    bpf_probe_read_kernel(&cloexec, sizeof cloexec, (void *)(w->cloexec + i * 8ULL)))
+		return 1;
+	w->found += popcount(open & cloexec);
+	return 0;
+}
+
+// By now the process has one thread, and a table of its own.
+SEC("fentry/do_close_on_exec")
+int BPF_PROG(on_fd_cloexec, struct files_struct *files)
+{
+	struct fdtable *fdt = files->fdt;
+	struct cloexec_walk w = {
+		.open = (u64)BPF_CORE_READ(fdt, open_fds),
+		.cloexec = (u64)BPF_CORE_READ(fdt, close_on_exec),
+	};
+
+	bpf_loop(fdt->max_fds / 64, count_cloexec, &w, 0);
+	count_change(0, w.found);
 	return 0;
 }

@@ -106,6 +106,7 @@ struct fdtable {
 	unsigned int max_fds;
 	struct file **fd;
 	unsigned long *open_fds;
+	unsigned long *close_on_exec;
 };
 struct files_struct {
 	atomic_t count;

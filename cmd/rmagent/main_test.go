@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -286,23 +285,6 @@ func help(words []string) {
 			sleep()
 		}()
 		select {}
-	case "storm": // of processes that end at once
-		n, err := strconv.Atoi(words[1])
-		check(err)
-		say()
-		wait()
-		for range n {
-			pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(syscall.SIGCHLD), 0, 0, 0, 0, 0)
-			if errno != 0 {
-				check(errno)
-			}
-			if pid == 0 {
-				syscall.RawSyscall(syscall.SYS_EXIT_GROUP, 0, 0, 0)
-			}
-			var status syscall.WaitStatus
-			_, err := syscall.Wait4(int(pid), &status, 0, nil)
-			check(err)
-		}
 	case "hostile":
 		os.WriteFile("/proc/self/comm", []byte("a) R\n\x1b[2J\xff"), 0)
 		say()

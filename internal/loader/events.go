@@ -274,11 +274,35 @@ func (e *Events) loadHook(name string, env *environment) error {
 	if err != nil {
 		return err
 	}
-	names, err := hook.choose(env)
+	variants, err := hook.choose(env)
 	if err != nil {
 		return fmt.Errorf("hook %s: %w", name, err)
 	}
-	return e.loadPrograms(name, names, env)
+	var errs []error
+	for _, v := range variants {
+		err := e.loadVariant(name, v, env)
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// loadVariant loads a hook's programs and tries them out, where they have a test.
+func (e *Events) loadVariant(name string, v *variant, env *environment) error {
+	if err := e.loadPrograms(name, v.programs, env); err != nil || v.test == nil {
+		return err
+	}
+	err := e.Attach(name)
+	if err == nil {
+		err = errors.Join(v.test(e), e.Detach(name))
+	}
+	if err != nil {
+		e.hooks[name].programs.Close()
+		delete(e.hooks, name)
+	}
+	return err
 }
 
 func (e *Events) loadPrograms(name string, programs []string, env *environment) (err error) {

@@ -123,42 +123,47 @@ type eventsTaskSwitches struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	eventsMapBlank            = "blank"
-	eventsMapOnCpuSince       = "on_cpu_since"
-	eventsMapProcesses        = "processes"
-	eventsMapRing             = "ring"
-	eventsMapRuns             = "runs"
-	eventsMapScratches        = "scratches"
-	eventsMapSwitches         = "switches"
-	eventsMapTaskSpill        = "task_spill"
-	eventsMapTaskStates       = "task_states"
-	eventsProgOnExec          = "on_exec"
-	eventsProgOnExit          = "on_exit"
-	eventsProgOnFault         = "on_fault"
-	eventsProgOnFork          = "on_fork"
-	eventsProgOnFree          = "on_free"
-	eventsProgOnInet6Receive  = "on_inet6_receive"
-	eventsProgOnInet6Send     = "on_inet6_send"
-	eventsProgOnInetReceive   = "on_inet_receive"
-	eventsProgOnInetSend      = "on_inet_send"
-	eventsProgOnInetSendpage  = "on_inet_sendpage"
-	eventsProgOnOom           = "on_oom"
-	eventsProgOnReceive       = "on_receive"
-	eventsProgOnSend          = "on_send"
-	eventsProgOnSwitch        = "on_switch"
-	eventsProgOnSwitchFork    = "on_switch_fork"
-	eventsProgOnSyscall       = "on_syscall"
-	eventsProgOnVictimExit    = "on_victim_exit"
-	eventsProgRefreshUnreaped = "refresh_unreaped"
-	eventsProgSeedSwitches    = "seed_switches"
-	eventsProgSendOverdue     = "send_overdue"
-	eventsVarCgroupFrom       = "cgroup_from"
-	eventsVarCounts           = "counts"
-	eventsVarFdClass          = "fd_class"
-	eventsVarOverdueNs        = "overdue_ns"
-	eventsVarUnusedExit       = "unused_exit"
-	eventsVarUnusedOom        = "unused_oom"
-	eventsVarWakeEvery        = "wake_every"
+	eventsMapBlank              = "blank"
+	eventsMapOnCpuSince         = "on_cpu_since"
+	eventsMapProcesses          = "processes"
+	eventsMapRing               = "ring"
+	eventsMapRuns               = "runs"
+	eventsMapScratches          = "scratches"
+	eventsMapSwitches           = "switches"
+	eventsMapTaskSpill          = "task_spill"
+	eventsMapTaskStates         = "task_states"
+	eventsProgOnExec            = "on_exec"
+	eventsProgOnExit            = "on_exit"
+	eventsProgOnFault           = "on_fault"
+	eventsProgOnFdCloexec       = "on_fd_cloexec"
+	eventsProgOnFdClose         = "on_fd_close"
+	eventsProgOnFdCloseBefore67 = "on_fd_close_before67"
+	eventsProgOnFdInstall       = "on_fd_install"
+	eventsProgOnFdReplace       = "on_fd_replace"
+	eventsProgOnFork            = "on_fork"
+	eventsProgOnFree            = "on_free"
+	eventsProgOnInet6Receive    = "on_inet6_receive"
+	eventsProgOnInet6Send       = "on_inet6_send"
+	eventsProgOnInetReceive     = "on_inet_receive"
+	eventsProgOnInetSend        = "on_inet_send"
+	eventsProgOnInetSendpage    = "on_inet_sendpage"
+	eventsProgOnOom             = "on_oom"
+	eventsProgOnReceive         = "on_receive"
+	eventsProgOnSend            = "on_send"
+	eventsProgOnSwitch          = "on_switch"
+	eventsProgOnSwitchFork      = "on_switch_fork"
+	eventsProgOnSyscall         = "on_syscall"
+	eventsProgOnVictimExit      = "on_victim_exit"
+	eventsProgRefreshUnreaped   = "refresh_unreaped"
+	eventsProgSeedSwitches      = "seed_switches"
+	eventsProgSendOverdue       = "send_overdue"
+	eventsVarCgroupFrom         = "cgroup_from"
+	eventsVarCounts             = "counts"
+	eventsVarFdClass            = "fd_class"
+	eventsVarOverdueNs          = "overdue_ns"
+	eventsVarUnusedExit         = "unused_exit"
+	eventsVarUnusedOom          = "unused_oom"
+	eventsVarWakeEvery          = "wake_every"
 )
 
 // loadEvents returns the embedded CollectionSpec for events.
@@ -203,26 +208,31 @@ type eventsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type eventsProgramSpecs struct {
-	OnExec          *ebpf.ProgramSpec `ebpf:"on_exec"`
-	OnExit          *ebpf.ProgramSpec `ebpf:"on_exit"`
-	OnFault         *ebpf.ProgramSpec `ebpf:"on_fault"`
-	OnFork          *ebpf.ProgramSpec `ebpf:"on_fork"`
-	OnFree          *ebpf.ProgramSpec `ebpf:"on_free"`
-	OnInet6Receive  *ebpf.ProgramSpec `ebpf:"on_inet6_receive"`
-	OnInet6Send     *ebpf.ProgramSpec `ebpf:"on_inet6_send"`
-	OnInetReceive   *ebpf.ProgramSpec `ebpf:"on_inet_receive"`
-	OnInetSend      *ebpf.ProgramSpec `ebpf:"on_inet_send"`
-	OnInetSendpage  *ebpf.ProgramSpec `ebpf:"on_inet_sendpage"`
-	OnOom           *ebpf.ProgramSpec `ebpf:"on_oom"`
-	OnReceive       *ebpf.ProgramSpec `ebpf:"on_receive"`
-	OnSend          *ebpf.ProgramSpec `ebpf:"on_send"`
-	OnSwitch        *ebpf.ProgramSpec `ebpf:"on_switch"`
-	OnSwitchFork    *ebpf.ProgramSpec `ebpf:"on_switch_fork"`
-	OnSyscall       *ebpf.ProgramSpec `ebpf:"on_syscall"`
-	OnVictimExit    *ebpf.ProgramSpec `ebpf:"on_victim_exit"`
-	RefreshUnreaped *ebpf.ProgramSpec `ebpf:"refresh_unreaped"`
-	SeedSwitches    *ebpf.ProgramSpec `ebpf:"seed_switches"`
-	SendOverdue     *ebpf.ProgramSpec `ebpf:"send_overdue"`
+	OnExec            *ebpf.ProgramSpec `ebpf:"on_exec"`
+	OnExit            *ebpf.ProgramSpec `ebpf:"on_exit"`
+	OnFault           *ebpf.ProgramSpec `ebpf:"on_fault"`
+	OnFdCloexec       *ebpf.ProgramSpec `ebpf:"on_fd_cloexec"`
+	OnFdClose         *ebpf.ProgramSpec `ebpf:"on_fd_close"`
+	OnFdCloseBefore67 *ebpf.ProgramSpec `ebpf:"on_fd_close_before67"`
+	OnFdInstall       *ebpf.ProgramSpec `ebpf:"on_fd_install"`
+	OnFdReplace       *ebpf.ProgramSpec `ebpf:"on_fd_replace"`
+	OnFork            *ebpf.ProgramSpec `ebpf:"on_fork"`
+	OnFree            *ebpf.ProgramSpec `ebpf:"on_free"`
+	OnInet6Receive    *ebpf.ProgramSpec `ebpf:"on_inet6_receive"`
+	OnInet6Send       *ebpf.ProgramSpec `ebpf:"on_inet6_send"`
+	OnInetReceive     *ebpf.ProgramSpec `ebpf:"on_inet_receive"`
+	OnInetSend        *ebpf.ProgramSpec `ebpf:"on_inet_send"`
+	OnInetSendpage    *ebpf.ProgramSpec `ebpf:"on_inet_sendpage"`
+	OnOom             *ebpf.ProgramSpec `ebpf:"on_oom"`
+	OnReceive         *ebpf.ProgramSpec `ebpf:"on_receive"`
+	OnSend            *ebpf.ProgramSpec `ebpf:"on_send"`
+	OnSwitch          *ebpf.ProgramSpec `ebpf:"on_switch"`
+	OnSwitchFork      *ebpf.ProgramSpec `ebpf:"on_switch_fork"`
+	OnSyscall         *ebpf.ProgramSpec `ebpf:"on_syscall"`
+	OnVictimExit      *ebpf.ProgramSpec `ebpf:"on_victim_exit"`
+	RefreshUnreaped   *ebpf.ProgramSpec `ebpf:"refresh_unreaped"`
+	SeedSwitches      *ebpf.ProgramSpec `ebpf:"seed_switches"`
+	SendOverdue       *ebpf.ProgramSpec `ebpf:"send_overdue"`
 }
 
 // eventsMapSpecs contains maps before they are loaded into the kernel.
@@ -315,26 +325,31 @@ type eventsVariables struct {
 //
 // It can be passed to loadEventsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type eventsPrograms struct {
-	OnExec          *ebpf.Program `ebpf:"on_exec"`
-	OnExit          *ebpf.Program `ebpf:"on_exit"`
-	OnFault         *ebpf.Program `ebpf:"on_fault"`
-	OnFork          *ebpf.Program `ebpf:"on_fork"`
-	OnFree          *ebpf.Program `ebpf:"on_free"`
-	OnInet6Receive  *ebpf.Program `ebpf:"on_inet6_receive"`
-	OnInet6Send     *ebpf.Program `ebpf:"on_inet6_send"`
-	OnInetReceive   *ebpf.Program `ebpf:"on_inet_receive"`
-	OnInetSend      *ebpf.Program `ebpf:"on_inet_send"`
-	OnInetSendpage  *ebpf.Program `ebpf:"on_inet_sendpage"`
-	OnOom           *ebpf.Program `ebpf:"on_oom"`
-	OnReceive       *ebpf.Program `ebpf:"on_receive"`
-	OnSend          *ebpf.Program `ebpf:"on_send"`
-	OnSwitch        *ebpf.Program `ebpf:"on_switch"`
-	OnSwitchFork    *ebpf.Program `ebpf:"on_switch_fork"`
-	OnSyscall       *ebpf.Program `ebpf:"on_syscall"`
-	OnVictimExit    *ebpf.Program `ebpf:"on_victim_exit"`
-	RefreshUnreaped *ebpf.Program `ebpf:"refresh_unreaped"`
-	SeedSwitches    *ebpf.Program `ebpf:"seed_switches"`
-	SendOverdue     *ebpf.Program `ebpf:"send_overdue"`
+	OnExec            *ebpf.Program `ebpf:"on_exec"`
+	OnExit            *ebpf.Program `ebpf:"on_exit"`
+	OnFault           *ebpf.Program `ebpf:"on_fault"`
+	OnFdCloexec       *ebpf.Program `ebpf:"on_fd_cloexec"`
+	OnFdClose         *ebpf.Program `ebpf:"on_fd_close"`
+	OnFdCloseBefore67 *ebpf.Program `ebpf:"on_fd_close_before67"`
+	OnFdInstall       *ebpf.Program `ebpf:"on_fd_install"`
+	OnFdReplace       *ebpf.Program `ebpf:"on_fd_replace"`
+	OnFork            *ebpf.Program `ebpf:"on_fork"`
+	OnFree            *ebpf.Program `ebpf:"on_free"`
+	OnInet6Receive    *ebpf.Program `ebpf:"on_inet6_receive"`
+	OnInet6Send       *ebpf.Program `ebpf:"on_inet6_send"`
+	OnInetReceive     *ebpf.Program `ebpf:"on_inet_receive"`
+	OnInetSend        *ebpf.Program `ebpf:"on_inet_send"`
+	OnInetSendpage    *ebpf.Program `ebpf:"on_inet_sendpage"`
+	OnOom             *ebpf.Program `ebpf:"on_oom"`
+	OnReceive         *ebpf.Program `ebpf:"on_receive"`
+	OnSend            *ebpf.Program `ebpf:"on_send"`
+	OnSwitch          *ebpf.Program `ebpf:"on_switch"`
+	OnSwitchFork      *ebpf.Program `ebpf:"on_switch_fork"`
+	OnSyscall         *ebpf.Program `ebpf:"on_syscall"`
+	OnVictimExit      *ebpf.Program `ebpf:"on_victim_exit"`
+	RefreshUnreaped   *ebpf.Program `ebpf:"refresh_unreaped"`
+	SeedSwitches      *ebpf.Program `ebpf:"seed_switches"`
+	SendOverdue       *ebpf.Program `ebpf:"send_overdue"`
 }
 
 func (p *eventsPrograms) Close() error {
@@ -342,6 +357,11 @@ func (p *eventsPrograms) Close() error {
 		p.OnExec,
 		p.OnExit,
 		p.OnFault,
+		p.OnFdCloexec,
+		p.OnFdClose,
+		p.OnFdCloseBefore67,
+		p.OnFdInstall,
+		p.OnFdReplace,
 		p.OnFork,
 		p.OnFree,
 		p.OnInet6Receive,

@@ -2,15 +2,14 @@ package loader
 
 import (
 	"bufio"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -31,6 +30,7 @@ var helpers = map[string]func(args []string){
 	"threads": helpThreads,
 	"storm":   helpStorm,
 	"fds":     helpFDs,
+	"sum":     helpSum,
 	"faults":  helpFaults,
 	"switch":  helpSwitch,
 	"eat":     helpEat,
@@ -41,6 +41,7 @@ var helpers = map[string]func(args []string){
 	"tracer":  helpTracer,
 	"reborn":  helpReborn,
 	"files":   helpFiles,
+	"trace":   helpTrace,
 	"pass":    func([]string) { step("ready") },
 }
 
@@ -134,57 +135,6 @@ func (h *helper) wait() *os.ProcessState {
 	h.stdin.Close()
 	h.cmd.Wait()
 	return h.cmd.ProcessState
-}
-
-// tinyProgram writes a program of a few instructions that exits with code, and
-// returns its path: nothing lives shorter.
-func tinyProgram(t testing.TB, name string, code byte) string {
-	t.Helper()
-	const base, headers = 0x400000, 64 + 56
-	var machine uint16
-	var text []byte
-	switch runtime.GOARCH {
-	case "amd64":
-		machine = 62
-		text = []byte{0xbf, code, 0, 0, 0, 0xb8, 60, 0, 0, 0, 0x0f, 0x05} // mov edi, code; mov eax, SYS_exit; syscall
-	case "arm64":
-		machine = 183
-		for _, op := range []uint32{0xd2800000 | uint32(code)<<5, 0xd2800ba8, 0xd4000001} { // mov x0, code; mov x8, SYS_exit; svc 0
-			text = binary.LittleEndian.AppendUint32(text, op)
-		}
-	default:
-		t.Fatalf("no program for %s", runtime.GOARCH)
-	}
-	size := uint64(headers + len(text))
-	b := []byte{0x7f, 'E', 'L', 'F', 2, 1, 1, 15: 0}
-	u16 := func(v ...uint16) {
-		for _, x := range v {
-			b = binary.LittleEndian.AppendUint16(b, x)
-		}
-	}
-	u32 := func(v ...uint32) {
-		for _, x := range v {
-			b = binary.LittleEndian.AppendUint32(b, x)
-		}
-	}
-	u64 := func(v ...uint64) {
-		for _, x := range v {
-			b = binary.LittleEndian.AppendUint64(b, x)
-		}
-	}
-	u16(2, machine) // ET_EXEC
-	u32(1)
-	u64(base+headers, 64, 0) // entry, program headers, no sections
-	u32(0)
-	u16(64, 56, 1, 0, 0, 0)
-	u32(1, 5) // PT_LOAD, readable and executable
-	u64(0, base, base, size, size, 0x1000)
-	b = append(b, text...)
-	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, b, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return path
 }
 
 // helpExecFromThread moves bytes, and becomes another program from a thread that
@@ -316,8 +266,71 @@ func helpFDs([]string) {
 	shut(kept)
 	shut(socks[:])
 	step("%d %d", opened, closed)
-	check(unix.CloseRange(100, 200, 0))
-	step("unsure")
+	// From here on, what a call returns does not tell.
+	check(unix.Dup3(0, 300, 0))
+	opened++
+	step("%d %d", opened, closed)
+	check(unix.Dup3(1, 300, unix.O_CLOEXEC))
+	opened, closed = opened+1, closed+1
+	if err := unix.Dup3(999, 300, 0); err != unix.EBADF {
+		check(fmt.Errorf("dup3 of nothing: %v", err))
+	}
+	check(unix.Dup3(1, 301, 0))
+	check(unix.CloseRange(300, 400, unix.CLOSE_RANGE_CLOEXEC))
+	opened++
+	step("%d %d", opened, closed)
+	check(unix.CloseRange(300, 400, 0))
+	closed += 2
+	step("%d %d", opened, closed)
+}
+
+// helpSum opens and closes in several threads and in every way at once, and
+// becomes another program, from a thread that does not lead, which does it again.
+func helpSum(args []string) {
+	step("ready")
+	var threads sync.WaitGroup
+	for n := range 4 {
+		threads.Go(func() {
+			runtime.LockOSThread()
+			churn(1000+100*n, 300)
+		})
+	}
+	threads.Wait()
+	step("churned")
+	if len(args) > 0 {
+		return
+	}
+	for range 5 {
+		must(unix.Open("/", unix.O_PATH|unix.O_CLOEXEC, 0))
+		must(unix.Open("/", unix.O_PATH, 0))
+	}
+	exe, err := os.Executable()
+	check(err)
+	go func() {
+		runtime.LockOSThread()
+		check(syscall.Exec(exe, append(os.Args[:1:1], "again"), append(os.Environ(), helperVariable+"=sum")))
+	}()
+	select {}
+}
+
+// churn leaves some descriptors open. Those from base to base+99 are its own.
+func churn(base, rounds int) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	check(err)
+	for i := range rounds {
+		fd := must(unix.Open("/", unix.O_PATH, 0))
+		own := base + i%100
+		check(unix.Dup3(fd, own, unix.O_CLOEXEC))
+		if i%7 == 0 {
+			check(unix.CloseRange(uint(own)-min(uint(i%100), 4), uint(own), 0))
+		}
+		came := must(pass(pair, fd))
+		var pipe [2]int
+		check(unix.Pipe2(pipe[:], 0))
+		for _, fd := range []int{fd, came, pipe[0], pipe[1]} {
+			check(unix.Close(fd))
+		}
+	}
 }
 
 // helpFaults touches pages that are new.
@@ -332,6 +345,30 @@ func helpFaults(args []string) {
 		mem[i] = 1
 	}
 	step("done")
+}
+
+// helpTrace traces a process that is not its child, kills it if there is a signal,
+// and lets go of it when it has long ended.
+func helpTrace(args []string) {
+	pid, err := strconv.Atoi(args[0])
+	check(err)
+	signal, err := strconv.Atoi(args[1])
+	check(err)
+	check(unix.PtraceSeize(pid))
+	step("ready")
+	if signal != 0 { // in a stop of its own
+		check(unix.PtraceInterrupt(pid))
+		var status unix.WaitStatus
+		must(unix.Wait4(pid, &status, unix.WALL, nil))
+		check(unix.Kill(pid, unix.Signal(signal)))
+	}
+	// Ended, and left as it is.
+	var info [128]byte
+	_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_PID, uintptr(pid), uintptr(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT|unix.WALL, 0, 0)
+	if errno != 0 {
+		check(errno)
+	}
+	step("zombie")
 }
 
 // helpSwitch switches, and says what getrusage(2) counted before and after the

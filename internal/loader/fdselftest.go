@@ -94,23 +94,33 @@ func (t *FDTracer) tryRights(files uint64, fd int) error {
 	if err := t.expect("socketpair", files, pair[1], true); err != nil {
 		return err
 	}
+	came, err := pass(pair, fd)
+	if err != nil {
+		return fmt.Errorf("test the hooks: %w", err)
+	}
+	return errors.Join(t.expect("SCM_RIGHTS", files, came, true), unix.Close(came))
+}
+
+// pass sends a descriptor from one end of a pair to the other, and returns it as it
+// came.
+func pass(pair [2]int, fd int) (came int, err error) {
 	if err := unix.Sendmsg(pair[0], []byte{0}, unix.UnixRights(fd), nil, 0); err != nil {
-		return fmt.Errorf("test the hooks: sendmsg: %w", err)
+		return -1, fmt.Errorf("sendmsg: %w", err)
 	}
 	oob := make([]byte, unix.CmsgSpace(4))
 	_, n, _, _, err := unix.Recvmsg(pair[1], make([]byte, 1), oob, unix.MSG_CMSG_CLOEXEC)
 	if err != nil {
-		return fmt.Errorf("test the hooks: recvmsg: %w", err)
+		return -1, fmt.Errorf("recvmsg: %w", err)
 	}
 	messages, err := unix.ParseSocketControlMessage(oob[:n])
 	if err != nil || len(messages) != 1 {
-		return fmt.Errorf("test the hooks: recvmsg: %d messages, %w", len(messages), err)
+		return -1, fmt.Errorf("recvmsg: %d messages, %w", len(messages), err)
 	}
-	came, err := unix.ParseUnixRights(&messages[0])
-	if err != nil || len(came) != 1 {
-		return fmt.Errorf("test the hooks: recvmsg: %d descriptors, %w", len(came), err)
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil || len(fds) != 1 {
+		return -1, fmt.Errorf("recvmsg: %d descriptors, %w", len(fds), err)
 	}
-	return errors.Join(t.expect("SCM_RIGHTS", files, came[0], true), unix.Close(came[0]))
+	return fds[0], nil
 }
 
 // expect looks up whether a descriptor of this process was seen to be made, or to be
