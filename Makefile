@@ -1,7 +1,7 @@
 # make run    set up what is missing and run the agent here, for a person to read
 # make test   set up what is missing and run every test, the guests' included
 #
-# make build, nvml, generate, check, bench, race, fuzz, clean: as their comments say.
+# make build, test-long, nvml, generate, check, bench, race, fuzz, clean: as their comments say.
 
 GO      ?= go
 PATH    := $(PATH):/usr/local/go/bin
@@ -12,7 +12,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 export PATH
 export CGO_ENABLED := 0
 
-.PHONY: all build run test test-host generate check-generated vet check bench race fuzz clean
+.PHONY: all build run test test-host test-long generate check-generated vet check bench race fuzz clean
 
 all: build
 
@@ -36,6 +36,11 @@ test:
 ## load this machine on purpose, and others measure it.
 test-host: test-nvml
 	$(GO) test -p 1 -timeout 15m ./...
+
+## test-long: real servers under load, and what else must not be said to leak
+test-long:
+	@scripts/setup test long
+	RMAGENT_TEST_LONG=1 $(GO) test -count 1 -v -run '^TestHealthyProgramsDoNotLeak$$' ./cmd/rmagent
 
 include mk/guests.mk
 include mk/nvml.mk

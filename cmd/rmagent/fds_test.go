@@ -216,7 +216,7 @@ func builtAgent(t *testing.T, args ...string) *exec.Cmd {
 	}
 	cmd := agentCommand(t, args...)
 	cmd.Path, cmd.Args[0] = path, path
-	cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, asAgent) })
+	cmd.Env = slices.DeleteFunc(cmd.Env, func(v string) bool { return strings.HasPrefix(v, "RMAGENT_TEST_") })
 	return cmd
 }
 

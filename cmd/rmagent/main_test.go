@@ -289,5 +289,7 @@ func help(words []string) {
 		os.WriteFile("/proc/self/comm", []byte("a) R\n\x1b[2J\xff"), 0)
 		say()
 		wait()
+	default:
+		helpHealthy(words, say)
 	}
 }
