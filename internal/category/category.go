@@ -209,6 +209,9 @@ func best(list []bucket, top float64, mode Mode) float64 {
 	return found
 }
 
+// Measured returns how many jobs a resource's allocations are judged by.
+func (c *Category) Measured(id cctools.Measure) int { return len(c.uses[id]) }
+
 // Retries returns how many jobs would have to run a second time if each were given
 // an allocation of a resource at first.
 func (c *Category) Retries(id cctools.Measure, allocation float64) int {

@@ -2,6 +2,7 @@ package category
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"math"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"rmagent/internal/cctools"
+	"rmagent/record"
 )
 
 // job makes a summary.
@@ -175,4 +177,51 @@ func TestCategoriesAreApart(t *testing.T) {
 	if set.Get("c") != nil {
 		t.Error("there is a category without jobs")
 	}
+}
+
+func TestReadTakesSummariesAndRecords(t *testing.T) {
+	set := NewSet()
+	line, err := record.Append(nil, job(cctools.ExitNormal, 2, 1, 100, 1).Record())
+	if err != nil {
+		t.Fatal(err)
+	}
+	line = []byte(strings.Replace(string(line), `"schema":0`, `"schema":1`, 1))
+	other, err := record.Append(nil, &record.Host{Header: record.Header{Schema: record.Schema}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pretty := cctools.AppendSummary(nil, job(cctools.ExitNormal, 2, 1, 300, 1), cctools.FileOptions{})
+	text := "# many\n" + string(pretty) + "\n" + string(line) + string(other) + string(cctools.AppendSummary(nil, job(cctools.ExitNormal, 2, 1, 200, 1), cctools.FileOptions{Compact: true}))
+	n, err := set.Read("f", strings.NewReader(text))
+	if err != nil || n != 3 || set.Get(Default).Measured(cctools.Memory) != 3 {
+		t.Errorf("%d jobs, %v", n, err)
+	}
+	for text, want := range map[string]string{
+		"{\"memory\":[1,\"MB\"]}\n\n{\"x\":1}": "f:3: no summary of a job",
+		`{"category":"(all)","exit_type":"x"}`: "f:1: category (all) is that of all jobs",
+		`{"kind":"job","schema":99}`:           "f:1: decode a record: unknown schema",
+	} {
+		if _, err := NewSet().Read("f", strings.NewReader(text)); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add([]byte(`{"kind":"job","schema":1,"memory_bytes":5,"wall_time_seconds":3}{"memory":[1,"MB"],"wall_time":[1,"s"]}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		set := NewSet()
+		_, _ = set.Read("f", bytes.NewReader(data))
+		for _, name := range set.Names() {
+			for _, id := range Resources {
+				for _, mode := range Modes {
+					v, ok := set.Get(name).FirstAllocation(id, mode)
+					if ok && !(v >= 0) {
+						t.Errorf("%s of %s: %v", mode, id, v)
+					}
+					set.Get(name).Throughput(id, v)
+				}
+			}
+		}
+	})
 }

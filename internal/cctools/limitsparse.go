@@ -16,9 +16,6 @@ import (
 // MaxLimitsFile is how many bytes a file of limits may have.
 const MaxLimitsFile = 1 << 20
 
-// MaxSummaryFile is how many bytes a summary file may have.
-const MaxSummaryFile = 64 << 20
-
 // ParseLimits reads limits as -L takes them, "memory: 200, wall_time: 60 s", into l.
 // A value without a unit is in the measure's own; -1 takes a limit away. l is
 // changed only if all of it is right.
