@@ -74,7 +74,7 @@ type Exceeded struct {
 func (e Exceeded) String() string {
 	m, v := e.Measure, e.Measure.Text(e.Value)
 	if m.Round(e.Value) <= e.Limit { // what a summary rounds away broke the limit
-		v = fmt.Sprintf("%.6g", e.Value)
+		v = trimZeros(e.Value)
 	}
 	return fmt.Sprintf("%s: %s %s > %s %s after %.3f s", m, v, m.Unit(), trimZeros(e.Limit), m.Unit(), e.Seconds)
 }

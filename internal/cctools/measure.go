@@ -188,7 +188,7 @@ func (m *Measures) Clear(id Measure) {
 func (m *Measures) Empty() bool { return m.known == 0 }
 
 // Raise takes each value of now that is higher than m's, or known where m's is not,
-// and notes in peaks that it was reached at seconds since the start.
+// and notes in peaks that it was reached at seconds since the start; 0 is no peak.
 func (m *Measures) Raise(now *Measures, peaks *Measures, seconds float64) {
 	for id := range Measure(NumMeasures) {
 		v, ok := now.Get(id)
@@ -199,6 +199,8 @@ func (m *Measures) Raise(now *Measures, peaks *Measures, seconds float64) {
 			continue
 		}
 		m.Set(id, v)
-		peaks.Set(id, seconds)
+		if v > 0 {
+			peaks.Set(id, seconds)
+		}
 	}
 }

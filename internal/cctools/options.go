@@ -21,14 +21,17 @@ type Options struct {
 	Compact       bool // --no-pprint: the summary in one line
 	AccurateShort bool // --accurate-short-processes: rmagent always is, unless it polls
 
-	MeasureDirs   []string // absolute; empty: the working directory at the start
-	FollowChdir   bool     // every working directory of the tree's processes
-	NoDisk        bool     // --without-disk-footprint: wins over the two above
-	Verbatim      []Field
+	Category string // of the summary; -V 'category: NAME' sets it too
+	TaskID   string
+	Verbatim []Field
+
+	MeasureDirs   []string      // absolute; empty: the working directory at the start
+	FollowChdir   bool          // every working directory of the tree's processes
+	NoDisk        bool          // --without-disk-footprint: wins over the two above
 	SnapshotFiles []WatchedFile // --snapshot-events
 	EventsPath    string        // of the file that SnapshotFiles came from
 
-	DebugFile string // -o: more about the monitor itself goes here; empty: nowhere
+	DebugFile string // -o: what the monitor says of itself; :stderr and :stdout are those; empty: nowhere
 }
 
 // WatchedFile is a file whose changes cause snapshots.

@@ -69,9 +69,10 @@ type Summary struct {
 	MonitorVersion string
 	ExecutableType string  // dynamic, static, unknown, or the first line of a script
 	MeasuredBy     string  // ebpf, agent, cgroup, procfs
-	Verbatim       []Field // given with -V, and the files of --with-inotify
+	Verbatim       []Field // given with -V
+	Files          []File  // that were opened, with --with-inotify; nil without
 
-	OOMKills       uint64  // processes of the job that the OOM killer chose
+	OOMKills uint64 // processes of the job that the OOM killer chose
 }
 
 // Finish fills in what follows from the rest: cores_avg, and cores where the average
@@ -79,6 +80,11 @@ type Summary struct {
 func (s *Summary) Finish() {
 	wall, ok := s.Measures.Get(WallTime)
 	cpu, known := s.Measures.Get(CPUTime)
+	if ok {
+		s.PeakTimes.Set(Start, 0)
+		s.PeakTimes.Set(End, wall)
+		s.PeakTimes.Set(WallTime, wall)
+	}
 	if !ok || !known || wall <= 0 {
 		return
 	}
