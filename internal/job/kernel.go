@@ -3,6 +3,7 @@ package job
 import (
 	"errors"
 	"os"
+	"os/exec"
 	"runtime"
 	"sync"
 	"time"
@@ -53,8 +54,8 @@ func (t *kernelTracker) forward() {
 	}
 }
 
-func (t *kernelTracker) Launch(start func() error) error {
-	settlePidfds()
+func (t *kernelTracker) Start(cmd *exec.Cmd) error {
+	SettlePidfds()
 	runtime.LockOSThread() // the kernel awaits a fork of this thread
 	defer runtime.UnlockOSThread()
 	self, err := hostfs.ReadID(os.Getpid())
@@ -65,15 +66,15 @@ func (t *kernelTracker) Launch(start func() error) error {
 	if err := t.jobs.Await(t.id, thread, self); err != nil {
 		return err
 	}
-	if err := start(); err != nil {
+	if err := StartCommand(cmd); err != nil {
 		return errors.Join(err, t.jobs.Cancel(thread))
 	}
 	return nil
 }
 
-// settlePidfds has package os find out now whether pidfds work, for which it forks a
+// SettlePidfds has package os find out now whether pidfds work, for which it forks a
 // child: that must not be taken for the job's first process.
-func settlePidfds() {
+func SettlePidfds() {
 	if p, err := os.FindProcess(os.Getpid()); err == nil {
 		p.Release()
 	}

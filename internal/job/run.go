@@ -71,6 +71,15 @@ type Result struct {
 // ErrStart is wrapped by errors of a command that could not be started.
 var ErrStart = errors.New("start the command")
 
+// StartCommand starts a command, for trackers: errors of exec.Cmd.Start are told
+// apart from theirs.
+func StartCommand(cmd *exec.Cmd) error {
+	if err := cmd.Start(); err != nil {
+		return fmt.Errorf("%w: %w", ErrStart, err)
+	}
+	return nil
+}
+
 // Run runs a job to its end. When ctx ends, the job is ended. An error means that
 // nothing was started.
 func Run(ctx context.Context, o Options) (*Result, error) {
@@ -103,13 +112,7 @@ type run struct {
 func (r *run) start() error {
 	r.begin = boottime()
 	r.result = &Result{Start: time.Now(), Meter: NewMeter(r.begin)}
-	err := r.o.Tracker.Launch(func() error {
-		if err := r.o.Cmd.Start(); err != nil {
-			return fmt.Errorf("%w: %w", ErrStart, err)
-		}
-		return nil
-	})
-	if err != nil {
+	if err := r.o.Tracker.Start(r.o.Cmd); err != nil {
 		return err
 	}
 	pid := r.o.Cmd.Process.Pid

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"os/exec"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -12,9 +13,8 @@ import (
 // Tracker knows which processes belong to one job. Its methods but Notices are called
 // by one goroutine at a time.
 type Tracker interface {
-	// Launch calls start, which forks the job's first process on the thread that
-	// calls it, and returns what start returns, or why it wasn't called.
-	Launch(start func() error) error
+	// Start starts the job's first process.
+	Start(cmd *exec.Cmd) error
 	// Read replaces dst with what the job did until now, and what lives of it.
 	Read(dst *Reading) error
 	// Signal sends a signal to every process that lives, and returns to how many.
