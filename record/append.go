@@ -50,6 +50,10 @@ func Append(dst []byte, r Record) ([]byte, error) {
 		e.oom(r)
 	case *Leak:
 		e.leak(r)
+	case *Job:
+		e.job(r)
+	case *Limit:
+		e.limit(r)
 	case *Config:
 		e.config(r)
 	case *Agent:
@@ -81,6 +85,10 @@ func KindOf(r Record) (Kind, error) {
 		return KindOOM, nil
 	case *Leak:
 		return KindLeak, nil
+	case *Job:
+		return KindJob, nil
+	case *Limit:
+		return KindLimit, nil
 	case *Config:
 		return KindConfig, nil
 	case *Agent:
