@@ -164,10 +164,15 @@ func (m *Meter) worth(id cctools.Measure, worth func(cctools.Measure) (cctools.E
 		return cctools.AtLeast, fmt.Sprintf("%d tasks could not be told from others", m.totals.Lost)
 	case id == cctools.Memory && m.hidden:
 		return cctools.AtLeast, fmt.Sprintf("of a process only the bound of %d MB is known, which is the launcher's own", m.totals.HiddenBytes>>20)
-	case id == cctools.Memory && e == cctools.Sampled && m.totals.Most == 1:
+	case id == cctools.Memory && e == cctools.Sampled && m.totals.Most == 1 && exactly(worth, cctools.MaxConcurrentProcesses):
 		return cctools.Exact, "" // the tree was one process, whose mark the kernel keeps
 	}
 	return e, why
+}
+
+func exactly(worth func(cctools.Measure) (cctools.Exactness, string), id cctools.Measure) bool {
+	e, _ := worth(id)
+	return e == cctools.Exact
 }
 
 // Errors that a resource that ran out causes (errno.h).

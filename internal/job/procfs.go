@@ -192,7 +192,11 @@ func (t *procTracker) bury(m *member, usage *unix.Rusage) {
 	d.MajorFlt += uint64(usage.Majflt)
 	d.Voluntary += uint64(usage.Nvcsw)
 	d.Forced += uint64(usage.Nivcsw)
-	t.peak = max(t.peak, uint64(usage.Maxrss)<<10)
+	// A process that vfork gave its launcher's memory has the launcher's peak, too.
+	var own unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &own) == nil && usage.Maxrss > own.Maxrss {
+		t.peak = max(t.peak, uint64(usage.Maxrss)<<10)
+	}
 	if m != nil {
 		m.io.add(d)
 	}
@@ -223,7 +227,7 @@ func (t *procTracker) fill(dst *Reading) {
 	if dst.Totals.Now > t.most {
 		t.most, t.mostAt = dst.Totals.Now, dst.Boottime
 	}
-	dst.Totals.Most, dst.Totals.MostAt = t.most, t.mostAt
+	dst.Totals.Most, dst.Totals.MostAt, dst.Totals.PeakBytes = t.most, t.mostAt, t.peak
 	dst.Totals.Processes = max(uint64(len(t.seen)), 1)
 }
 

@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cctools"
+	"rmagent/internal/hostfs"
+	"rmagent/internal/sample"
 )
 
 // Readings are taken ten times a second, and whenever the kernel says that one is
@@ -57,7 +59,8 @@ type Step struct {
 
 // Result is what became of a job.
 type Result struct {
-	State    *os.ProcessState // of the first process
+	First    sample.ID        // the first process
+	State    *os.ProcessState // of it
 	WaitErr  error            // of exec.Cmd.Wait: copying its output failed
 	Start    time.Time
 	End      time.Time
@@ -116,6 +119,7 @@ func (r *run) start() error {
 		return err
 	}
 	pid := r.o.Cmd.Process.Pid
+	r.result.First, _ = hostfs.ReadID(pid) // a zombie at worst: nobody reaps it but us
 	if r.o.Started != nil {
 		r.o.Started(pid)
 	}
@@ -310,6 +314,9 @@ func (r *run) tell(last bool) {
 	}
 	m := r.result.Meter
 	seconds, _ := m.Now.Get(cctools.WallTime)
+	var host cctools.Measures
+	machine(&host)
+	m.AddMore(&host)
 	if r.o.More != nil {
 		if more := r.o.More(seconds, last); more != nil {
 			m.AddMore(more)
