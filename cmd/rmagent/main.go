@@ -52,6 +52,9 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintf(stderr, "rmagent: %s\n", line)
 	}
+	if failure := (*execError)(nil); errors.As(err, &failure) {
+		return failure.status
+	}
 	var usage *usageError
 	var wrong *config.Error
 	if errors.As(err, &usage) || errors.As(err, &wrong) {
@@ -73,6 +76,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			snapshotCommand(),
 			fdsCommand(),
 			headroomCommand(),
+			execCommand(),
 			doctorCommand(),
 			configCommand(),
 			versionCommand(),
