@@ -77,6 +77,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			fdsCommand(),
 			headroomCommand(),
 			execCommand(),
+			categoryCommand(),
 			doctorCommand(),
 			configCommand(),
 			versionCommand(),
