@@ -7,7 +7,6 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -55,7 +54,7 @@ func (p *execPlan) agent() string {
 	if p.local || p.source != "auto" {
 		return ""
 	}
-	return filepath.Join(filepath.Dir(p.socket), "jobs.sock")
+	return jobsSocket(p.socket)
 }
 
 func startError(p *execPlan, err error) error {

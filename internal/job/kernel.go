@@ -88,7 +88,7 @@ func (t *kernelTracker) Read(dst *Reading) error {
 	if dst.Totals, err = t.jobs.Totals(t.id); err != nil {
 		return err
 	}
-	dst.Boottime = boottime()
+	dst.Boottime = Boottime()
 	if dst.Totals.Pending == 0 {
 		return nil
 	}
@@ -164,11 +164,11 @@ func (t *kernelTracker) Reaped(*unix.Rusage) {}
 func (t *kernelTracker) Source() string { return "ebpf" }
 
 func (t *kernelTracker) Exactness(m cctools.Measure) (cctools.Exactness, string) {
-	return kernelExactness(m)
+	return KernelExactness(m)
 }
 
-// kernelExactness says what the kernel's tags tell.
-func kernelExactness(m cctools.Measure) (cctools.Exactness, string) {
+// KernelExactness says what the kernel's tags tell.
+func KernelExactness(m cctools.Measure) (cctools.Exactness, string) {
 	switch m {
 	case cctools.Memory:
 		return cctools.Sampled, "the highest of ten readings a second, and of each process's own peak"
@@ -188,7 +188,8 @@ func (t *kernelTracker) Close() error {
 	return t.jobs.Close()
 }
 
-func boottime() time.Duration {
+// Boottime is the time on CLOCK_BOOTTIME.
+func Boottime() time.Duration {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
 		panic(err) // there since 2.6.39

@@ -74,7 +74,7 @@ func (t *procTracker) Start(cmd *exec.Cmd) error {
 
 func (t *procTracker) Read(dst *Reading) error {
 	dst.reset()
-	dst.Boottime = boottime()
+	dst.Boottime = Boottime()
 	t.find()
 	if t.reap {
 		t.reapOrphans()

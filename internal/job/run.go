@@ -122,7 +122,7 @@ type run struct {
 }
 
 func (r *run) start() error {
-	r.begin = boottime()
+	r.begin = Boottime()
 	r.result = &Result{Start: time.Now(), Meter: NewMeter(r.begin)}
 	if err := r.o.Tracker.Start(r.o.Cmd); err != nil {
 		return err

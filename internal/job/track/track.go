@@ -8,8 +8,11 @@ import (
 	"math"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"rmagent/internal/cctools"
 	"rmagent/internal/job"
+	"rmagent/internal/job/sock"
 	"rmagent/internal/loader"
 )
 
@@ -50,20 +53,29 @@ func Order(l *cctools.Limits, enforce bool) loader.JobOrder {
 // best was.
 func Open(o Options) (t job.Tracker, lost error, err error) {
 	order := Order(&o.Limits, o.Enforce)
-	if o.Source == "procfs" {
-		t, err = job.OpenProc(job.ProcOptions{Reap: o.Reap})
-		return t, nil, err
+	var refused []error
+	if o.Agent != "" && o.Source == "auto" {
+		t, err := sock.Open(o.Agent, order)
+		if err == nil {
+			return t, nil, nil
+		}
+		if !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.ECONNREFUSED) { // those mean that none runs
+			refused = append(refused, err)
+		}
 	}
-	t, kernelErr := job.OpenKernel(order)
-	if kernelErr == nil {
-		return t, nil, nil
-	}
-	if o.Source == "ebpf" {
-		return nil, nil, kernelErr
+	if o.Source != "procfs" {
+		t, err := job.OpenKernel(order)
+		if err == nil {
+			return t, nil, nil
+		}
+		if o.Source == "ebpf" {
+			return nil, nil, err
+		}
+		refused = append(refused, err)
 	}
 	t, err = job.OpenProc(job.ProcOptions{Reap: o.Reap})
 	if err != nil {
-		return nil, nil, errors.Join(kernelErr, fmt.Errorf("follow the job by /proc: %w", err))
+		return nil, nil, errors.Join(append(refused, fmt.Errorf("follow the job by /proc: %w", err))...)
 	}
-	return t, kernelErr, nil
+	return t, errors.Join(refused...), nil
 }
