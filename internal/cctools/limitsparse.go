@@ -160,7 +160,7 @@ var notLimits = map[string]bool{
 	"signal": true, "last_error": true, "limits_exceeded": true, "peak_times": true, "snapshots": true,
 	"snapshot_name": true, "snapshots_count": true, "host": true, "monitor_version": true, "executable_type": true,
 	"input_files": true, "output_files": true,
-	keyCause: true, keyMeasuredBy: true, keyOOMKills: true, keyLimitsBroken: true, keyUnknown: true,
+	keyCause: true, keyMeasuredBy: true, keyOOMKills: true, keyLimitsBroken: true, keyUnknown: true, keyFilesMissed: true,
 	Exact.String(): true, Sampled.String(): true, AtLeast.String(): true,
 }
 

@@ -31,6 +31,7 @@ type file struct {
 	position int64  // up to which lines have been read
 	line     []byte // the beginning of one that has no end yet
 	patterns bool
+	opens    int64 // by this package itself, to read it
 }
 
 func newFile(spec cctools.WatchedFile, path string) *file {
@@ -103,8 +104,11 @@ func (f *file) there(st *unix.Stat_t, last bool) {
 		}
 	}
 	f.exists, f.size, f.inode = true, st.Size, st.Ino
-	if f.patterns {
-		f.read(last)
+	if f.patterns && st.Size > f.position && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		f.read()
+	}
+	if last && len(f.line) > 0 {
+		f.match() // the job is over: it gets no end any more
 	}
 	if f.spec.Delete && os.Remove(f.path) == nil {
 		f.exists = false
@@ -124,15 +128,15 @@ func (f *file) restart(position int64) {
 	f.position, f.line = position, f.line[:0]
 }
 
-// read reads the lines that are new. At the last turn, one without an end is a line
-// too.
-func (f *file) read(last bool) {
-	// NONBLOCK: it may have become a FIFO, which is not read.
+// read reads the lines that are new.
+func (f *file) read() {
+	// NONBLOCK: it may have become a FIFO meanwhile, which is not read.
 	in, err := os.OpenFile(f.path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return
 	}
 	defer in.Close()
+	f.opens++
 	if info, err := in.Stat(); err != nil || !info.Mode().IsRegular() {
 		return
 	}
@@ -145,9 +149,6 @@ func (f *file) read(last bool) {
 		if err != nil || n == 0 {
 			break
 		}
-	}
-	if last && len(f.line) > 0 {
-		f.match()
 	}
 }
 

@@ -1,6 +1,7 @@
 package filewatch
 
 import (
+	"maps"
 	"path/filepath"
 	"sync"
 	"time"
@@ -18,14 +19,15 @@ type Watcher struct {
 	final chan chan struct{} // one more turn, the last
 	ended chan struct{}
 
-	mu  sync.Mutex
-	due []string // labels of the snapshot to take
+	mu    sync.Mutex
+	due   []string         // labels of the snapshot to take
+	opens map[string]int64 // of files, by path, by the Watcher itself
 }
 
 // Start begins to watch files, whose paths begin at dir where they are not absolute.
 // How they are now is no event.
 func Start(files []cctools.WatchedFile, dir string) *Watcher {
-	w := &Watcher{stop: make(chan struct{}), final: make(chan chan struct{}), ended: make(chan struct{})}
+	w := &Watcher{stop: make(chan struct{}), final: make(chan chan struct{}), ended: make(chan struct{}), opens: map[string]int64{}}
 	for _, spec := range files {
 		path := spec.Path
 		if !filepath.IsAbs(path) {
@@ -45,6 +47,13 @@ func (w *Watcher) Due() string {
 	name := join(w.due)
 	w.due = nil
 	return name
+}
+
+// Opens returns how often the Watcher itself opened and closed which file, to read it.
+func (w *Watcher) Opens() map[string]int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.opens)
 }
 
 // Final looks a last time, at what the job did before it ended, and returns the name
@@ -99,6 +108,9 @@ func (w *Watcher) look(last bool) {
 		labels := f.look(last)
 		w.mu.Lock()
 		w.due = append(w.due, labels...)
+		if f.opens > 0 {
+			w.opens[f.path] = f.opens
+		}
 		w.mu.Unlock()
 	}
 }

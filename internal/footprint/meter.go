@@ -16,10 +16,10 @@ type Options struct {
 	Follow bool
 	// Every is the time from a measurement to the next, at least; 0: a second.
 	Every time.Duration
+	// Share is the part of the time that may be spent on measuring, as 10 for a tenth;
+	// 0: a tenth.
+	Share int
 }
-
-// share is how much longer a Meter rests than it works.
-const share = 9
 
 // Meter measures directories until it is closed.
 type Meter struct {
@@ -41,6 +41,9 @@ type Meter struct {
 func Start(o Options) *Meter {
 	if o.Every <= 0 {
 		o.Every = time.Second
+	}
+	if o.Share <= 0 {
+		o.Share = 10
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Meter{options: o, cancel: cancel, ended: make(chan struct{}), wake: make(chan struct{}, 1), changed: make(chan struct{})}
@@ -119,7 +122,7 @@ func (m *Meter) loop(ctx context.Context) {
 			return
 		}
 		m.publish(size)
-		rest := max(m.options.Every, share*time.Since(begin))
+		rest := max(m.options.Every, time.Duration(m.options.Share-1)*time.Since(begin))
 		select {
 		case <-ctx.Done():
 		case <-m.wake:

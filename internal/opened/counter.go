@@ -41,6 +41,7 @@ type Counter struct {
 	in      *os.File // the inotify instance
 	fd      int      // its descriptor, which in keeps open
 	ended   chan struct{}
+	once    sync.Once
 
 	mu     sync.Mutex
 	dirs   map[int32]string // by watch descriptor
@@ -79,7 +80,9 @@ func (c *Counter) Files() ([]cctools.File, string) {
 
 // Close takes what has happened until now into account, and ends the counting. The
 // sizes of files that are still open are read.
-func (c *Counter) Close() {
+func (c *Counter) Close() { c.once.Do(c.close) }
+
+func (c *Counter) close() {
 	c.drain()
 	c.in.Close()
 	<-c.ended
