@@ -73,6 +73,12 @@ static long add_cpu(u32 cpu, struct rss *r)
 	return 0;
 }
 
+#define READ_COUNTER(r, mm, i) \
+	do { \
+		(r)->pages[i] = BPF_CORE_READ(mm, rss_stat[i].count); \
+		(r)->counters[i] = (u64)BPF_CORE_READ(mm, rss_stat[i].counters); \
+	} while (0)
+
 // Reads the pages of an address space that somebody vouches for. Before 6.2 pages
 // that a thread touched may still be in the thread (SPLIT_RSS_COUNTING): at most 64
 // of each kind for each.
@@ -80,16 +86,18 @@ static __always_inline void read_rss(struct rss *r, struct mm_struct *mm)
 {
 	struct mm_struct___before62 *old = (void *)mm;
 
+	// Each index is a constant: of another, the compiler knows only our own size of an
+	// element, and the kernel's is another.
 	if (!bpf_core_field_exists(mm->rss_stat[0].counters)) {
-#pragma unroll
-		for (int i = 0; i < NR_MM_COUNTERS; i++)
-			r->pages[i] = BPF_CORE_READ(old, rss_stat.count[i].counter);
+		r->pages[0] = BPF_CORE_READ(old, rss_stat.count[0].counter);
+		r->pages[1] = BPF_CORE_READ(old, rss_stat.count[1].counter);
+		r->pages[2] = BPF_CORE_READ(old, rss_stat.count[2].counter);
+		r->pages[3] = BPF_CORE_READ(old, rss_stat.count[3].counter);
 	} else {
-#pragma unroll
-		for (int i = 0; i < NR_MM_COUNTERS; i++) {
-			r->pages[i] = BPF_CORE_READ(mm, rss_stat[i].count);
-			r->counters[i] = (u64)BPF_CORE_READ(mm, rss_stat[i].counters);
-		}
+		READ_COUNTER(r, mm, 0);
+		READ_COUNTER(r, mm, 1);
+		READ_COUNTER(r, mm, 2);
+		READ_COUNTER(r, mm, 3);
 		bpf_loop(nr_cpus, add_cpu, r, 0);
 	}
 #pragma unroll

@@ -119,6 +119,7 @@ type run struct {
 	step    int
 	killAt  time.Time // zero: nobody is to be killed
 	ending  bool
+	relax   func() // nil: nobody hurries
 }
 
 func (r *run) start() error {
@@ -258,6 +259,7 @@ func (r *run) end() {
 		return
 	}
 	r.ending, r.result.Killed = true, true
+	r.relax = hurry()
 	if r.grace < 0 {
 		r.kill()
 		return
@@ -358,6 +360,9 @@ func (r *run) tell(last bool) {
 
 // finish completes the result.
 func (r *run) finish() {
+	if r.relax != nil {
+		r.relax()
+	}
 	if !r.o.MainOnly || r.result.End.IsZero() {
 		r.result.End = time.Now()
 	}

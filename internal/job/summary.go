@@ -32,6 +32,19 @@ func Summarize(r *Result, t Tracker) *cctools.Summary {
 	return s
 }
 
+// SummarizeSelf makes a summary of a function that ended.
+func SummarizeSelf(r *Result) *cctools.Summary {
+	s := &cctools.Summary{MeasuredBy: "self", ExitType: cctools.ExitNormal, Exceeded: r.Exceeded}
+	m := r.Meter
+	m.Most.Set(cctools.Start, seconds(r.Start.UnixMicro()))
+	m.Most.Set(cctools.End, seconds(r.End.UnixMicro()))
+	m.Summarize(s, SelfExactness)
+	if len(r.Exceeded) > 0 {
+		s.ExitType = cctools.ExitLimits
+	}
+	return s
+}
+
 func seconds(micros int64) float64 { return float64(micros) / 1e6 }
 
 // machine adds what a summary says of the machine.
