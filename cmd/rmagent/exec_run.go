@@ -19,6 +19,9 @@ import (
 
 // runExec runs a plan and returns exec's status.
 func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
+	if p.PID != 0 {
+		return runFollow(ctx, p, stderr)
+	}
 	files, err := openJobFiles(p)
 	if err != nil {
 		return exitExecFailed, err
@@ -138,7 +141,11 @@ func (x *execution) summary(r *job.Result) *cctools.Summary {
 	s.Command = p.text()
 	s.Host, _ = os.Hostname()
 	s.MonitorVersion = version
-	s.ExecutableType = job.ExecutableType(x.cmd.Path)
+	if x.cmd != nil {
+		s.ExecutableType = job.ExecutableType(x.cmd.Path)
+	} else {
+		s.Cause = "the process was followed, and is not ours: its exit status is unknown"
+	}
 	if len(r.Exceeded) > 0 && !p.Only {
 		s.ExitStatus = 128 + int(unix.SIGTERM) // whatever it made of that
 	}
