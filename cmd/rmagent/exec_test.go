@@ -440,4 +440,3 @@ func TestExecPassesSignalsOn(t *testing.T) {
 		t.Errorf("status %d, said %q", status, said)
 	}
 }
-

@@ -195,19 +195,7 @@ func (r *run) read() bool {
 		r.result.Err = err
 		return false
 	}
-	begin := time.Now()
-	if r.sharing.allowed(begin) {
-		asked := false
-		r.result.Meter.Add(&r.reading, func(pid int32) (Shares, bool) {
-			asked = true
-			return r.sharing.read(pid)
-		})
-		if asked {
-			r.sharing.spent(begin, time.Now())
-		}
-	} else {
-		r.result.Meter.Add(&r.reading, nil)
-	}
+	r.sharing.within(func(share Sharer) { r.result.Meter.Add(&r.reading, share) })
 	return true
 }
 
