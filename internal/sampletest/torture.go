@@ -320,15 +320,13 @@ func unsharer([]string) {
 //go:nosplit
 //go:norace
 func forkUnsharing() (uintptr, syscall.Errno) {
+	parent, _, _ := syscall.RawSyscall6(syscall.SYS_GETPID, 0, 0, 0, 0, 0, 0)
 	pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, unix.CLONE_FILES|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
-	if errno != 0 || pid != 0 {
-		return pid, errno
+	if errno == 0 && pid == 0 {
+		syscall.RawSyscall6(unix.SYS_CLOSE_RANGE, 3, 1<<20, unix.CLOSE_RANGE_UNSHARE, 0, 0, 0)
+		pauseUnder(parent)
 	}
-	syscall.RawSyscall6(syscall.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0)
-	syscall.RawSyscall6(unix.SYS_CLOSE_RANGE, 3, 1<<20, unix.CLOSE_RANGE_UNSHARE, 0, 0, 0)
-	for {
-		syscall.RawSyscall6(syscall.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
-	}
+	return pid, errno
 }
 
 func testCloseRangeUnshare(t *testing.T, s *suite) {
