@@ -177,26 +177,14 @@ func printJSON(w io.Writer, v any, pretty bool) error {
 
 // headroomOfHost lists the processes nearest to a limit.
 func headroomOfHost(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
-	l, err := loadConfig(c)
+	l, err := openLocal(c)
 	if err != nil {
 		return err
 	}
-	log, err := openLog(l)
-	if err != nil {
-		return err
-	}
-	defer log.Close(c.Context)
-	p, err := open(l, nil, log.Logger())
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	gpus, err := openHeadroomGPUs(l)
-	if err != nil {
-		return err
-	}
+	defer l.close()
+	gpus := &headroomGPUs{client: openGPU(l.config, l.parts.facts, zap.NewNop())}
 	defer gpus.close()
-	s := surveyor{parts: p, reader: r, gpus: gpus, filter: f, identities: map[sample.ID]*sample.Identity{}}
+	s := surveyor{parts: l.parts, reader: r, gpus: gpus, filter: f, identities: map[sample.ID]*sample.Identity{}}
 	var before *headroom.Survey
 	if d := c.Duration("for"); d > 0 {
 		if before, err = s.survey(c.Context); err != nil {
