@@ -107,7 +107,7 @@ func (e *Engine) Begin(h *record.Host, continuous bool) {
 		e.prune.clockStepped(at)
 		e.swept = min(e.swept, at)
 		if at < e.now {
-			e.each(func(g *gauge) { g.seen, g.metAt = at, min(g.metAt, at) })
+			e.each(func(g *gauge) { g.seen = at })
 		}
 	}
 	e.now, e.host = at, h
@@ -329,6 +329,7 @@ const patience = 90 * time.Second
 // End ends the reading and returns what was decided, ordered by target. The result is
 // valid until the next Begin.
 func (e *Engine) End() []Change {
+	e.beginProcesses() // where there are none
 	e.forgetProcesses()
 	e.sweep()
 	slices.SortStableFunc(e.changes, func(a, b Change) int { return compareKeys(a.key, b.key) })
