@@ -326,6 +326,10 @@ func (e *Engine) tell(c record.StateChange, change Change) {
 // in which nothing moves are read once a minute.
 const patience = 90 * time.Second
 
+// Incomplete says that the reading lacks processes, as it turned out: whoever was not
+// handed in may be there.
+func (e *Engine) Incomplete() { e.complete = false }
+
 // End ends the reading and returns what was decided, ordered by target. The result is
 // valid until the next Begin.
 func (e *Engine) End() []Change {
