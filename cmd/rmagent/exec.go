@@ -35,8 +35,11 @@ type execPlan struct {
 	progress bool
 	jsonl    string
 	local    bool
-	source   string
-	socket   string
+	// asMonitor: this is resource_monitor, cctools' reader its reader.
+	asMonitor bool
+	debug     io.Writer // what it says of itself; nil: nothing
+	source    string
+	socket    string
 }
 
 func execCommand() *cli.Command {
@@ -57,6 +60,7 @@ func execCommand() *cli.Command {
 		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing at the end"},
 		&cli.BoolFlag{Name: "local", Usage: "measure here, never ask a running agent"},
 	}
+	flags = append(flags, watchFlags()...)
 	for _, id := range limitFlags() {
 		flags = append(flags, &cli.StringFlag{
 			Name:  limitFlag(id),
@@ -139,6 +143,9 @@ func readExecPlan(c *cli.Context) (*execPlan, error) {
 	o.Shell = c.String("sh")
 	if (o.Series || o.UpdateSummary) && o.Template == "" {
 		return nil, usagef("exec: --with-time-series and --update-summary write files: --output says where")
+	}
+	if err := readWatchFlags(c, o); err != nil {
+		return nil, err
 	}
 	if p.grace, err = config.ParseDuration(c.String("grace")); err != nil || p.grace < 0 || p.grace > time.Hour {
 		return nil, usagef("--grace %q: allowed is a duration from 0 to 1h", c.String("grace"))
@@ -244,5 +251,5 @@ func execFlagNames() []string {
 	for _, id := range limitFlags() {
 		names = append(names, limitFlag(id))
 	}
-	return names
+	return append(names, watchFlagNames()...)
 }

@@ -104,7 +104,7 @@ func (f *jobFiles) update(s *cctools.Summary) error {
 	if f.summary == "" {
 		return nil
 	}
-	b := cctools.AppendSummary(nil, s, cctools.FileOptions{Compact: f.plan.Compact})
+	b := cctools.AppendSummary(nil, s, f.plan.fileOptions())
 	fresh, err := os.CreateTemp(filepath.Dir(f.summary), "."+filepath.Base(f.summary)+"-*")
 	if err != nil {
 		return fmt.Errorf("write the summary: %w", err)
@@ -118,6 +118,11 @@ func (f *jobFiles) update(s *cctools.Summary) error {
 		return fmt.Errorf("write the summary: %w", errors.Join(err, os.Remove(fresh.Name())))
 	}
 	return nil
+}
+
+// fileOptions say how summaries are written.
+func (p *execPlan) fileOptions() cctools.FileOptions {
+	return cctools.FileOptions{Compact: p.Compact, CCToolsOnly: p.asMonitor}
 }
 
 // mode is what the umask left of the summary's.

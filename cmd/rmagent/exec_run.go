@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,6 +23,11 @@ func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
 	if err != nil {
 		return exitExecFailed, err
 	}
+	watch, err := openJobWatch(p, files)
+	if err != nil {
+		return exitExecFailed, errors.Join(err, files.discard())
+	}
+	defer watch.close()
 	tracker, lost, err := track.Open(track.Options{
 		Limits: p.Limits, Enforce: !p.Only, Source: p.source, Reap: true, Agent: p.agent(),
 	})
@@ -33,14 +39,14 @@ func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
 	signals := relaySignals()
 	defer signals.stop()
 	show := newJobProgress(p)
-	x := &execution{plan: p, cmd: cmd, tracker: tracker, files: files, show: show, lost: lost}
+	x := &execution{plan: p, cmd: cmd, tracker: tracker, files: files, watch: watch, show: show, lost: lost}
 	grace := p.grace
 	if grace == 0 {
 		grace = -1
 	}
 	result, err := job.Run(ctx, job.Options{
 		Cmd: cmd, Tracker: tracker, Limits: p.Limits, Only: p.Only, Grace: grace, MainOnly: p.mainOnly,
-		Interval: p.Interval, Step: x.step, Signals: signals.job,
+		Interval: p.Interval, Step: x.step, More: watch.more, Started: x.started, Signals: signals.job,
 	})
 	show.end()
 	if err != nil {
@@ -84,9 +90,16 @@ type execution struct {
 	cmd     *exec.Cmd
 	tracker job.Tracker
 	files   *jobFiles
+	watch   *jobWatch
 	show    *jobProgress
 	lost    error // why it is not measured as well as could be
 	failed  error // writing a file
+}
+
+// started is told of the first process: times in files count from then.
+func (x *execution) started(int) {
+	x.files.start = time.Now()
+	x.watch.started(x.files.start)
 }
 
 func (x *execution) step(s job.Step) {
@@ -99,15 +112,18 @@ func (x *execution) step(s job.Step) {
 // finish writes what is left to write, and returns exec's status.
 func (x *execution) finish(r *job.Result, stderr io.Writer) (int, error) {
 	s := x.summary(r)
-	err := errors.Join(x.failed, x.files.finish(s, r))
+	err := errors.Join(x.failed, x.watch.finish(s), x.files.finish(s, r))
 	if !x.plan.quiet {
 		printJob(stderr, s, &x.plan.Limits, r, x.lost)
 	}
+	x.tellDebug(s, r)
 	switch {
 	case r.Err != nil:
 		return exitExecFailed, errors.Join(fmt.Errorf("measure the job: %w", r.Err), err)
 	case err != nil:
 		return exitExecFailed, err
+	case x.plan.asMonitor:
+		return monitorStatus(s, x.plan.Only), nil
 	case len(r.Exceeded) > 0 && !x.plan.Only:
 		return exitLimit, nil
 	}
@@ -123,6 +139,9 @@ func (x *execution) summary(r *job.Result) *cctools.Summary {
 	s.Host, _ = os.Hostname()
 	s.MonitorVersion = version
 	s.ExecutableType = job.ExecutableType(x.cmd.Path)
+	if len(r.Exceeded) > 0 && !p.Only {
+		s.ExitStatus = 128 + int(unix.SIGTERM) // whatever it made of that
+	}
 	return s
 }
 

@@ -42,6 +42,9 @@ func main() { os.Exit(execute(os.Args, os.Stdout, os.Stderr)) }
 
 // execute runs one command line and returns its exit status.
 func execute(args []string, stdout, stderr io.Writer) int {
+	if isResourceMonitor(args) {
+		return resourceMonitor(args[1:], stdout, stderr)
+	}
 	err := newApp(stdout, stderr).Run(args)
 	if err == nil {
 		return exitOK
@@ -77,6 +80,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			fdsCommand(),
 			headroomCommand(),
 			execCommand(),
+			categoryCommand(),
 			doctorCommand(),
 			replayCommand(),
 			configCommand(),

@@ -16,9 +16,6 @@ import (
 // MaxLimitsFile is how many bytes a file of limits may have.
 const MaxLimitsFile = 1 << 20
 
-// MaxSummaryFile is how many bytes a summary file may have.
-const MaxSummaryFile = 64 << 20
-
 // ParseLimits reads limits as -L takes them, "memory: 200, wall_time: 60 s", into l.
 // A value without a unit is in the measure's own; -1 takes a limit away. l is
 // changed only if all of it is right.
@@ -163,7 +160,7 @@ var notLimits = map[string]bool{
 	"signal": true, "last_error": true, "limits_exceeded": true, "peak_times": true, "snapshots": true,
 	"snapshot_name": true, "snapshots_count": true, "host": true, "monitor_version": true, "executable_type": true,
 	"input_files": true, "output_files": true,
-	keyCause: true, keyMeasuredBy: true, keyOOMKills: true, keyLimitsBroken: true, keyUnknown: true,
+	keyCause: true, keyMeasuredBy: true, keyOOMKills: true, keyLimitsBroken: true, keyUnknown: true, keyFilesMissed: true,
 	Exact.String(): true, Sampled.String(): true, AtLeast.String(): true,
 }
 

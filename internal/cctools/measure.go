@@ -38,7 +38,7 @@ const (
 	MaxConcurrentProcesses // alive at once
 	TotalProcesses         // that ever were
 	TotalFiles             // files and directories of the working directories
-	FSNodes                // free inodes of the working directory's filesystem
+	FSNodes                // inodes that the working directory's filesystem lost since the start, to whoever
 	Workers                // of a Work Queue: a job has none
 
 	OpenFiles   // descriptors open at once in the tree

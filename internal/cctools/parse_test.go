@@ -1,6 +1,7 @@
 package cctools
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -262,7 +263,7 @@ func TestParseEventsNamesThePlace(t *testing.T) {
 
 func TestReadSummaries(t *testing.T) {
 	var got []string
-	err := ReadSummaries("s", []byte(`# of a queue
+	err := ReadSummaries("s", strings.NewReader(`# of a queue
 {"category":"a","exit_type":"normal","memory":[200,"MB"],"wall_time":[2000000,"us"],"cpu_time":null,"strange":[1,"x"],"exact":"memory"}
 {
  "category":"b","exit_type":"limits","limits_exceeded":{"memory":[100,"MB"]},"memory":[1,"GB"],
@@ -293,13 +294,13 @@ func TestReadSummariesNamesThePlace(t *testing.T) {
 		`{"a": 1}`:                                 "s:1: no summary of a job",
 		`{"memory": [1, "s"]}`:                     `s:1: memory: unit "s" makes no sense`,
 	} {
-		err := ReadSummaries("s", []byte(data), func(raw json.RawMessage) error { _, err := ParseSummary(raw); return err })
+		err := ReadSummaries("s", strings.NewReader(data), func(raw json.RawMessage) error { _, err := ParseSummary(raw); return err })
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("%q: %v\nnot %s", data, err, want)
 		}
 	}
 	stop := errors.New("enough")
-	if err := ReadSummaries("s", []byte("{}{}"), func(json.RawMessage) error { return stop }); !errors.Is(err, stop) {
+	if err := ReadSummaries("s", strings.NewReader("{}{}"), func(json.RawMessage) error { return stop }); !errors.Is(err, stop) {
 		t.Error(err)
 	}
 }
@@ -355,7 +356,7 @@ func FuzzParseArgs(f *testing.F) {
 func FuzzReadSummaries(f *testing.F) {
 	f.Add([]byte("# x\n{\"memory\":[1,\"MB\"]}{\"exit_type\":\"limits\",\"limits_exceeded\":{\"disk\":[1,\"GB\"]}}"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		_ = ReadSummaries("s", data, func(raw json.RawMessage) error {
+		_ = ReadSummaries("s", bytes.NewReader(data), func(raw json.RawMessage) error {
 			s, err := ParseSummary(raw)
 			if err != nil {
 				return err

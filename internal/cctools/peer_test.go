@@ -133,3 +133,25 @@ func TestCCToolsReadsOurSummaries(t *testing.T) {
 		t.Errorf("exit status %d (%v), output %q", code, err, out)
 	}
 }
+
+// Whatever it wrote of a job, we read.
+func TestWeReadCCToolsSummaries(t *testing.T) {
+	for _, pretty := range []string{"--no-pprint", "--measure-only"} {
+		dir := monitor(t, "-O", "t", pretty, "-V", "category: a 'b'", "-L", "max_concurrent_processes: 5", "--", "sh", "-c", `true 'x' "y" \\`)
+		read := 0
+		err := ReadSummaries("t", bytes.NewReader(contents(t, dir, "t.summary")), func(raw json.RawMessage) error {
+			read++
+			s, err := ParseSummary(raw)
+			if err != nil {
+				return err
+			}
+			if wall, ok := s.Measures.Get(WallTime); !ok || wall <= 0 || s.Category != "a 'b'" || s.ExitType != ExitNormal || s.Command != `sh -c true 'x' "y" \\` {
+				t.Errorf("%+v", s)
+			}
+			return nil
+		})
+		if err != nil || read != 1 {
+			t.Errorf("%d summaries, %v", read, err)
+		}
+	}
+}

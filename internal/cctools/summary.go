@@ -71,6 +71,7 @@ type Summary struct {
 	MeasuredBy     string  // ebpf, agent, cgroup, procfs
 	Verbatim       []Field // given with -V
 	Files          []File  // that were opened, with --with-inotify; nil without
+	FilesMissed    string  // why Files is not all; empty: it is
 
 	OOMKills uint64 // processes of the job that the OOM killer chose
 }

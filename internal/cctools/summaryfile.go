@@ -15,6 +15,7 @@ const (
 	keyMeasuredBy   = "measured_by"
 	keyOOMKills     = "oom_kills"
 	keyUnknown      = "unknown"
+	keyFilesMissed  = "files_missed"
 )
 
 // FileOptions say how a summary is written.
@@ -54,6 +55,7 @@ func (s *Summary) json(o FileOptions) object {
 		j.add("input_files", fileList(s.Files, false))
 		j.add("output_files", fileList(s.Files, true))
 	}
+	text(keyFilesMissed, s.FilesMissed)
 	s.exactness(&j, o)
 	s.snapshots(&j, o)
 	text("category", s.Category)

@@ -1,66 +1,121 @@
 package cctools
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 )
 
 // ErrNoSummary is JSON that is no summary.
 var ErrNoSummary = errors.New("no summary of a job")
 
-// ReadSummaries calls each for every summary in data, which may have many, one after
-// the other, with lines that begin with # between them. Of a summary it reads what
-// describes the job and its use; snapshots are left out, names that it does not
-// know ignored. An error begins with the file's name and the line where the summary
-// begins. raw, the summary's own bytes, is only valid in the call: a caller that
-// wants no summary of it (a record of another kind) reads on by returning nil.
-func ReadSummaries(name string, data []byte, each func(raw json.RawMessage) error) error {
-	if len(data) > MaxSummaryFile {
-		return fmt.Errorf("%s: a file of summaries has at most %d bytes", name, MaxSummaryFile)
-	}
-	line := 1
-	for at := 0; ; {
-		skipped := skipComments(data[at:])
-		line += bytes.Count(data[at:at+skipped], []byte("\n"))
-		at += skipped
-		if at == len(data) {
+// MaxSummary is how many bytes one summary, or record, may have.
+const MaxSummary = 4 << 20
+
+// ReadSummaries calls each for every JSON object that r has, one after the other, on
+// a line or on many, with lines that begin with # between them: summary files, files
+// of many summaries, records of rmagent. An error begins with name and the line, that
+// where the object begins unless it is no JSON. raw is only valid in the call.
+func ReadSummaries(name string, r io.Reader, each func(raw json.RawMessage) error) error {
+	lines := bufio.NewReaderSize(r, 64<<10)
+	var o objects
+	for line := 1; ; line++ {
+		text, err := readLine(lines, MaxSummary-len(o.text))
+		if err == nil || errors.Is(err, io.EOF) {
+			if at, err := o.add(text, line, errors.Is(err, io.EOF), each); err != nil {
+				return fmt.Errorf("%s:%d: %w", name, at, err)
+			}
+		}
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		d := json.NewDecoder(bytes.NewReader(data[at:]))
-		var raw json.RawMessage
-		if err := d.Decode(&raw); err != nil {
-			return fmt.Errorf("%s:%d: %w", name, jsonLine(data[at:], 1, err)+line-1, jsonError(err))
-		}
-		if err := each(raw); err != nil {
+		if err != nil {
 			return fmt.Errorf("%s:%d: %w", name, line, err)
 		}
-		end := at + int(d.InputOffset())
-		line += bytes.Count(data[at:end], []byte("\n"))
-		at = end
 	}
 }
 
-// skipComments returns how much of data is white space and lines of comment.
-func skipComments(data []byte) int {
-	at := 0
-	for at < len(data) {
-		switch data[at] {
-		case ' ', '\t', '\r', '\n':
-			at++
-		case '#':
-			end := bytes.IndexByte(data[at:], '\n')
-			if end < 0 {
-				return len(data)
-			}
-			at += end + 1
-		default:
-			return at
+// readLine returns a line with its newline, which must not have more than most bytes.
+func readLine(r *bufio.Reader, most int) ([]byte, error) {
+	var line []byte
+	for {
+		part, err := r.ReadSlice('\n')
+		if len(line)+len(part) > most {
+			return nil, fmt.Errorf("more than %d bytes in one summary", MaxSummary)
+		}
+		line = append(line, part...)
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return line, err
 		}
 	}
-	return at
+}
+
+// objects gathers lines until the objects that they have are whole.
+type objects struct {
+	text  []byte
+	begin int  // the line where text begins
+	depth int  // braces and brackets that are open
+	inner bool // inside a string
+	slash bool // after a backslash in it
+}
+
+// add takes a line, and the last one, and calls each for what is whole. It returns
+// the line of what failed.
+func (o *objects) add(line []byte, number int, last bool, each func(json.RawMessage) error) (int, error) {
+	if len(o.text) == 0 {
+		trimmed := bytes.TrimLeft(line, " \t\r\n")
+		if len(trimmed) == 0 || trimmed[0] == '#' {
+			return 0, nil
+		}
+		o.begin = number
+	}
+	o.take(line)
+	if o.depth > 0 && !last {
+		return 0, nil
+	}
+	text := o.text
+	o.text, o.depth, o.inner, o.slash = o.text[:0], 0, false, false
+	d := json.NewDecoder(bytes.NewReader(text))
+	for {
+		var raw json.RawMessage
+		err := d.Decode(&raw)
+		if errors.Is(err, io.EOF) {
+			return 0, nil
+		}
+		if err != nil {
+			return o.begin - 1 + jsonLine(text, 1, err), jsonError(err)
+		}
+		if err := each(raw); err != nil {
+			return o.begin, err
+		}
+	}
+}
+
+// take appends a line, and counts what opens and closes outside of strings. Older
+// versions of cctools write \' for ' in strings, which is no JSON.
+func (o *objects) take(line []byte) {
+	for _, c := range line {
+		o.text = append(o.text, c)
+		switch {
+		case o.slash:
+			o.slash = false
+			if c == '\'' {
+				o.text = append(o.text[:len(o.text)-2], c)
+			}
+		case o.inner:
+			o.slash, o.inner = c == '\\', c != '"'
+		case c == '"':
+			o.inner = true
+		case c == '{' || c == '[':
+			o.depth++
+		case c == '}' || c == ']':
+			o.depth--
+		}
+	}
 }
 
 // ParseSummary reads one summary. A value in a unit that is not the measure's own is

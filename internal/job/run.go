@@ -40,13 +40,22 @@ type Options struct {
 	Interval time.Duration
 	// Step, if any, is told of each interval, and, with Number -1, of the end.
 	Step func(Step)
-	// More, if any, adds measures that no tracker tells before each step and at each
-	// reading that has time for it.
-	More func(seconds float64, last bool) *cctools.Measures
+	// More, if any, is told of each reading, and adds measures that no tracker tells:
+	// nil adds none. It is called by the goroutine of Run and must not wait, but at the
+	// last.
+	More func(Moment) *cctools.Measures
 	// Signals are passed on to the job.
 	Signals <-chan os.Signal
 	// Started, if any, is told the first process's PID.
 	Started func(pid int)
+}
+
+// Moment is one reading of a job, valid during the call that tells of it.
+type Moment struct {
+	Seconds   float64
+	Last      bool // the job has ended
+	Now       *cctools.Measures
+	Processes []sample.JobProcess
 }
 
 // Step is what a job uses at an instant.
@@ -196,7 +205,21 @@ func (r *run) read() bool {
 		return false
 	}
 	r.sharing.within(func(share Sharer) { r.result.Meter.Add(&r.reading, share) })
+	r.more(false)
 	return true
+}
+
+// more adds what no tracker tells to the last reading.
+func (r *run) more(last bool) {
+	if r.o.More == nil {
+		return
+	}
+	m := r.result.Meter
+	at := Moment{Last: last, Now: &m.Now, Processes: r.reading.Processes}
+	at.Seconds, _ = m.Now.Get(cctools.WallTime)
+	if more := r.o.More(at); more != nil {
+		m.AddMore(more)
+	}
 }
 
 // judge ends the job if it broke a limit.
@@ -307,13 +330,10 @@ func (r *run) tell(last bool) {
 	var host cctools.Measures
 	machine(&host)
 	m.AddMore(&host)
-	if r.o.More != nil {
-		if more := r.o.More(seconds, last); more != nil {
-			m.AddMore(more)
-		}
-		if !last && !r.ending {
-			r.judge()
-		}
+	if last {
+		r.more(true)
+	} else if !r.ending {
+		r.judge()
 	}
 	if r.o.Step == nil {
 		return
