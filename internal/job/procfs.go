@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -193,8 +194,8 @@ func (t *procTracker) reapOrphans() {
 		if m.stat.state != 'Z' || int(pid) == t.first || int(m.stat.ppid) != os.Getpid() {
 			continue
 		}
-		var usage unix.Rusage
-		got, err := unix.Wait4(int(pid), nil, unix.WNOHANG, &usage)
+		var usage syscall.Rusage
+		got, err := syscall.Wait4(int(pid), nil, syscall.WNOHANG, &usage)
 		if err != nil || got != int(pid) {
 			continue
 		}
@@ -205,7 +206,7 @@ func (t *procTracker) reapOrphans() {
 
 // bury adds what a process did that was reaped here, and what those did that it
 // waited for itself.
-func (t *procTracker) bury(m *member, usage *unix.Rusage) {
+func (t *procTracker) bury(m *member, usage *syscall.Rusage) {
 	d := &t.dead
 	d.User += time.Duration(usage.Utime.Nano())
 	d.System += time.Duration(usage.Stime.Nano())
@@ -215,8 +216,8 @@ func (t *procTracker) bury(m *member, usage *unix.Rusage) {
 	d.Voluntary += uint64(usage.Nvcsw)
 	d.Forced += uint64(usage.Nivcsw)
 	// A process that vfork gave its launcher's memory has the launcher's peak, too.
-	var own unix.Rusage
-	if unix.Getrusage(unix.RUSAGE_SELF, &own) == nil && usage.Maxrss > own.Maxrss {
+	var own syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &own) == nil && usage.Maxrss > own.Maxrss {
 		t.peak = max(t.peak, uint64(usage.Maxrss)<<10)
 	}
 	if m != nil {
@@ -225,7 +226,7 @@ func (t *procTracker) bury(m *member, usage *unix.Rusage) {
 }
 
 // Reaped takes what the first process did.
-func (t *procTracker) Reaped(usage *unix.Rusage) {
+func (t *procTracker) Reaped(usage *syscall.Rusage) {
 	t.bury(t.members[int32(t.first)], usage)
 	t.forget(int32(t.first))
 	t.first = 0

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -302,7 +303,7 @@ func (r *run) reap() {
 	r.result.State = r.o.Cmd.ProcessState
 	r.result.End = time.Now()
 	r.reaped = true
-	if usage, ok := r.result.State.SysUsage().(*unix.Rusage); ok {
+	if usage, ok := r.result.State.SysUsage().(*syscall.Rusage); ok {
 		r.o.Tracker.Reaped(usage)
 	}
 	if r.o.MainOnly && !r.ending {
