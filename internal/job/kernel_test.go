@@ -11,7 +11,6 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"rmagent/internal/cctools"
 	"rmagent/internal/loader"
@@ -68,14 +67,21 @@ func want(t *testing.T, r *Result, id cctools.Measure, v float64) {
 	}
 }
 
+// checkCPU holds a job's CPU time against what wait4 says of it and of the children that
+// it waited for. Who waits may be told before the last of it is used: that it ends
+// takes a process milliseconds in a guest.
+func checkCPU(t *testing.T, r *Result, u *syscall.Rusage) {
+	t.Helper()
+	truth := float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+	if got := value(t, r, cctools.CPUTime); got < truth-1e-5 || got > truth*1.02+0.005 {
+		t.Errorf("CPU %v s, wait4 says %v", got, truth)
+	}
+}
+
 func TestJobOfOneProcess(t *testing.T) {
 	r := measure(t, helper("busy", "50"))
 	u := r.State.SysUsage().(*syscall.Rusage)
-	truth := time.Duration(u.Utime.Nano() + u.Stime.Nano())
-	got := time.Duration(value(t, r, cctools.CPUTime) * float64(time.Second))
-	if apart := (got - truth).Abs(); apart > time.Millisecond {
-		t.Errorf("CPU %v, wait4 says %v", got, truth)
-	}
+	checkCPU(t, r, u)
 	want(t, r, cctools.TotalProcesses, 1)
 	want(t, r, cctools.MaxConcurrentProcesses, 1)
 	// Each thread's last switch, away from its CPU for ever, is ours alone.
@@ -97,19 +103,13 @@ func TestJobOfATree(t *testing.T) {
 	want(t, r, cctools.TotalProcesses, 7+goProbe)
 	want(t, r, cctools.MaxConcurrentProcesses, 4)
 	u := r.State.SysUsage().(*syscall.Rusage) // with the children that it waited for
-	truth := float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
-	if got := value(t, r, cctools.CPUTime); got < truth*0.98 || got > truth*1.02+0.001 {
-		t.Errorf("CPU %v s, wait4 says %v", got, truth)
-	}
+	checkCPU(t, r, u)
 }
 
 func TestJobOfManyThreads(t *testing.T) {
 	r := measure(t, helper("threads", "30"))
 	u := r.State.SysUsage().(*syscall.Rusage)
-	truth := float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
-	if got := value(t, r, cctools.CPUTime); got < truth*0.98 || got > truth*1.02+0.001 {
-		t.Errorf("CPU %v s, wait4 says %v", got, truth)
-	}
+	checkCPU(t, r, u)
 	want(t, r, cctools.TotalProcesses, 1)
 	if n := r.Meter.Totals().Threads; n < 31 {
 		t.Errorf("%d threads of 31 at least", n)
@@ -121,10 +121,7 @@ func TestJobThatCallsExecFromAThread(t *testing.T) {
 	want(t, r, cctools.TotalProcesses, 1)
 	want(t, r, cctools.MaxConcurrentProcesses, 1)
 	u := r.State.SysUsage().(*syscall.Rusage)
-	truth := float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
-	if got := value(t, r, cctools.CPUTime); got < truth*0.98 || got > truth*1.02+0.001 {
-		t.Errorf("CPU %v s, wait4 says %v", got, truth)
-	}
+	checkCPU(t, r, u)
 }
 
 func TestJobOutlivesItsFirstProcess(t *testing.T) {
