@@ -99,10 +99,8 @@ func (e *encoder) job(r *Job) {
 	e.str(`,"job":`, r.Job)
 	e.jobFacts(&r.JobFacts)
 	e.jobUse(&r.JobUse)
-	e.raw(`,"measured":`)
-	e.list(r.Measured == nil, len(r.Measured), func(i int) { e.jobValue(&r.Measured[i]) })
-	e.raw(`,"limits_exceeded":`)
-	e.list(r.Limits == nil, len(r.Limits), func(i int) {
+	e.list(`,"measured":`, r.Measured == nil, len(r.Measured), func(i int) { e.jobValue(&r.Measured[i]) })
+	e.list(`,"limits_exceeded":`, r.Limits == nil, len(r.Limits), func(i int) {
 		e.jobLimit(`{"resource":`, &r.Limits[i])
 		e.raw("}")
 	})
@@ -176,20 +174,4 @@ func (e *encoder) limit(r *Limit) {
 	e.jobLimit(`,"resource":`, &r.JobLimit)
 	e.bool(`,"enforced":`, r.Enforced)
 	e.str(`,"message":`, r.Message)
-}
-
-// list writes n elements, or null.
-func (e *encoder) list(null bool, n int, element func(i int)) {
-	if null {
-		e.raw("null")
-		return
-	}
-	e.raw("[")
-	for i := range n {
-		if i > 0 {
-			e.raw(",")
-		}
-		element(i)
-	}
-	e.raw("]")
 }

@@ -82,6 +82,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			execCommand(),
 			categoryCommand(),
 			doctorCommand(),
+			replayCommand(),
 			configCommand(),
 			versionCommand(),
 			stackWorkerCommand(),
