@@ -107,8 +107,36 @@ func (x *execution) started(int) {
 
 func (x *execution) step(s job.Step) {
 	x.show.show(&s)
-	if err := x.files.step(&s); err != nil && x.failed == nil {
+	err := x.files.step(&s)
+	if x.plan.UpdateSummary && s.Number >= 0 {
+		err = errors.Join(err, x.files.update(x.running(&s)))
+	}
+	if err != nil && x.failed == nil {
 		x.failed = err
+	}
+}
+
+// running sums up a job that runs.
+func (x *execution) running(s *job.Step) *cctools.Summary {
+	r := &cctools.Summary{ExitType: cctools.ExitRunning, Measures: s.Most, Snapshots: x.watch.snapshots}
+	begin := float64(x.files.start.UnixMicro()) / 1e6
+	r.Measures.Set(cctools.Start, begin)
+	r.Measures.Set(cctools.End, begin+s.Seconds)
+	r.Measures.Set(cctools.WallTime, s.Seconds)
+	x.describe(r)
+	r.Finish()
+	return r
+}
+
+// describe says whose summary it is.
+func (x *execution) describe(s *cctools.Summary) {
+	p := x.plan
+	s.Category, s.TaskID, s.Verbatim = p.Category, p.TaskID, p.Verbatim
+	s.Command = p.text()
+	s.Host, _ = os.Hostname()
+	s.MonitorVersion = version
+	if x.cmd != nil {
+		s.ExecutableType = job.ExecutableType(x.cmd.Path)
 	}
 }
 
@@ -136,17 +164,11 @@ func (x *execution) finish(r *job.Result, stderr io.Writer) (int, error) {
 // summary sums a job up.
 func (x *execution) summary(r *job.Result) *cctools.Summary {
 	s := job.Summarize(r, x.tracker)
-	p := x.plan
-	s.Category, s.TaskID, s.Verbatim = p.Category, p.TaskID, p.Verbatim
-	s.Command = p.text()
-	s.Host, _ = os.Hostname()
-	s.MonitorVersion = version
-	if x.cmd != nil {
-		s.ExecutableType = job.ExecutableType(x.cmd.Path)
-	} else {
+	x.describe(s)
+	if x.cmd == nil {
 		s.Cause = "the process was followed, and is not ours: its exit status is unknown"
 	}
-	if len(r.Exceeded) > 0 && !p.Only {
+	if len(r.Exceeded) > 0 && !x.plan.Only {
 		s.ExitStatus = 128 + int(unix.SIGTERM) // whatever it made of that
 	}
 	return s
