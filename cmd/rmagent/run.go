@@ -118,6 +118,7 @@ type agent struct {
 	tracer    *loader.FDTracer // nil: opens can't be traced, or are not to be
 	stacks    *worker.Client
 	jsonl     *sink.JSONL
+	jobs      *jobServer // nil: none are served
 }
 
 func (a *agent) run(ctx context.Context, f engine.Filter, hup <-chan os.Signal) error {
@@ -167,6 +168,9 @@ func (a *agent) open(f engine.Filter) (*engine.Options, error) {
 			zap.String("lost", "exit records are inferred from readings, network bytes and OOM kills are unknown"))
 	}
 	a.parts.watchGPUs(l, log)
+	if a.jobs, err = openJobs(l, log); err != nil {
+		return nil, err
+	}
 	if err := a.openJSONL(); err != nil {
 		return nil, err
 	}
@@ -306,7 +310,7 @@ func (a *agent) reopen(ctx context.Context, hup <-chan os.Signal) {
 func (a *agent) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
-	var errs []error
+	errs := []error{a.jobs.close()}
 	if a.parts != nil {
 		errs = append(errs, a.parts.close())
 	}
