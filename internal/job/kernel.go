@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -159,7 +160,7 @@ func (t *kernelTracker) Doom() error { return t.jobs.Doom(t.id) }
 
 func (t *kernelTracker) Notices() <-chan struct{} { return t.notices }
 
-func (t *kernelTracker) Reaped(*unix.Rusage) {}
+func (t *kernelTracker) Reaped(*syscall.Rusage) {}
 
 func (t *kernelTracker) Source() string { return "ebpf" }
 

@@ -82,11 +82,7 @@ func (m *Meter) addTotals(seconds float64) {
 func (m *Meter) addTree(r *Reading, share Sharer) {
 	t := m.summer.sum(r.Processes)
 	if t.shared {
-		if share != nil {
-			t.memory = m.summer.proportional(r.Processes, share)
-		} else {
-			t.memory = m.summer.least(r.Processes)
-		}
+		t.memory = m.once(r.Processes, share)
 	}
 	m.Now.SetBytes(cctools.Memory, t.memory)
 	m.Now.SetBytes(cctools.VirtualMemory, t.virtual)
@@ -101,6 +97,16 @@ func (m *Meter) addTree(r *Reading, share Sharer) {
 	one.SetCount(cctools.OpenFiles, r.Totals.PeakFDs)
 	at, _ := m.Now.Get(cctools.WallTime)
 	m.Most.Raise(&one, &m.Times, at)
+}
+
+// once is memory with what is shared counted once, or what there is at least.
+func (m *Meter) once(processes []sample.JobProcess, share Sharer) uint64 {
+	if share != nil {
+		if memory, ok := m.summer.proportional(processes, share); ok {
+			return memory
+		}
+	}
+	return m.summer.least(processes)
 }
 
 // addPeaks takes what the kernel counted at the moment when it happened.

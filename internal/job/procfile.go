@@ -71,12 +71,18 @@ func (s *procStat) add(t *sample.JobTotals) {
 // procIO is what /proc/PID/io says, of a process and of those that it waited for.
 type procIO struct{ read, written, diskRead, diskWritten uint64 }
 
-func readIO(pid int32) (procIO, bool) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/io")
-	if err != nil {
-		return procIO{}, false
+// readIO reads a process's /proc/PID/io, by its open file if there is one.
+func readIO(pid int32, file *os.File) (procIO, bool) {
+	if file == nil {
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/io")
+		if err != nil {
+			return procIO{}, false
+		}
+		return parseIO(b)
 	}
-	return parseIO(b)
+	var b [512]byte
+	n, _ := file.ReadAt(b[:], 0) // its end is an error of ReadAt
+	return parseIO(b[:n])
 }
 
 func parseIO(b []byte) (io procIO, ok bool) {

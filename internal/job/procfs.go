@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +38,21 @@ type procTracker struct {
 type member struct {
 	stat procStat
 	io   procIO
+	// file is its /proc/PID/io. Once a process is a zombie an ordinary user can't open
+	// it any more, but read it still (fs/proc/base.c, task_dump_owner).
+	file *os.File
+}
+
+// maxOpen is of how many processes the files are kept open.
+const maxOpen = 512
+
+func (t *procTracker) forget(pid int32) {
+	if m := t.members[pid]; m != nil {
+		if m.file != nil {
+			m.file.Close()
+		}
+		delete(t.members, pid)
+	}
 }
 
 // ProcOptions say how a job is followed by /proc.
@@ -69,6 +85,7 @@ func (t *procTracker) Start(cmd *exec.Cmd) error {
 		return err
 	}
 	t.first = cmd.Process.Pid
+	t.look(int32(t.first))
 	return nil
 }
 
@@ -108,7 +125,7 @@ func (t *procTracker) find() {
 	}
 	for pid := range t.members {
 		if !pids[pid] {
-			delete(t.members, pid)
+			t.forget(pid)
 		}
 	}
 	for pid := range pids {
@@ -119,19 +136,25 @@ func (t *procTracker) find() {
 // look reads a process, or forgets it.
 func (t *procTracker) look(pid int32) {
 	stat, err := readStat(pid)
-	old := t.members[pid]
-	if err != nil || old != nil && old.stat.start != stat.start {
-		delete(t.members, pid) // another process has its PID
+	m := t.members[pid]
+	if err != nil || m != nil && m.stat.start != stat.start { // another process has its PID
+		t.forget(pid)
+		m = nil
+	}
+	if err != nil {
 		return
 	}
-	m := &member{stat: stat}
-	if old != nil {
-		m.io = old.io
+	if m == nil {
+		m = &member{}
+		if len(t.members) < maxOpen {
+			m.file, _ = os.Open("/proc/" + strconv.Itoa(int(pid)) + "/io")
+		}
+		t.members[pid] = m
 	}
-	if io, ok := readIO(pid); ok {
+	m.stat = stat
+	if io, ok := readIO(pid, m.file); ok {
 		m.io = io
 	}
-	t.members[pid] = m
 	t.seen[sample.ID{PID: pid, StartTicks: stat.start}] = struct{}{}
 }
 
@@ -171,19 +194,19 @@ func (t *procTracker) reapOrphans() {
 		if m.stat.state != 'Z' || int(pid) == t.first || int(m.stat.ppid) != os.Getpid() {
 			continue
 		}
-		var usage unix.Rusage
-		got, err := unix.Wait4(int(pid), nil, unix.WNOHANG, &usage)
+		var usage syscall.Rusage
+		got, err := syscall.Wait4(int(pid), nil, syscall.WNOHANG, &usage)
 		if err != nil || got != int(pid) {
 			continue
 		}
 		t.bury(m, &usage)
-		delete(t.members, pid)
+		t.forget(pid)
 	}
 }
 
 // bury adds what a process did that was reaped here, and what those did that it
 // waited for itself.
-func (t *procTracker) bury(m *member, usage *unix.Rusage) {
+func (t *procTracker) bury(m *member, usage *syscall.Rusage) {
 	d := &t.dead
 	d.User += time.Duration(usage.Utime.Nano())
 	d.System += time.Duration(usage.Stime.Nano())
@@ -193,8 +216,8 @@ func (t *procTracker) bury(m *member, usage *unix.Rusage) {
 	d.Voluntary += uint64(usage.Nvcsw)
 	d.Forced += uint64(usage.Nivcsw)
 	// A process that vfork gave its launcher's memory has the launcher's peak, too.
-	var own unix.Rusage
-	if unix.Getrusage(unix.RUSAGE_SELF, &own) == nil && usage.Maxrss > own.Maxrss {
+	var own syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &own) == nil && usage.Maxrss > own.Maxrss {
 		t.peak = max(t.peak, uint64(usage.Maxrss)<<10)
 	}
 	if m != nil {
@@ -203,9 +226,9 @@ func (t *procTracker) bury(m *member, usage *unix.Rusage) {
 }
 
 // Reaped takes what the first process did.
-func (t *procTracker) Reaped(usage *unix.Rusage) {
+func (t *procTracker) Reaped(usage *syscall.Rusage) {
 	t.bury(t.members[int32(t.first)], usage)
-	delete(t.members, int32(t.first))
+	t.forget(int32(t.first))
 	t.first = 0
 }
 
@@ -300,6 +323,9 @@ func (t *procTracker) Exactness(m cctools.Measure) (cctools.Exactness, string) {
 
 func (t *procTracker) Close() error {
 	var errs []error
+	for pid := range t.members {
+		t.forget(pid)
+	}
 	if t.reap {
 		errs = append(errs, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0))
 	}

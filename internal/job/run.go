@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -204,19 +205,7 @@ func (r *run) read() bool {
 		r.result.Err = err
 		return false
 	}
-	begin := time.Now()
-	if r.sharing.allowed(begin) {
-		asked := false
-		r.result.Meter.Add(&r.reading, func(pid int32) (Shares, bool) {
-			asked = true
-			return r.sharing.read(pid)
-		})
-		if asked {
-			r.sharing.spent(begin, time.Now())
-		}
-	} else {
-		r.result.Meter.Add(&r.reading, nil)
-	}
+	r.sharing.within(func(share Sharer) { r.result.Meter.Add(&r.reading, share) })
 	r.more(false)
 	return true
 }
@@ -314,7 +303,7 @@ func (r *run) reap() {
 	r.result.State = r.o.Cmd.ProcessState
 	r.result.End = time.Now()
 	r.reaped = true
-	if usage, ok := r.result.State.SysUsage().(*unix.Rusage); ok {
+	if usage, ok := r.result.State.SysUsage().(*syscall.Rusage); ok {
 		r.o.Tracker.Reaped(usage)
 	}
 	if r.o.MainOnly && !r.ending {

@@ -117,7 +117,7 @@ func selfTotals() (t sample.JobTotals) {
 		t.Forced += uint64(u.Nivcsw)
 	}
 	t.CPU = t.User + t.System
-	if io, ok := readIO(int32(os.Getpid())); ok {
+	if io, ok := readIO(int32(os.Getpid()), nil); ok {
 		io.add(&t)
 	}
 	return t

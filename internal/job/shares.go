@@ -3,13 +3,16 @@ package job
 import (
 	"bytes"
 	"os"
+	"runtime"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // sharesCost bounds what reading shares may cost: the kernel walks every page for it.
-// After a reading that took a time, none begins for so many times as long.
-const sharesCost = 20
+// After a reading that took some CPU time, none begins for so many times as long.
+const sharesCost = 10
 
 // sharesReader reads shares from /proc, within its budget.
 type sharesReader struct {
@@ -17,11 +20,31 @@ type sharesReader struct {
 	buf  [4096]byte
 }
 
-// allowed reports whether the budget has recovered from the last reading.
-func (r *sharesReader) allowed(now time.Time) bool { return !now.Before(r.next) }
+// within calls f with what reads shares, or with nil where the budget has not recovered.
+func (r *sharesReader) within(f func(Sharer)) {
+	if time.Now().Before(r.next) {
+		f(nil)
+		return
+	}
+	runtime.LockOSThread() // its CPU time is counted
+	defer runtime.UnlockOSThread()
+	begin, asked := threadCPU(), false
+	f(func(pid int32) (Shares, bool) {
+		asked = true
+		return r.read(pid)
+	})
+	if asked {
+		r.next = time.Now().Add(sharesCost * (threadCPU() - begin))
+	}
+}
 
-// spent notes what a reading took.
-func (r *sharesReader) spent(begin, end time.Time) { r.next = end.Add(sharesCost * end.Sub(begin)) }
+func threadCPU() time.Duration {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &ts); err != nil {
+		panic(err) // there since 2.6.12
+	}
+	return time.Duration(ts.Nano())
+}
 
 // read reads what a process shares (/proc/PID/smaps_rollup, since 5.4 with the parts
 // of Pss).

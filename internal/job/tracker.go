@@ -2,6 +2,7 @@ package job
 
 import (
 	"os/exec"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +27,7 @@ type Tracker interface {
 	Notices() <-chan struct{}
 	// Reaped is told how the first process ended, before Read is asked for the last
 	// time.
-	Reaped(usage *unix.Rusage)
+	Reaped(usage *syscall.Rusage)
 	// Source says who measures, in a word: ebpf, agent, cgroup, procfs.
 	Source() string
 	// Exactness says what a measure is worth here, and why if it is not exact.

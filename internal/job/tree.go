@@ -89,8 +89,21 @@ type Shares struct{ Anon, Shmem uint64 }
 
 // proportional is sum's memory with what processes share counted once: anonymous
 // pages of families, and shared memory. Pages of files count in each process. shares
-// returns false for a process that it can't tell of.
-func (s *summer) proportional(processes []sample.JobProcess, shares func(pid int32) (Shares, bool)) uint64 {
+// returns false for a process that it can't tell of. What is read of one process after
+// another is no picture of an instant: only if a second look says the same, it counts.
+func (s *summer) proportional(processes []sample.JobProcess, shares func(pid int32) (Shares, bool)) (memory uint64, ok bool) {
+	first := s.proportionalOnce(processes, shares)
+	second := s.proportionalOnce(processes, shares)
+	if apart := max(first, second) - min(first, second); apart > second/settled {
+		return 0, false
+	}
+	return min(first, second), true
+}
+
+// settled is the share of memory by which two looks may differ.
+const settled = 200
+
+func (s *summer) proportionalOnce(processes []sample.JobProcess, shares func(pid int32) (Shares, bool)) uint64 {
 	var memory uint64
 	s.each(processes, func(p *sample.JobProcess) {
 		memory += p.File

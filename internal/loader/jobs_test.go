@@ -1,87 +1,63 @@
 package loader
 
 import (
+	"errors"
 	"os"
-	"os/exec"
-	"runtime"
 	"testing"
-	"time"
-
-	"golang.org/x/sys/unix"
-
-	"rmagent/internal/hostfs"
-	"rmagent/internal/sample"
+	"unsafe"
 )
 
-// openJobs loads the programs of jobs for a test.
-func openJobs(t testing.TB) *Jobs {
-	t.Helper()
-	j, err := OpenJobs(4)
+func TestJobsHavePlaces(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("tagging tasks needs root")
+	}
+	j, err := OpenJobs(2)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
+	defer func() {
 		if err := j.Close(); err != nil {
 			t.Error(err)
 		}
-	})
-	return j
-}
-
-// runJob runs a command as a job to its end, and returns what it did.
-func runJob(t testing.TB, j *Jobs, cmd *exec.Cmd) sample.JobTotals {
-	t.Helper()
-	id, err := j.New(JobOrder{})
+	}()
+	a, err := j.New(JobOrder{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer j.Forget(id)
-	launch(t, j, id, cmd)
-	if err := cmd.Wait(); err != nil {
+	b, err := j.New(JobOrder{})
+	if err != nil || a == b {
+		t.Fatalf("jobs %d and %d: %v", a, b, err)
+	}
+	if _, err := j.New(JobOrder{}); !errors.Is(err, ErrTooManyJobs) {
+		t.Errorf("a third job of two: %v", err)
+	}
+	if err := j.Forget(a); err != nil {
 		t.Error(err)
 	}
-	return finished(t, j, id)
-}
-
-func launch(t testing.TB, j *Jobs, id uint64, cmd *exec.Cmd) {
-	t.Helper()
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	self, err := hostfs.ReadID(os.Getpid())
-	if err != nil {
-		t.Fatal(err)
+	if _, err := j.Totals(a); !errors.Is(err, ErrNoJob) {
+		t.Errorf("a job that was forgotten: %v", err)
 	}
-	if err := j.Await(id, unix.Gettid(), self); err != nil {
-		t.Fatal(err)
+	if err := j.Forget(a); !errors.Is(err, ErrNoJob) {
+		t.Errorf("forgotten twice: %v", err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+	c, err := j.New(JobOrder{})
+	if err != nil || c == a {
+		t.Errorf("job %d in the place of %d: %v", c, a, err)
+	}
+	if totals, err := j.Totals(c); err != nil || totals.Processes != 0 {
+		t.Errorf("a new job: %+v, %v", totals, err)
 	}
 }
 
-// finished waits until a job's totals are complete.
-func finished(t testing.TB, j *Jobs, id uint64) sample.JobTotals {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
-		totals, err := j.Totals(id)
-		if err != nil {
-			t.Fatal(err)
+func TestJobRecordsAreOfTheSizeInC(t *testing.T) {
+	for what, sizes := range map[string][2]uintptr{
+		"job":          {unsafe.Sizeof(jobsJob{}), 8 * 36},
+		"job_notice":   {unsafe.Sizeof(jobsJobNotice{}), 24},
+		"job_task":     {unsafe.Sizeof(jobsJobTask{}), 32 + 8*23 + 16 + 8},
+		"job_launcher": {unsafe.Sizeof(jobsJobLauncher{}), 24},
+	} {
+		if sizes[0] != sizes[1] {
+			t.Errorf("%s has %d bytes, in C %d", what, sizes[0], sizes[1])
 		}
-		if totals.Processes > 0 && totals.Pending == 0 {
-			return totals
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("the job does not end: %+v", totals)
-		}
-		runtime.Gosched()
 	}
-}
-
-func TestJobCountsTrue(t *testing.T) {
-	j := openJobs(t)
-	begin := time.Now()
-	got := runJob(t, j, exec.Command("/bin/true"))
-	t.Logf("%v %+v", time.Since(begin), got)
-	got = runJob(t, j, exec.Command("sh", "-c", "i=0; while [ $i -lt 500 ]; do /bin/true; i=$((i+1)); done"))
-	t.Logf("%v %+v", time.Since(begin), got)
 }

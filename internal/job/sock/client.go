@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -139,7 +140,7 @@ func (t *Tracker) Doom() error {
 func (t *Tracker) Notices() <-chan struct{} { return t.notices }
 
 // Reaped has nothing to add.
-func (t *Tracker) Reaped(*unix.Rusage) {}
+func (t *Tracker) Reaped(*syscall.Rusage) {}
 
 // Source is agent.
 func (t *Tracker) Source() string { return "agent" }
