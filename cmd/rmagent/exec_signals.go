@@ -3,8 +3,9 @@ package main
 import (
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
-	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,9 +61,29 @@ func (r *signalRelay) relay(s os.Signal) {
 		}
 	}
 	if s == unix.SIGTSTP {
-		time.Sleep(10 * time.Millisecond) // the job stops first, and its last output is out
-		unix.Kill(os.Getpid(), unix.SIGSTOP)
+		stopSelf()
 	}
+}
+
+// stopSelf stops this process as SIGTSTP does, so that a shell is told so, until it is
+// continued. The Go runtime's handler, once installed, stays (runtime.sigdisable), and
+// ignores the signal.
+func stopSelf() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	// A kernel's struct sigaction fits (rt_sigaction(2)); all zero is SIG_DFL.
+	var byDefault, before [4]uint64
+	if sigaction(unix.SIGTSTP, &byDefault, &before) != 0 {
+		return
+	}
+	unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGTSTP) // to this thread: it stops here
+	sigaction(unix.SIGTSTP, &before, nil)
+}
+
+func sigaction(s unix.Signal, act, old *[4]uint64) unix.Errno {
+	const setBytes = 8
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(act)), uintptr(unsafe.Pointer(old)), setBytes, 0, 0)
+	return errno
 }
 
 func (r *signalRelay) stop() {
