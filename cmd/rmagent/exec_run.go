@@ -22,38 +22,32 @@ func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
 	if p.PID != 0 {
 		return runFollow(ctx, p, stderr)
 	}
-	files, err := openJobFiles(p)
+	x, err := openExecution(p)
 	if err != nil {
 		return exitExecFailed, err
 	}
-	watch, err := openJobWatch(p, files)
-	if err != nil {
-		return exitExecFailed, errors.Join(err, files.discard())
-	}
-	defer watch.close()
-	tracker, lost, err := track.Open(track.Options{
+	defer x.watch.close()
+	x.tracker, x.lost, err = track.Open(track.Options{
 		Limits: p.Limits, Enforce: !p.Only, Source: p.source, Reap: true, Agent: p.agent(),
 	})
 	if err != nil {
-		return exitExecFailed, errors.Join(err, files.discard())
+		return exitExecFailed, errors.Join(err, x.files.discard())
 	}
-	defer tracker.Close()
-	cmd := p.command()
+	defer x.tracker.Close()
+	x.cmd = p.command()
 	signals := relaySignals()
 	defer signals.stop()
-	show := newJobProgress(p)
-	x := &execution{plan: p, cmd: cmd, tracker: tracker, files: files, watch: watch, show: show, lost: lost}
 	grace := p.grace
 	if grace == 0 {
 		grace = -1
 	}
 	result, err := job.Run(ctx, job.Options{
-		Cmd: cmd, Tracker: tracker, Limits: p.Limits, Only: p.Only, Grace: grace, MainOnly: p.mainOnly,
-		Interval: p.Interval, Step: x.step, More: watch.more, Started: x.started, Signals: signals.job,
+		Cmd: x.cmd, Tracker: x.tracker, Limits: p.Limits, Only: p.Only, Grace: grace, MainOnly: p.mainOnly,
+		Interval: p.Interval, Step: x.step, More: x.watch.more, Started: x.started, Signals: signals.job,
 	})
-	show.end()
+	x.show.end()
 	if err != nil {
-		return startStatus(err), errors.Join(startError(p, err), files.discard())
+		return startStatus(err), errors.Join(startError(p, err), x.files.discard())
 	}
 	return x.finish(result, stderr)
 }
@@ -97,6 +91,20 @@ type execution struct {
 	show    *jobProgress
 	lost    error // why it is not measured as well as could be
 	failed  error // writing a file
+}
+
+// openExecution opens what a plan writes to and what is watched beside the processes:
+// mistakes in both are told before anything is started.
+func openExecution(p *execPlan) (*execution, error) {
+	files, err := openJobFiles(p)
+	if err != nil {
+		return nil, err
+	}
+	watch, err := openJobWatch(p, files)
+	if err != nil {
+		return nil, errors.Join(err, files.discard())
+	}
+	return &execution{plan: p, files: files, watch: watch, show: newJobProgress(p)}, nil
 }
 
 // started is told of the first process: times in files count from then.

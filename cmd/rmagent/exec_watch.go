@@ -75,7 +75,6 @@ type jobWatch struct {
 	nodes     uint64 // that the filesystem had free at first
 	measured  bool   // directories were, once at least
 	partial   bool   // not all of them could be
-	readings  int
 	snapshots []cctools.Snapshot
 	window    cctools.Measures // since the last snapshot
 	since     float64          // seconds at which it began

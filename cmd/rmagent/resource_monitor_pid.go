@@ -19,21 +19,16 @@ const followText = "# following pid with --pid"
 func runFollow(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	defer stop()
-	files, err := openJobFiles(p)
+	x, err := openExecution(p)
 	if err != nil {
 		return exitExecFailed, err
 	}
-	watch, err := openJobWatch(p, files)
-	if err != nil {
-		return exitExecFailed, errors.Join(err, files.discard())
-	}
-	defer watch.close()
-	x := &execution{plan: p, files: files, watch: watch, show: newJobProgress(p)}
+	defer x.watch.close()
 	result, tracker, err := job.Follow(ctx, p.PID, job.Options{
-		Limits: p.Limits, Interval: p.Interval, Step: x.step, More: watch.more, Started: x.started,
+		Limits: p.Limits, Interval: p.Interval, Step: x.step, More: x.watch.more, Started: x.started,
 	})
 	if err != nil {
-		return exitExecFailed, errors.Join(err, files.discard())
+		return exitExecFailed, errors.Join(err, x.files.discard())
 	}
 	x.tracker = tracker
 	return x.finish(result, stderr)
