@@ -93,6 +93,7 @@ func TestResourceMonitorIsCCTools(t *testing.T) {
 		"a signal":         {args: []string{"-O", "t", "--", "sh", "-c", "kill -9 $$"}},
 		"by sh":            {args: []string{"-O", "t", "-c", "sleep 0.1; exit 124"}},
 		"wall time":        {args: []string{"-O", "t", "-i", "1", "-L", "wall_time: 1", "sleep", "60"}},
+		"a deadline":       {args: []string{"-O", "t", "-i", "1", "-L", "end: 1000", "sleep", "60"}},
 		"processes":        {args: []string{"-O", "t", "-i", "1", "-l", "limits", "--", "sh", "-c", "sleep 60 & sleep 60"}, vary: []string{"max_concurrent_processes", "total_processes"}},
 		"limits kept":      {args: []string{"-O", "t", "-L", "memory: 5000", "-L", "wall_time: 100", "true"}},
 		"only measured":    {args: []string{"-O", "t", "-i", "1", "--measure-only", "-L", "max_concurrent_processes: 1", "--", "sh", "-c", "sleep 1.3 & sleep 1.3; exit 3"}, vary: []string{"exit_type", "limits_exceeded"}},
