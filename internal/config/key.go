@@ -2,7 +2,9 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,7 +37,12 @@ func (k *key) env() string {
 }
 
 // flag returns the name of the flag, without its dashes.
-func (k *key) flag() string { return strings.ReplaceAll(k.name, "_", "-") }
+func (k *key) flag() string {
+	if k.name == "web_config_file" {
+		return "web.config.file" // as Prometheus's programs call it
+	}
+	return strings.ReplaceAll(k.name, "_", "-")
+}
 
 // plain returns a typed value in JSON's terms.
 func (k *key) plain(v any) any {
@@ -71,6 +78,9 @@ var keys = slices.Concat([]key{
 	duration("duration", 0, 0, 10*365*24*time.Hour),
 	number("cpu_budget", 0, 0, 1),
 	path("socket", "/run/rmagent/rmagent.sock", false),
+	{"socket_group", formText, "", parseGroup, "a group's name or number"},
+	{"listen", formText, "127.0.0.1:9475", parseListen, "ADDRESS:PORT, or empty for none"},
+	path("web_config_file", "", true),
 }, thresholdKeys(), []key{
 	duration("observation_period", 10*time.Second, time.Second, 24*time.Hour),
 	duration("check_interval", time.Second, 100*time.Millisecond, time.Hour),
@@ -173,6 +183,28 @@ func within[T int | float64 | time.Duration](v, low, high T) (any, error) {
 		return nil, fmt.Errorf("%v is out of range", v)
 	}
 	return v, nil
+}
+
+func parseGroup(s string) (any, error) {
+	if strings.ContainsAny(s, "\x00/:") {
+		return nil, fmt.Errorf("%q can't be a group", s)
+	}
+	return s, nil
+}
+
+// parseListen reads an address to listen on.
+func parseListen(s string) (any, error) {
+	if s == "" {
+		return s, nil
+	}
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return nil, fmt.Errorf("%q has no port or no host", s)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return nil, fmt.Errorf("port %q is no number from 0 to 65535", port)
+	}
+	return s, nil
 }
 
 func parseHook(s string) (any, error) {

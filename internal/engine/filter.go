@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"rmagent/internal/sample"
+	"rmagent/record"
 )
 
 // Filter chooses the processes that are shown. Each list that is not empty must
@@ -34,23 +35,34 @@ func (f *Filter) Match(p *sample.Process, id *sample.Identity) bool {
 	if len(f.PIDs) > 0 && !slices.Contains(f.PIDs, p.ID.PID) {
 		return false
 	}
-	if len(f.Names) > 0 && !slices.ContainsFunc(f.Names, func(n string) bool { return matchesName(n, p) }) {
+	if len(f.Names) > 0 && !matchesName(f.Names, string(p.Comm.Bytes())) {
 		return false
 	}
 	if len(f.Cgroups) == 0 && len(f.Units) == 0 {
 		return true
 	}
-	if id == nil {
-		return false
-	}
-	return (len(f.Cgroups) == 0 || matchesAbove(f.Cgroups, id.Cgroup)) &&
-		(len(f.Units) == 0 || matchesAny(f.Units, id.Unit))
+	return id != nil && f.belongs(id.Cgroup, id.Unit)
 }
 
-func matchesName(pattern string, p *sample.Process) bool {
+// MatchRecord tells the same of a process's record.
+func (f *Filter) MatchRecord(p *record.ProcessFacts) bool {
+	return (len(f.PIDs) == 0 || slices.Contains(f.PIDs, p.PID)) &&
+		(len(f.Names) == 0 || matchesName(f.Names, p.Comm)) &&
+		f.belongs(p.Cgroup.Or(""), p.Unit.Or(""))
+}
+
+// belongs tells whether the cgroup and the unit are those that are shown.
+func (f *Filter) belongs(cgroup, unit string) bool {
+	return (len(f.Cgroups) == 0 || matchesAbove(f.Cgroups, cgroup)) &&
+		(len(f.Units) == 0 || matchesAny(f.Units, unit))
+}
+
+func matchesName(patterns []string, name string) bool {
 	plain := func(s string) string { return strings.ReplaceAll(s, "/", "\x00") } // which no name has
-	ok, err := path.Match(plain(pattern), plain(string(p.Comm.Bytes())))
-	return ok && err == nil
+	return slices.ContainsFunc(patterns, func(p string) bool {
+		ok, err := path.Match(plain(p), plain(name))
+		return ok && err == nil
+	})
 }
 
 func matchesAny(patterns []string, s string) bool {

@@ -24,8 +24,9 @@ type View struct {
 	Tick      uint64        // counts the ticks; two views of one tick may differ in Details
 	Interval  time.Duration // until the next one
 
-	Host record.Host
-	GPUs []record.GPU
+	Host  record.Host
+	GPUs  []record.GPU
+	Prune *record.Prune // the last decision; nil where nothing is decided
 
 	// Details are nil where nobody asked for them: see [Views.Detailed].
 	Details *Details
