@@ -21,6 +21,7 @@ import (
 	"rmagent/internal/engine"
 	"rmagent/internal/headroom"
 	"rmagent/internal/loader"
+	"rmagent/internal/metrics"
 	"rmagent/internal/sample"
 	httpserver "rmagent/internal/server"
 	"rmagent/internal/sink"
@@ -60,6 +61,7 @@ func (a *agent) openFront(ctx context.Context, o *engine.Options) error {
 		Health:   a.trouble,
 		Headroom: f.headroom.ask,
 		Policy:   func() any { return l.Values() },
+		Metrics:  metrics.New(metrics.Options{Views: o.Views, Version: version, Source: string(o.Source)}).Handler,
 		Log:      log,
 	})
 	f.serve(func() error { return f.server.ServeUnix(unix) }, log)
