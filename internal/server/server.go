@@ -165,6 +165,10 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Security-Policy", pagePolicy)
+	if r.ContentLength != 0 {
+		// Else an answer would wait for a body that nobody reads, as long as it may take.
+		h.Set("Connection", "close")
+	}
 	if _, pattern := s.mux.Handler(r); pattern == "" {
 		s.noRoute(w, r)
 		return
