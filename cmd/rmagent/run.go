@@ -183,7 +183,7 @@ func (a *agent) open(f engine.Filter) (*engine.Options, error) {
 		Host:      a.parts.host,
 		Cgroups:   a.parts.cgroups,
 		Who:       a.parts.who,
-		Policy:    policy.New(l.Policy()),
+		Policy:    policy.New(l.Policy(int32(os.Getpid()))),
 		Log:       log,
 		Version:   version,
 		Interval:  l.Interval,
@@ -276,7 +276,7 @@ func (a *agent) openEvents() error {
 }
 
 func (a *agent) writeConfig() error {
-	r := &record.Config{Hash: a.loaded.Hash(), Values: a.loaded.Values()}
+	r := &record.Config{Hash: a.loaded.Hash(), Values: a.loaded.Values(), AgentPID: record.Some(int32(os.Getpid()))}
 	r.Time = now()
 	return a.jsonl.Write(r)
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"rmagent/internal/policy"
 	"rmagent/record"
 )
 
@@ -19,7 +20,9 @@ const (
 	formNumber             // a number
 	formSpan               // a number or a string with a unit
 	formBool
-	formList // a sequence of strings, or one string with commas
+	formList         // a sequence of strings, or one string with commas
+	formOptionalList // likewise, and it may be empty
+	formRules        // a sequence of mappings, see ruleFields
 )
 
 // key is one setting.
@@ -35,6 +38,9 @@ type key struct {
 func (k *key) env() string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(k.name, ".", "_"))
 }
+
+// isList tells whether the key takes a list of texts.
+func (k *key) isList() bool { return k.form == formList || k.form == formOptionalList }
 
 // flag returns the name of the flag, without its dashes.
 func (k *key) flag() string {
@@ -57,6 +63,8 @@ func (k *key) plain(v any) any {
 			out[i] = record.Text([]byte(s))
 		}
 		return out
+	case []policy.Rule:
+		return plainRules(v)
 	}
 	return v
 }
@@ -82,6 +90,8 @@ var keys = slices.Concat([]key{
 	{"listen", formText, "127.0.0.1:9475", parseListen, "ADDRESS:PORT, or empty for none"},
 	path("web_config_file", "", true),
 }, thresholdKeys(), []key{
+	size("network_limit_bytes_per_second", 0, 0, 1e15),
+	duration("prediction_horizon", time.Hour, 0, 365*24*time.Hour),
 	duration("observation_period", 10*time.Second, time.Second, 24*time.Hour),
 	duration("check_interval", time.Second, 100*time.Millisecond, time.Hour),
 	count("rolling_window_size", 20, 1, 100_000),
@@ -90,6 +100,18 @@ var keys = slices.Concat([]key{
 	number("max_cpu_usage_percent", 90, 0, 100),
 	number("max_gpu_usage_percent", 90, 0, 100),
 	size("max_network_usage_bytes_per_second", 10485760, 0, 1e15),
+	number("max_cgroup_memory_usage_percent", 0, 0, 100),
+	number("max_fd_usage_percent", 0, 0, 100),
+	number("max_disk_usage_percent", 0, 0, 100),
+	number("max_gpu_memory_usage_percent", 0, 0, 100),
+	number("max_pids_usage_percent", 0, 0, 100),
+	number("max_cpu_pressure_percent", 0, 0, 100),
+	number("max_memory_pressure_percent", 0, 0, 100),
+	number("max_io_pressure_percent", 0, 0, 100),
+	count("prune_candidates", 10, 1, 1000),
+	{"priorities", formOptionalList, []string{}, parsePriorityText, "a list of name:PATTERN=N, unit:PATTERN=N or cgroup:PATTERN=N"},
+	{"protected", formOptionalList, []string{}, parseProtected, "a list of name:PATTERN, unit:PATTERN or cgroup:PATTERN"},
+	{"tracked", formRules, []policy.Rule{}, onlyInFile, "a list of rules"},
 })
 
 // plainNames are the settings that work in the environment and in a .env file
