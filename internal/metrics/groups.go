@@ -2,7 +2,6 @@ package metrics
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 
 	"rmagent/record"
@@ -63,7 +62,8 @@ var bys = []struct {
 // groupBy sums processes by a key and returns the groups that take most memory, and
 // how many there are beside.
 func groupBy(list []record.Process, of func(*record.Process) string, most int) (groups []*group, rest int) {
-	byName := map[string]*group{}
+	all := make([]group, 0, len(list)) // never grown: the pointers stay valid
+	byName := make(map[string]*group, len(list)/4)
 	for i := range list {
 		name := of(&list[i])
 		if name == "" {
@@ -71,24 +71,32 @@ func groupBy(list []record.Process, of func(*record.Process) string, most int) (
 		}
 		g := byName[name]
 		if g == nil {
-			g = &group{name: name}
+			all = append(all, group{name: name})
+			g = &all[len(all)-1]
 			byName[name] = g
 		}
 		g.add(&list[i])
 	}
-	groups = slices.Collect(maps.Values(byName))
-	return largest(groups, most, func(a, b *group) int {
+	groups = largest(all, most, func(a, b *group) int {
 		return cmp.Or(cmp.Compare(b.rss.of, a.rss.of), cmp.Compare(b.processes, a.processes), cmp.Compare(a.name, b.name))
 	})
+	return groups, len(all) - len(groups)
 }
 
-// largest returns the first most of a list in an order, and how many there are beside.
-func largest[T any](list []T, most int, order func(a, b T) int) ([]T, int) {
-	if len(list) <= most {
-		return list, 0
+// largest returns the first n elements of a list in an order. Most of a long list is
+// compared once, with the last of these.
+func largest[T any](list []T, n int, order func(a, b *T) int) []*T {
+	top := make([]*T, 0, n+1)
+	for i := range list {
+		x := &list[i]
+		if len(top) == n && order(x, top[n-1]) >= 0 {
+			continue
+		}
+		at, _ := slices.BinarySearchFunc(top, x, order)
+		top = slices.Insert(top, at, x)
+		top = top[:min(len(top), n)]
 	}
-	slices.SortFunc(list, order)
-	return list[:most], len(list) - most
+	return top
 }
 
 // topProcesses are those that take most CPU time, memory, or descriptors, a third of n
@@ -101,15 +109,10 @@ func topProcesses(list []record.Process, n int) []*record.Process {
 	}
 	chosen := map[*record.Process]bool{}
 	var top []*record.Process
-	all := make([]*record.Process, len(list))
-	for i := range list {
-		all[i] = &list[i]
-	}
 	for k, key := range keys {
-		slices.SortFunc(all, func(a, b *record.Process) int {
+		for _, p := range largest(list, n, func(a, b *record.Process) int {
 			return cmp.Or(cmp.Compare(key(b), key(a)), cmp.Compare(a.PID, b.PID))
-		})
-		for _, p := range all {
+		}) {
 			if len(top) >= n*(k+1)/len(keys) {
 				break
 			}

@@ -59,7 +59,7 @@ func (m *Metrics) Handler(processes bool) http.Handler {
 }
 
 func handler(o Options, processes bool) http.Handler {
-	registry := prometheus.NewPedanticRegistry()
+	registry := prometheus.NewRegistry()
 	registry.MustRegister(newCollector(o, processes))
 	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
 		EnableOpenMetrics:   true,
@@ -178,17 +178,13 @@ func one(b bool) float64 {
 }
 
 func (c *collector) collectCgroups(out chan<- prometheus.Metric, list []record.Cgroup) {
-	all := make([]*record.Cgroup, len(list))
-	for i := range list {
-		all[i] = &list[i]
-	}
-	top, rest := largest(all, maxCgroups, func(a, b *record.Cgroup) int {
+	top := largest(list, maxCgroups, func(a, b *record.Cgroup) int {
 		return cmp.Or(cmp.Compare(b.MemoryBytes.Or(0), a.MemoryBytes.Or(0)), cmp.Compare(a.Path, b.Path))
 	})
 	for _, g := range top {
 		c.cgroups.collect(out, g, g.Path)
 	}
-	gauge(out, omitted, float64(rest), "cgroup")
+	gauge(out, omitted, float64(len(list)-len(top)), "cgroup")
 }
 
 // collectLimits tells how near the nearest limits are, who grows, and what is not
