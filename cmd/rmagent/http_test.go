@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -40,7 +41,7 @@ func serveAgent(t *testing.T, args ...string) *served {
 	l.Close()
 	cmd := agentCommand(t, append([]string{"run", "--listen", address}, args...)...)
 	s := &served{dir: cmd.Dir, tcp: "http://" + address}
-	s.unix.Transport = &http.Transport{Dial: func(_, _ string) (net.Conn, error) {
+	s.unix.Transport = &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
 		return net.Dial("unix", filepath.Join(cmd.Dir, "rmagent.sock"))
 	}}
 	s.started = start(t, cmd)

@@ -215,3 +215,13 @@ func (s *testServer) getTCP(t testing.TB, path string) answer {
 	t.Helper()
 	return ask(t, http.DefaultClient, "GET", s.tcp+path)
 }
+
+// documented answers what the other tests leave out.
+func documented(o *Options) {
+	o.Headroom = func(_ context.Context, pid int32, _ time.Duration) (record.Headroom, error) {
+		row := record.HeadroomLimit{Resource: "open_files", Name: "RLIMIT_NOFILE", Known: true}
+		return record.Headroom{PID: pid, FirstInSpace: &row, Limits: []record.HeadroomLimit{row}}, nil
+	}
+	o.Policy = func() any { return map[string]any{"interval": "1s"} }
+	o.System.Hooks = []string{"net"}
+}
