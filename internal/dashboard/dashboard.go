@@ -21,8 +21,8 @@ import (
 //go:embed assets
 var assets embed.FS
 
-// Policy lets the page have its own files and ask its own server, and nothing else.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; " +
+// policy lets the page have its own files and ask its own server, and nothing else.
+const policy = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // Dashboard is one open dashboard.

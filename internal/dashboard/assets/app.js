@@ -124,7 +124,7 @@ function showLeaks(leaks) {
     } else if (l.sites.length) {
       const sites = l.sites.slice(0, 3).map((s) => element('li', {}, `${s.held} ${s.type} ${s.target || ''}`,
         s.stack && s.stack.length ? element('pre', {}, s.stack.slice(0, 8).map(frameText).join('\n')) : ''));
-      box.append(element('ol', {}, ...sites));
+      box.append(element('br'), element('small', {}, 'When that was noticed it held:'), element('ol', {}, ...sites));
     }
     return box;
   });
