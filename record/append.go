@@ -46,6 +46,8 @@ func Append(dst []byte, r Record) ([]byte, error) {
 		e.gpu(r)
 	case *StateChange:
 		e.stateChange(r)
+	case *Prune:
+		e.prune(r)
 	case *OOM:
 		e.oom(r)
 	case *Leak:
@@ -77,6 +79,8 @@ func KindOf(r Record) (Kind, error) {
 		return KindGPU, nil
 	case *StateChange:
 		return KindState, nil
+	case *Prune:
+		return KindPrune, nil
 	case *OOM:
 		return KindOOM, nil
 	case *Leak:
@@ -171,6 +175,7 @@ func (e *encoder) exit(r *Exit) {
 }
 
 func (e *encoder) host(r *Host) {
+	e.optFloat(`,"monotonic_seconds":`, r.MonotonicSeconds)
 	e.optFloat(`,"cpu_ratio":`, r.CPURatio)
 	e.optUint(`,"cpu_count":`, r.CPUCount)
 	e.optFloat(`,"load1":`, r.Load1)

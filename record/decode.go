@@ -60,6 +60,8 @@ func newRecord(k Kind) Record {
 		return new(GPU)
 	case KindState:
 		return new(StateChange)
+	case KindPrune:
+		return new(Prune)
 	case KindOOM:
 		return new(OOM)
 	case KindLeak:

@@ -29,12 +29,13 @@ const (
 var fieldNames = map[Kind]string{
 	KindProcess: processNames,
 	KindExit:    processNames + " exit_time exit_code exit_signal core_dumped cpu_final inferred",
-	KindHost: `cpu_ratio cpu_count load1 memory_total_bytes memory_available_bytes memory_used_bytes swap_total_bytes swap_used_bytes
+	KindHost: `monotonic_seconds cpu_ratio cpu_count load1 memory_total_bytes memory_available_bytes memory_used_bytes swap_total_bytes swap_used_bytes
 		files_open files_limit processes threads pid_limit disk_read_bytes_total disk_written_bytes_total net_received_bytes_total net_sent_bytes_total
 		disk_read_bytes_per_second disk_written_bytes_per_second net_received_bytes_per_second net_sent_bytes_per_second filesystems ` + pressureNames,
 	KindCgroup: `path container_id unit memory_bytes memory_limit_bytes swap_bytes pids pids_limit cpu_seconds_total cpu_throttled_seconds_total
 		cpu_limit_cores oom_kills_total fd_open ` + pressureNames,
 	KindState: "resource target state previous value limit ratio unit message advice",
+	KindPrune: "should_prune reasons candidates",
 	KindOOM: `pid start_ticks comm uid cgroup rss_bytes rss_anon_bytes rss_file_bytes rss_shmem_bytes swap_bytes
 		oom_score_adj`,
 	KindConfig: "hash values",
@@ -44,7 +45,7 @@ var fieldNames = map[Kind]string{
 }
 
 func TestFieldNames(t *testing.T) {
-	for _, r := range []Record{&Process{}, &Exit{}, &Host{}, &Cgroup{}, &StateChange{}, &OOM{}, &Config{}, &Agent{}} {
+	for _, r := range []Record{&Process{}, &Exit{}, &Host{}, &Cgroup{}, &StateChange{}, &Prune{}, &OOM{}, &Config{}, &Agent{}} {
 		kind, err := KindOf(r)
 		if err != nil {
 			t.Fatal(err)

@@ -34,7 +34,7 @@ func golden() []Record {
 			PID: 4711, StartTicks: 99, PPID: Some[int32](1), StartTime: Some(started), Comm: "true", Source: SourceEBPF,
 			CPUSecondsTotal: Some(0.000412345), RSSPeakBytes: Some[uint64](1 << 20),
 		}, ExitTime: Some(started.Add(time.Second)), ExitSignal: Some[int32](9), CoreDumped: Some(false), CPUFinal: true},
-		&Host{Header: head(4), CPURatio: Some(0.25), CPUCount: Some[uint64](2), Load1: Some(1.5),
+		&Host{Header: head(4), MonotonicSeconds: Some(3600.000001), CPURatio: Some(0.25), CPUCount: Some[uint64](2), Load1: Some(1.5),
 			MemoryTotalBytes: Some[uint64](8 << 30), MemoryAvailableBytes: Some[uint64](6 << 30), MemoryUsedBytes: Some[uint64](2 << 30),
 			Pressure: Pressure{PressureCPUSomeRatio: Some(0.0), PressureIOFullRatio: Some(0.0312)},
 			Filesystems: []Filesystem{
@@ -49,6 +49,9 @@ func golden() []Record {
 		&StateChange{Header: head(6), Resource: "fd", Target: "pid:4711@99", State: StateWarning, Previous: StateNormal,
 			Value: Some(900.0), Limit: Some(1024.0), Ratio: Some(0.87890625), Unit: "files",
 			Message: `process 4711 ("true") has 900 of 1024 files open`, Advice: "raise RLIMIT_NOFILE or close files"},
+		&Prune{Header: head(10), ShouldPrune: true, Reasons: []PruneReason{
+			{Resource: "memory", Target: "host", Value: Some(9e9), Max: Some(8589934592.0), Unit: "bytes", AverageRatio: Some(1.012345), TargetRatio: Some(0.9)}, {}},
+			Candidates: []PruneCandidate{{PID: 4711, StartTicks: 99, Comm: "java\n", Cgroup: Some("/user.slice"), Resource: "memory", Value: Some(3e9), Why: "3.0 GiB, 36% of what is used"}, {}}},
 		&OOM{Header: head(7), PID: 4711, StartTicks: 99, Comm: "java", UID: Some[uint32](1000), Cgroup: Some("/user.slice"),
 			RSSBytes: Some[uint64](3 << 30), RSSAnonBytes: Some[uint64](3 << 30), OOMScoreAdj: Some[int32](-500)},
 		&Leak{Header: head(9), PID: 4711, StartTicks: 99, Comm: "api\n", Verdict: VerdictLeaking, Rule: Some("never_closed"), FDOpen: Some[uint64](612), FDLimit: Some[uint64](1024),

@@ -135,7 +135,8 @@ type Exit struct {
 // Host is one reading of the machine.
 type Host struct {
 	Header
-	CPURatio             Opt[float64] `json:"cpu_ratio"` // busy share of all CPUs since the last reading
+	MonotonicSeconds     Opt[float64] `json:"monotonic_seconds"` // CLOCK_MONOTONIC when the reading began: unlike Time it never steps
+	CPURatio             Opt[float64] `json:"cpu_ratio"`         // busy share of all CPUs since the last reading
 	CPUCount             Opt[uint64]  `json:"cpu_count"` // online
 	Load1                Opt[float64] `json:"load1"`
 	MemoryTotalBytes     Opt[uint64]  `json:"memory_total_bytes"`

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/aggregate"
@@ -42,10 +41,6 @@ func fdsCommand() *cli.Command {
 }
 
 func fds(c *cli.Context) error {
-	l, err := loadConfig(c)
-	if err != nil {
-		return err
-	}
 	f, err := filter(c)
 	if err != nil {
 		return err
@@ -54,18 +49,12 @@ func fds(c *cli.Context) error {
 	if err != nil || length < 0 || length > 24*time.Hour {
 		return usagef("--for %q: allowed is a duration from 0 to 24h", c.String("for"))
 	}
-	log, err := openLog(l)
+	l, err := openLocal(c)
 	if err != nil {
 		return err
 	}
-	defer log.Close(c.Context)
-	l.GPU = "off" // nobody asks for them here
-	p, err := open(l, nil, log.Logger())
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	w, err := newFDWatch(l, p, f, log.Logger())
+	defer l.close()
+	w, err := newFDWatch(l, f)
 	if err != nil {
 		return err
 	}
@@ -93,14 +82,14 @@ type fdWatch struct {
 	stacks   *worker.Client
 }
 
-func newFDWatch(l *config.Loaded, p *parts, f engine.Filter, log *zap.Logger) (*fdWatch, error) {
-	w := &fdWatch{parts: p, filter: f, table: aggregate.NewTable(), interval: min(l.Interval, time.Second)}
-	o := engine.LeakOptions{Proc: held.OpenProc("/proc"), Tracing: engine.Tracing(l.FDTracing), Always: f.PIDs, Log: log, Now: monotonic}
-	if w.tracer, w.untraced = openTracer(l); w.tracer != nil {
+func newFDWatch(l *local, f engine.Filter) (*fdWatch, error) {
+	w := &fdWatch{parts: l.parts, filter: f, table: aggregate.NewTable(), interval: min(l.config.Interval, time.Second)}
+	o := engine.LeakOptions{Proc: held.OpenProc("/proc"), Tracing: engine.Tracing(l.config.FDTracing), Always: f.PIDs, Log: l.log.Logger(), Now: monotonic}
+	if w.tracer, w.untraced = openTracer(l.config); w.tracer != nil {
 		o.Tracer = w.tracer
 		w.stacks = openStacks()
 		o.Stacks, o.Pythons = w.stacks, python.NewProcesses()
-	} else if l.Source == string(source.EBPF) {
+	} else if l.config.Source == string(source.EBPF) {
 		return nil, w.untraced
 	}
 	w.leaks = engine.NewLeaks(o)

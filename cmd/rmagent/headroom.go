@@ -177,21 +177,14 @@ func printJSON(w io.Writer, v any, pretty bool) error {
 
 // headroomOfHost lists the processes nearest to a limit.
 func headroomOfHost(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
-	l, err := loadConfig(c)
+	l, err := openLocal(c)
 	if err != nil {
 		return err
 	}
-	log, err := openLog(l)
-	if err != nil {
-		return err
-	}
-	defer log.Close(c.Context)
-	p, err := open(l, nil, log.Logger())
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	s := surveyor{parts: p, reader: r, filter: f, identities: map[sample.ID]*sample.Identity{}}
+	defer l.close()
+	gpus := &headroomGPUs{client: openGPU(l.config, l.parts.facts, zap.NewNop())}
+	defer gpus.close()
+	s := surveyor{parts: l.parts, reader: r, gpus: gpus, filter: f, identities: map[sample.ID]*sample.Identity{}}
 	var before *headroom.Survey
 	if d := c.Duration("for"); d > 0 {
 		if before, err = s.survey(c.Context); err != nil {
@@ -216,6 +209,7 @@ func headroomOfHost(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
 type surveyor struct {
 	parts      *parts
 	reader     *headroom.Reader
+	gpus       *headroomGPUs
 	filter     engine.Filter
 	identities map[sample.ID]*sample.Identity
 	snapshot   sample.Snapshot
@@ -225,10 +219,11 @@ const surveyFields = sample.FieldSet(1<<sample.UID | 1<<sample.State | 1<<sample
 	1<<sample.FDOpen | 1<<sample.FDLimit | 1<<sample.FDHardLimit | 1<<sample.Virtual | 1<<sample.CPU)
 
 func (s *surveyor) survey(ctx context.Context) (*headroom.Survey, error) {
+	s.gpus.read(ctx) // before the processes: whose PIDs it has are those that live
 	if err := s.parts.source.Read(ctx, sample.Scope{Fields: surveyFields}, &s.snapshot); err != nil {
 		return nil, err
 	}
-	return s.reader.Survey(ctx, &s.snapshot,
+	return s.reader.Survey(ctx, &s.snapshot, s.gpus.reading,
 		func(p *sample.Process) bool { return s.filter.Match(p, s.who(p)) },
 		func(p *sample.Process) string { return record.Text([]byte(s.who(p).Cgroup)) })
 }

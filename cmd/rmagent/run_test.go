@@ -81,7 +81,7 @@ func TestFieldNames(t *testing.T) {
 			cpu_seconds_total cpu_user_seconds_total cpu_system_seconds_total cpu_cores run_delay_seconds_total
 			disk_read_bytes_total disk_written_bytes_total disk_read_bytes_per_second disk_written_bytes_per_second io_read_bytes_total io_written_bytes_total
 			net_received_bytes_total net_sent_bytes_total net_received_bytes_per_second net_sent_bytes_per_second gpu_memory_bytes gpu_utilization_ratio`,
-		"host": `cpu_ratio cpu_count load1 memory_total_bytes memory_available_bytes memory_used_bytes swap_total_bytes swap_used_bytes
+		"host": `monotonic_seconds cpu_ratio cpu_count load1 memory_total_bytes memory_available_bytes memory_used_bytes swap_total_bytes swap_used_bytes
 			files_open files_limit processes threads pid_limit disk_read_bytes_total disk_written_bytes_total net_received_bytes_total net_sent_bytes_total
 			disk_read_bytes_per_second disk_written_bytes_per_second net_received_bytes_per_second net_sent_bytes_per_second
 			pressure_cpu_some_ratio pressure_cpu_full_ratio pressure_memory_some_ratio pressure_memory_full_ratio pressure_io_some_ratio pressure_io_full_ratio filesystems`,

@@ -35,26 +35,18 @@ func snapshotCommand() *cli.Command {
 }
 
 func snapshot(c *cli.Context) error {
-	l, err := loadConfig(c)
-	if err != nil {
-		return err
-	}
 	f, err := filter(c)
 	if err != nil {
 		return err
 	}
-	log, err := openLog(l)
+	l, err := openLocal(c)
 	if err != nil {
 		return err
 	}
-	defer log.Close(c.Context)
-	p, err := open(l, nil, log.Logger())
-	if err != nil {
-		return err
-	}
-	defer p.close()
+	defer l.close()
+	p := l.parts
 	// That there is no GPU is worth a line of an agent's log, not of a snapshot's.
-	p.watchGPUs(l, log.Logger().WithOptions(zap.IncreaseLevel(zap.WarnLevel)))
+	p.watchGPUs(l.config, l.log.Logger().WithOptions(zap.IncreaseLevel(zap.WarnLevel)))
 	signal.Ignore(unix.SIGPIPE) // a reader that has seen enough is seen by the write that fails
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
 	if err := writeSnapshot(c, p, f, &lineWriter{out: out, facts: p.facts}); err != nil {

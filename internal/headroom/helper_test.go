@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/sampletest"
 	"rmagent/record"
 )
 
@@ -102,7 +103,10 @@ func newTaker(what string, args []string) (taker, error) {
 			return err
 		}}, nil
 	case "tasks":
-		return taker{1, forkPaused}, nil
+		return taker{1, func() error {
+			pid, errno := sampletest.ForkPaused(0)
+			return errnoOf(pid, 0, errno)
+		}}, nil
 	case "reserve":
 		return mapper(1<<20, unix.PROT_NONE, false), nil
 	case "promise": // private writable, not touched
@@ -154,27 +158,21 @@ func errnoOf(_, _ uintptr, errno unix.Errno) error {
 	return nil
 }
 
-// forkPaused makes a child that waits until its parent ends. It touches nothing of
-// the Go runtime.
-func forkPaused() error {
-	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
-	if errno == 0 && pid == 0 {
-		unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0)
-		for {
-			unix.RawSyscall6(unix.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
-		}
-	}
-	return errnoOf(pid, 0, errno)
-}
-
-func mapper(size int, protection int, touch bool) taker {
+// mapper maps memory. It asks the kernel itself, because the runtime may have no room
+// to note what it mapped; and when there is no more it gives the last back, so that
+// there is room to say so.
+func mapper(size uintptr, protection uintptr, touch bool) taker {
+	last := uintptr(0)
 	return taker{uint64(size), func() error {
-		b, err := unix.Mmap(-1, 0, size, protection, unix.MAP_PRIVATE|unix.MAP_ANON)
-		if err != nil || !touch {
-			return err
+		at, _, errno := unix.RawSyscall6(unix.SYS_MMAP, 0, size, protection, unix.MAP_PRIVATE|unix.MAP_ANON, ^uintptr(0), 0)
+		if errno != 0 {
+			unix.RawSyscall(unix.SYS_MUNMAP, last, size, 0)
+			return errno
 		}
-		for i := 0; i < len(b); i += 4096 {
-			b[i] = 1
+		last = at
+		for i := uintptr(0); touch && i < size; i += 4096 {
+			page := at + i
+			**(**byte)(unsafe.Pointer(&page)) = 1
 		}
 		return nil
 	}}
