@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"rmagent/internal/childtest"
 	"rmagent/record"
 )
 
@@ -36,7 +37,7 @@ func TestCheck(t *testing.T) {
 		t.Errorf("%q, want %q", answer.Message, want)
 	}
 
-	proceed(t, full)
+	full.Say("")
 	await(t, "that it closes them", func() bool { return descriptors(t, full) < 30 })
 	open = descriptors(t, full)
 	fit := int(200*8/10 - 1 - open - 10)
@@ -55,7 +56,7 @@ func TestCheck(t *testing.T) {
 }
 
 // descriptors counts what a process has open.
-func descriptors(t *testing.T, cmd *exec.Cmd) uint64 {
+func descriptors(t *testing.T, cmd *childtest.Child) uint64 {
 	t.Helper()
 	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", cmd.Process.Pid))
 	if err != nil {

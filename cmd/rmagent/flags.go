@@ -41,6 +41,7 @@ func filterFlags() []cli.Flag {
 var notSettings = []string{
 	"config", "pid", "name", "cgroup", "unit", "local", "json", "for", "pprof", "fail", "top", "all", "help",
 	"files", "sockets", "overhead", "margin", // of check
+	"schema", // of config
 }
 
 // loadConfig reads the configuration that a command line asks for.

@@ -37,6 +37,9 @@ type Config struct {
 	Thresholds map[policy.Resource]policy.Threshold `koanf:"thresholds"`
 
 	Prune `koanf:",squash"`
+
+	Actions       []Action `koanf:"actions"`
+	ActionsDryRun bool     `koanf:"actions_dry_run"`
 }
 
 // Prune holds the settings that also have plain names in the environment. They

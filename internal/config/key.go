@@ -17,16 +17,73 @@ const (
 	formNumber             // a number
 	formSpan               // a number or a string with a unit
 	formBool
-	formList // a sequence of strings, or one string with commas
+	formList  // a sequence of strings, or (see commas) one string
+	formItems // a sequence of mappings, whose keys are fields
 )
 
 // key is one setting.
 type key struct {
 	name    string
 	form    form
-	def     any                       // the default, typed
+	def     any                       // the default, typed; nil in an item: it must be set
 	parse   func(string) (any, error) // of one text, or of each element of a list
 	allowed string                    // in words, for messages
+
+	about   string   // what it is, in one line, for editors
+	words   []string // all that may be given, if that is few
+	low     float64  // of a number, or of seconds or bytes
+	high    float64
+	empty   bool  // a list may be empty
+	commas  bool  // a list may be one text with commas
+	fields  []key // of an item
+	restart bool  // it takes effect at the next start
+	secret  bool  // it is hidden where the configuration is shown
+}
+
+// maxItems bounds a list of items.
+const maxItems = 1000
+
+// Items are the values of a key of that form: of each item, by field.
+type Items []map[string]any
+
+// says tells what the key is.
+func (k key) says(about string) key {
+	k.about = about
+	return k
+}
+
+// atStart marks a key that a running agent can't change.
+func (k key) atStart() key {
+	k.restart = true
+	return k
+}
+
+// hidden marks a key whose value is not shown.
+func (k key) hidden() key {
+	k.secret = true
+	return k
+}
+
+// orText lets a list be one text with commas, as variables and flags need it.
+func (k key) orText() key {
+	k.commas = true
+	return k
+}
+
+// required marks a field without which an item is none.
+func (k key) required() key {
+	k.def = nil
+	return k
+}
+
+func (k *key) fileOnly() bool { return k.form == formItems }
+
+func (k *key) field(name string) *key {
+	i := slices.IndexFunc(k.fields, func(f key) bool { return f.name == name })
+	if i < 0 {
+		return nil
+	}
+	return &k.fields[i]
 }
 
 // env returns the name of the environment variable.
@@ -37,9 +94,26 @@ func (k *key) env() string {
 // flag returns the name of the flag, without its dashes.
 func (k *key) flag() string { return strings.ReplaceAll(k.name, "_", "-") }
 
-// plain returns a typed value in JSON's terms.
+// hiddenValue stands for a secret that is set.
+const hiddenValue = "(hidden)"
+
+// plain returns a typed value in JSON's terms, without secrets.
 func (k *key) plain(v any) any {
+	if k.secret && fmt.Sprint(v) != fmt.Sprint(k.def) {
+		return hiddenValue
+	}
 	switch v := v.(type) {
+	case Items:
+		out := make([]any, len(v))
+		for i, item := range v {
+			fields := map[string]any{}
+			for j := range k.fields {
+				f := &k.fields[j]
+				fields[f.name] = f.plain(item[f.name])
+			}
+			out[i] = fields
+		}
+		return out
 	case time.Duration:
 		return v.String()
 	case string:
@@ -56,31 +130,31 @@ func (k *key) plain(v any) any {
 
 // keys is every setting, in the order in which they are shown.
 var keys = slices.Concat([]key{
-	word("source", "auto", "auto", "ebpf", "procfs"),
-	duration("interval", time.Second, 100*time.Millisecond, time.Hour),
-	word("log_level", "info", "debug", "info", "warn", "error"),
-	word("log_format", "auto", "auto", "json", "console"),
-	path("log_file", "", true),
-	path("warnings_file", "", true),
-	path("jsonl", "", true),
-	word("processes", "active", "active", "all", "none"),
-	{"with_cmdline", formBool, false, parseBool, "true or false"},
-	word("gpu", "auto", "auto", "off"),
-	{"hooks", formList, []string{HooksDefault}, parseHook, "default, none, or a list of hook names (rmagent doctor shows them)"},
-	word("fd_tracing", "auto", "auto", "always", "off"),
-	duration("duration", 0, 0, 10*365*24*time.Hour),
-	number("cpu_budget", 0, 0, 1),
-	path("socket", "/run/rmagent/rmagent.sock", false),
+	word("source", "auto", "auto", "ebpf", "procfs").says("where process values come from").atStart(),
+	duration("interval", time.Second, 100*time.Millisecond, time.Hour).says("time between readings"),
+	word("log_level", "info", "debug", "info", "warn", "error").says("what is logged").atStart(),
+	word("log_format", "auto", "auto", "json", "console").says("auto: console on a terminal, else JSON").atStart(),
+	path("log_file", "", true).says("where the log goes; empty: stderr").atStart(),
+	path("warnings_file", "", true).says("a file of their own for warnings and errors").atStart(),
+	path("jsonl", "", true).says("where records go as JSON lines; -: stdout, empty: nowhere").atStart(),
+	word("processes", "active", "active", "all", "none").says("which processes get a record at each reading"),
+	yesNo("with_cmdline", false).says("command lines in process records; they may hold secrets").atStart(),
+	word("gpu", "auto", "auto", "off").says("whether NVIDIA GPUs are watched").atStart(),
+	list("hooks", []string{HooksDefault}, parseHook, "default, none, or a list of hook names (rmagent doctor shows them)").orText().says("kernel hooks").atStart(),
+	word("fd_tracing", "auto", "auto", "always", "off").says("whose opens of descriptors are traced").atStart(),
+	duration("duration", 0, 0, 10*365*24*time.Hour).says("stop after this time; 0: run until a signal").atStart(),
+	number("cpu_budget", 0, 0, 1).says("share of one core that the agent may use; 0: no budget"),
+	path("socket", "/run/rmagent/rmagent.sock", false).says("the agent's socket").atStart(),
 }, thresholdKeys(), []key{
-	duration("observation_period", 10*time.Second, time.Second, 24*time.Hour),
-	duration("check_interval", time.Second, 100*time.Millisecond, time.Hour),
-	count("rolling_window_size", 20, 1, 100_000),
-	number("target_utilization", 0.9, 0.01, 1),
-	number("max_memory_usage_mb", 8192, 0, 1<<40),
-	number("max_cpu_usage_percent", 90, 0, 100),
-	number("max_gpu_usage_percent", 90, 0, 100),
-	size("max_network_usage_bytes_per_second", 10485760, 0, 1e15),
-})
+	duration("observation_period", 10*time.Second, time.Second, 24*time.Hour).says("over which use is averaged for a prune decision"),
+	duration("check_interval", time.Second, 100*time.Millisecond, time.Hour).says("how often a prune decision is taken"),
+	count("rolling_window_size", 20, 1, 100_000).says("how many readings an average takes at most"),
+	number("target_utilization", 0.9, 0.01, 1).says("share of a maximum that may be used on average"),
+	number("max_memory_usage_mb", 8192, 0, 1<<40).says("MB of 2^20 bytes; 0: no maximum"),
+	number("max_cpu_usage_percent", 90, 0, 100).says("0: no maximum"),
+	number("max_gpu_usage_percent", 90, 0, 100).says("0: no maximum"),
+	size("max_network_usage_bytes_per_second", 10485760, 0, 1e15).says("0: no maximum"),
+}, actionKeys())
 
 // plainNames are the settings that work in the environment and in a .env file
 // without the prefix too.
@@ -98,7 +172,7 @@ func keyNamed(name string) *key {
 }
 
 func word(name, def string, allowed ...string) key {
-	return key{name, formText, def, func(s string) (any, error) {
+	return key{name: name, form: formText, def: def, words: allowed, parse: func(s string) (any, error) {
 		if slices.Contains(allowed, s) {
 			return s, nil
 		}
@@ -106,7 +180,7 @@ func word(name, def string, allowed ...string) key {
 			return nil, fmt.Errorf("%q is none of these; did you mean %s?", s, near)
 		}
 		return nil, fmt.Errorf("%q is none of these", s)
-	}, strings.Join(allowed[:len(allowed)-1], ", ") + " or " + allowed[len(allowed)-1]}
+	}, allowed: strings.Join(allowed[:len(allowed)-1], ", ") + " or " + allowed[len(allowed)-1]}
 }
 
 func path(name, def string, empty bool) key {
@@ -114,7 +188,7 @@ func path(name, def string, empty bool) key {
 	if name == "jsonl" {
 		allowed = "a path, or - for stdout"
 	}
-	return key{name, formText, def, func(s string) (any, error) {
+	return key{name: name, form: formText, def: def, parse: func(s string) (any, error) {
 		if s == "" && !empty {
 			return nil, fmt.Errorf("it is empty")
 		}
@@ -122,31 +196,60 @@ func path(name, def string, empty bool) key {
 			return nil, fmt.Errorf("%q has a NUL byte", s)
 		}
 		return s, nil
-	}, allowed}
+	}, allowed: allowed}
+}
+
+// text is a string that check accepts.
+func text(name, def, allowed string, check func(string) error) key {
+	return key{name: name, form: formText, def: def, allowed: allowed, parse: func(s string) (any, error) {
+		return s, check(s)
+	}}
+}
+
+func yesNo(name string, def bool) key {
+	return key{name: name, form: formBool, def: def, parse: parseBool, allowed: "true or false"}
+}
+
+// list is a list of texts; parse returns each as a string.
+func list(name string, def []string, parse func(string) (any, error), allowed string) key {
+	return key{name: name, form: formList, def: def, parse: parse, allowed: allowed, empty: len(def) == 0}
+}
+
+// wordList is a list of some of the words.
+func wordList(name string, allowed ...string) key {
+	one := word(name, "", allowed...)
+	k := list(name, []string{}, one.parse, "a list of "+one.allowed)
+	k.words = allowed
+	return k
+}
+
+// items is a list of mappings with fields of their own.
+func items(name, allowed string, fields ...key) key {
+	return key{name: name, form: formItems, def: Items{}, allowed: allowed, fields: fields}
 }
 
 func duration(name string, def, low, high time.Duration) key {
-	return key{name, formSpan, def, func(s string) (any, error) {
+	return key{name: name, form: formSpan, def: def, low: low.Seconds(), high: high.Seconds(), parse: func(s string) (any, error) {
 		d, err := ParseDuration(s)
 		if err != nil {
 			return nil, err
 		}
 		return within(d, low, high)
-	}, fmt.Sprintf("a duration from %s to %s", showDuration(low), showDuration(high))}
+	}, allowed: fmt.Sprintf("a duration from %s to %s", showDuration(low), showDuration(high))}
 }
 
 func number(name string, def, low, high float64) key {
-	return key{name, formNumber, def, func(s string) (any, error) {
+	return key{name: name, form: formNumber, def: def, low: low, high: high, parse: func(s string) (any, error) {
 		f, err := parseNumber(s)
 		if err != nil {
 			return nil, err
 		}
 		return within(f, low, high)
-	}, fmt.Sprintf("a number from %v to %v", low, high)}
+	}, allowed: fmt.Sprintf("a number from %v to %v", low, high)}
 }
 
 func count(name string, def, low, high int) key {
-	return key{name, formNumber, def, func(s string) (any, error) {
+	return key{name: name, form: formNumber, def: def, low: float64(low), high: float64(high), parse: func(s string) (any, error) {
 		f, err := parseNumber(s)
 		if err != nil {
 			return nil, err
@@ -155,17 +258,17 @@ func count(name string, def, low, high int) key {
 			return nil, fmt.Errorf("%v is not whole", s)
 		}
 		return within(int(f), low, high)
-	}, fmt.Sprintf("a whole number from %d to %d", low, high)}
+	}, allowed: fmt.Sprintf("a whole number from %d to %d", low, high)}
 }
 
 func size(name string, def, low, high float64) key {
-	return key{name, formSpan, def, func(s string) (any, error) {
+	return key{name: name, form: formSpan, def: def, low: low, high: high, parse: func(s string) (any, error) {
 		f, err := ParseSize(s)
 		if err != nil {
 			return nil, err
 		}
 		return within(f, low, high)
-	}, fmt.Sprintf("bytes from %v to %v, units kB, MB, GB or KiB, MiB, GiB", low, high)}
+	}, allowed: fmt.Sprintf("bytes from %v to %v, units kB, MB, GB or KiB, MiB, GiB", low, high)}
 }
 
 func within[T int | float64 | time.Duration](v, low, high T) (any, error) {

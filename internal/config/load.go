@@ -37,7 +37,9 @@ func Load(in Inputs) (*Loaded, error) {
 	}
 	l.origins, l.Notes = ld.origins, ld.notes()
 	if len(ld.problems) == 0 {
-		ld.problems = l.checkThresholds()
+		for _, p := range slices.Concat(l.checkThresholds(), l.checkActions()) {
+			ld.problem(p.Origin, p.Key, "%s", p.What)
+		}
 	}
 	if len(ld.problems) > 0 {
 		return nil, &Error{ld.problems, ld.more}
@@ -93,6 +95,11 @@ func (ld *loader) set(k *key, o Origin, texts ...string) {
 		ld.problem(o, k.name, "%v; allowed: %s", err, k.allowed)
 		return
 	}
+	ld.put(k, o, value)
+}
+
+// put puts a typed value on the top layer.
+func (ld *loader) put(k *key, o Origin, value any) {
 	ld.layers[len(ld.layers)-1][k.name] = value
 	ld.origins[k.name] = o
 }
@@ -110,7 +117,7 @@ func (k *key) value(texts []string) (any, error) {
 		}
 		list = append(list, v.(string))
 	}
-	if len(list) == 0 {
+	if len(list) == 0 && !k.empty {
 		return nil, fmt.Errorf("it is empty")
 	}
 	return list, nil
@@ -120,6 +127,9 @@ func (k *key) value(texts []string) (any, error) {
 func splitList(k *key, text string) []string {
 	if k.form != formList {
 		return []string{text}
+	}
+	if text == "" && k.empty {
+		return nil
 	}
 	parts := strings.Split(text, ",")
 	for i := range parts {
@@ -160,7 +170,10 @@ func (ld *loader) environ(environ []string) {
 			continue
 		}
 		o := Origin{Layer: LayerEnv, Name: name}
-		if k := envKey(name); k != nil {
+		if k := envKey(name); k != nil && k.fileOnly() {
+			ld.problem(o, k.name, "it can be set in the file only")
+			continue
+		} else if k != nil {
 			ld.set(k, o, splitList(k, value)...)
 			continue
 		}
@@ -205,7 +218,7 @@ func (ld *loader) flags(flags map[string]string) {
 	ld.newLayer()
 	for i := range keys {
 		k := &keys[i]
-		if text, given := flags[k.flag()]; given {
+		if text, given := flags[k.flag()]; given && !k.fileOnly() {
 			ld.set(k, Origin{Layer: LayerFlag, Name: k.flag()}, splitList(k, text)...)
 		}
 	}
