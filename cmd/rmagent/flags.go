@@ -45,19 +45,22 @@ var notSettings = []string{
 }
 
 // loadConfig reads the configuration that a command line asks for.
-func loadConfig(c *cli.Context) (*config.Loaded, error) {
+func loadConfig(c *cli.Context) (*config.Loaded, error) { return config.Read(configSources(c)) }
+
+// configSources says where that is.
+func configSources(c *cli.Context) config.Sources {
 	flags := map[string]string{}
 	for _, name := range c.LocalFlagNames() {
 		if c.IsSet(name) && !slices.Contains(notSettings, name) {
 			flags[name] = fmt.Sprint(c.Value(name))
 		}
 	}
-	return config.Read(config.Sources{
+	return config.Sources{
 		Path:    c.String("config"),
 		Environ: os.Environ(),
 		Flags:   flags,
 		Hooks:   hookNames(),
-	})
+	}
 }
 
 func hookNames() []string {

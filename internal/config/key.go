@@ -132,7 +132,7 @@ func (k *key) plain(v any) any {
 var keys = slices.Concat([]key{
 	word("source", "auto", "auto", "ebpf", "procfs").says("where process values come from").atStart(),
 	duration("interval", time.Second, 100*time.Millisecond, time.Hour).says("time between readings"),
-	word("log_level", "info", "debug", "info", "warn", "error").says("what is logged").atStart(),
+	word("log_level", "info", "debug", "info", "warn", "error").says("what is logged"),
 	word("log_format", "auto", "auto", "json", "console").says("auto: console on a terminal, else JSON").atStart(),
 	path("log_file", "", true).says("where the log goes; empty: stderr").atStart(),
 	path("warnings_file", "", true).says("a file of their own for warnings and errors").atStart(),

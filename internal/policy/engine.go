@@ -47,6 +47,10 @@ func New(c Config) *Engine {
 	return &Engine{config: c, processes: map[sample.ID]*standing{}, others: map[string]*standing{}}
 }
 
+// Configure has the engine judge by c from now on. What stands stays until it is judged
+// again.
+func (e *Engine) Configure(c Config) { e.config = c }
+
 // Judge returns what crossed a threshold since the last time. The result is valid
 // until the next call.
 func (e *Engine) Judge(f *Facts) []record.StateChange {
