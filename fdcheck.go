@@ -83,7 +83,7 @@ func allTaken() (*fdcheck.Usage, error) {
 		return nil, err
 	}
 	return &fdcheck.Usage{
-		PID: int32(os.Getpid()),
+		PID:  int32(os.Getpid()),
 		Open: record.Some(l.Cur), Limit: record.Some(l.Cur), Hard: record.Some(l.Max),
 	}, nil
 }

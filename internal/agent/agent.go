@@ -34,8 +34,8 @@ type Options struct {
 	Version  string
 	Log      *zap.Logger
 	SetLevel func(level string) error // changes what Log logs; nil: that can't change
-	Overview time.Duration // how often the log says how the machine is; 0: never
-	Stdout   *os.File      // where records go if the configuration says so
+	Overview time.Duration            // how often the log says how the machine is; 0: never
+	Stdout   *os.File                 // where records go if the configuration says so
 	// Stacks walks call stacks; nil: opens of descriptors are not traced.
 	Stacks *worker.Client
 	// Observers are told of every record, after it was written.
