@@ -61,6 +61,7 @@ type Options struct {
 	Policy  *policy.Engine
 	Leaks   *Leaks // nil: nobody looks for leaks
 	Sink    Sink   // nil: no records
+	Views   *Views // nil: nobody reads views
 	Log     *zap.Logger
 
 	Version  string
@@ -92,10 +93,13 @@ type Engine struct {
 
 	active   map[string]bool // paths of cgroups in which something moved
 	now      time.Time       // of what is being written: a reading's beginning, or a drain
-	before   time.Duration   // monotonic time of the last tick
+	since    time.Duration   // monotonic time of the first tick
+	before   time.Duration   // and of the last
 	overview time.Duration   // of the last overview
 	minute   time.Duration   // of the last that began a minute
 	failures int             // readings that failed in a row
+
+	standings standings
 
 	ended sample.Identity // of identityOf
 
@@ -118,6 +122,8 @@ func New(o Options) *Engine {
 		builder: report.NewBuilder(o.Source),
 		budget:  newBudget(o.CPUBudget, o.Interval),
 		active:  map[string]bool{},
+
+		standings: newStandings(),
 	}
 }
 
@@ -157,12 +163,21 @@ func (e *Engine) wait(ctx context.Context, tick <-chan time.Time) error {
 		defer ticker.Stop()
 		look = ticker.C
 	}
+	var ask <-chan struct{}
+	var questions <-chan func(*Engine)
+	if e.Views != nil {
+		ask, questions = e.Views.ask, e.Views.questions
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick:
 			return nil
+		case <-ask:
+			e.publishDetails()
+		case question := <-questions:
+			question(e)
 		case <-ready:
 			e.drain()
 			if err := e.flush(); err != nil {
@@ -227,6 +242,9 @@ func (e *Engine) tick(ctx context.Context) error {
 	}
 	e.failures = 0
 	s := &e.snapshot
+	if e.before == 0 {
+		e.since = s.Monotonic
+	}
 	e.builder.SetClocks(s.Time, s.Boottime, s.Monotonic)
 	e.account.scanned(s)
 	minute := s.Monotonic-e.minute >= time.Minute || e.before == 0
@@ -255,6 +273,7 @@ func (e *Engine) tick(ctx context.Context) error {
 		AllCgroups: minute,
 	})
 	err := e.write(changes, minute)
+	e.publish(minute)
 	e.logOverview()
 	e.before = s.Monotonic
 	return err
@@ -355,6 +374,7 @@ func (e *Engine) write(changes []record.StateChange, minute bool) error {
 	for i := range changes {
 		e.logChange(&changes[i])
 		e.emit(&changes[i])
+		e.standings.cross(&changes[i])
 	}
 	report.Host(&e.hostRec, &e.machine)
 	e.emit(&e.hostRec)
@@ -440,6 +460,7 @@ func (e *Engine) tell(list []Announcement) {
 		}
 		e.emit(r)
 		e.logLeak(r)
+		e.standings.announce(r)
 	}
 }
 
