@@ -36,16 +36,18 @@ var fieldNames = map[Kind]string{
 		cpu_limit_cores oom_kills_total fd_open ` + pressureNames,
 	KindState: "resource target state previous value limit ratio unit message advice",
 	KindPrune: "should_prune reasons candidates",
+	KindAction: `action type cause resource target crossing recovery pid start_ticks comm why what attempt outcome detail
+		duration_seconds`,
 	KindOOM: `pid start_ticks comm uid cgroup rss_bytes rss_anon_bytes rss_file_bytes rss_shmem_bytes swap_bytes
 		oom_score_adj`,
-	KindConfig: "hash values",
+	KindConfig: "hash values agent_pid",
 	KindAgent: `version source cpu_seconds_total cpu_cores rss_bytes memory_bytes fd_open interval_seconds
 		events_seen events_delivered events_lost events_pending uncounted records_written records_lost tasks_missed ticks_skipped
 		map_entries map_capacity scan_seconds program_seconds_estimated`,
 }
 
 func TestFieldNames(t *testing.T) {
-	for _, r := range []Record{&Process{}, &Exit{}, &Host{}, &Cgroup{}, &StateChange{}, &Prune{}, &OOM{}, &Config{}, &Agent{}} {
+	for _, r := range []Record{&Process{}, &Exit{}, &Host{}, &Cgroup{}, &StateChange{}, &Prune{}, &Action{}, &OOM{}, &Config{}, &Agent{}} {
 		kind, err := KindOf(r)
 		if err != nil {
 			t.Fatal(err)

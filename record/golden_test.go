@@ -28,7 +28,7 @@ func golden() []Record {
 	process.Header = head(2)
 	process.Comm, process.Cmdline = "foo) Z\n", &[]string{"foo) Z\n", Text([]byte("--name=\xff<&>")), "\x1b[2J\u009b1m\u2028"}
 	return []Record{
-		&Config{Header: head(1), Hash: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", Values: map[string]any{"interval": "1s", "hooks": []string{"exit"}, "jsonl": "/tmp/<a&b>\u009b"}},
+		&Config{Header: head(1), Hash: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", Values: map[string]any{"interval": "1s", "hooks": []string{"exit"}, "jsonl": "/tmp/<a&b>\u009b"}, AgentPID: Some[int32](4242)},
 		&process,
 		&Exit{Header: head(3), ProcessFacts: ProcessFacts{
 			PID: 4711, StartTicks: 99, PPID: Some[int32](1), StartTime: Some(started), Comm: "true", Source: SourceEBPF,
@@ -63,6 +63,9 @@ func golden() []Record {
 				}, StackEnd: Some("no_unwind_table")},
 				{Held: 3, Type: "pipe", Stack: []Frame{}},
 			}, Unattributed: map[string]uint64{"untraced_call": 2, "before_tracing": 11}},
+		&Action{Header: head(11), Action: "tell-ops", Type: "webhook", Cause: "state", Resource: Some("fd"), Target: Some("pid:4711@99"), Crossing: Some[uint64](7),
+			PID: Some[int32](4711), StartTicks: Some[uint64](99), Comm: Some("api\x1b"), Why: "High FD usage: 900/1024 (88%)", What: "POST https://ops.example.org",
+			Attempt: 2, Outcome: OutcomeFailed, Detail: "503 Service Unavailable", DurationSeconds: 0.25},
 		&Agent{Header: head(8), Version: "v0.1.0", Source: SourceEBPF, CPUSecondsTotal: Some(0.75), CPUCores: Some(0.0125), RSSBytes: Some[uint64](25 << 20),
 			IntervalSeconds: 1, EventsSeen: Some[uint64](10), EventsDelivered: Some[uint64](7), EventsLost: map[string]uint64{"ring_full": 2}, EventsPending: Some[uint64](1), Uncounted: map[string]uint64{"net_bytes": 1500},
 			RecordsWritten: 7, RecordsLost: map[string]uint64{"queue_full": 3, "disk_full": 1}, ScanSeconds: Some(1.25e-7)},

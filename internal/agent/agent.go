@@ -107,7 +107,7 @@ func (a *Agent) engineOptions() (*engine.Options, error) {
 		Host:      a.parts.Host,
 		Cgroups:   a.parts.Cgroups,
 		Who:       a.parts.Who,
-		Policy:    policy.New(l.Policy()),
+		Policy:    policy.New(l.Policy(int32(os.Getpid()))),
 		Log:       a.Log,
 		Version:   a.Version,
 		Interval:  l.Interval,
@@ -146,7 +146,7 @@ func (a *Agent) selection(l *config.Loaded) report.Selection {
 }
 
 func (a *Agent) configRecord(l *config.Loaded) *record.Config {
-	r := &record.Config{Hash: l.Hash(), Values: l.Values()}
+	r := &record.Config{Hash: l.Hash(), Values: l.Values(), AgentPID: record.Some(int32(os.Getpid()))}
 	r.Time = time.Now().UTC()
 	return r
 }

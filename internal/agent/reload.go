@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -130,7 +131,7 @@ func (r *reloads) adopt(next *config.Loaded) (*config.Adoption, error) {
 	r.current = a.Loaded
 	r.status.Store(&ConfigStatus{Hash: a.Hash(), Since: time.Now().UTC(), Waiting: a.Waiting})
 	r.ready.Store(&engine.Settings{
-		Policy:    a.Policy(),
+		Policy:    a.Policy(int32(os.Getpid())),
 		Interval:  a.Interval,
 		CPUBudget: a.CPUBudget,
 		Select:    r.agent.selection(a.Loaded),

@@ -96,8 +96,8 @@ func actionKeys() []key {
 			count("max_per_hour", 60, 1, 100_000).says("how often at most"),
 			duration("time_limit", 10*time.Second, 100*time.Millisecond, time.Hour).says("for the command, or for one request"),
 			list("argv", []string{}, parseArgument, "the program's path and its arguments").says("of a command, run without a shell"),
-			text("url", "", "an address that begins with http:// or https://", isURL).hidden().says("where a webhook posts to"),
-			list("headers", []string{}, parseHeader, "headers, as \"Name: value\"").hidden().says("that a webhook sends"),
+			text("url", "", "an address that begins with http:// or https://", isURL).hidden(hideURL).says("where a webhook posts to"),
+			list("headers", []string{}, parseHeader, "headers, as \"Name: value\"").hidden(hideHeaders).says("that a webhook sends"),
 			path("authorization_file", "", true).says("a file with the value of the webhook's Authorization header"),
 			count("retries", 5, 0, 20).says("how often a webhook tries again"),
 			word("signal", "TERM", "HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "KILL", "STOP", "CONT").says("what a signal sends"),
@@ -134,6 +134,24 @@ func parseArgument(s string) (any, error) {
 		return nil, fmt.Errorf("%.80q has a NUL byte", s)
 	}
 	return s, nil
+}
+
+// hideURL leaves of an address what is no secret. A token may be anywhere else.
+func hideURL(v any) any {
+	u, err := url.Parse(v.(string))
+	if err != nil || v == "" {
+		return v
+	}
+	return u.Scheme + "://" + u.Host + "/(hidden)"
+}
+
+func hideHeaders(v any) any {
+	var names []string
+	for _, header := range v.([]string) {
+		name, _, _ := strings.Cut(header, ":")
+		names = append(names, name+": (hidden)")
+	}
+	return names
 }
 
 func isURL(s string) error {

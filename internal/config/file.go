@@ -178,8 +178,8 @@ func (w *walker) items(k *key, line int, v *yaml.Node) {
 	w.ld.put(k, w.at(line), all)
 }
 
-// itemName is how messages and origins call an item: its position counts from 1.
-func itemName(key string, i int) string { return fmt.Sprintf("%s[%d]", key, i+1) }
+// itemName is how messages and origins call an item: its position counts from 0.
+func itemName(key string, i int) string { return fmt.Sprintf("%s[%d]", key, i) }
 
 // item takes one mapping; what is left out has its default.
 func (w *walker) item(k *key, name string, n *yaml.Node) map[string]any {

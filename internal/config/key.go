@@ -2,6 +2,7 @@ package config
 
 import (
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -33,11 +34,11 @@ type key struct {
 	words   []string // all that may be given, if that is few
 	low     float64  // of a number, or of seconds or bytes
 	high    float64
-	empty   bool  // a list may be empty
-	commas  bool  // a list may be one text with commas
-	fields  []key // of an item
-	restart bool  // it takes effect at the next start
-	secret  bool  // it is hidden where the configuration is shown
+	empty   bool          // a list may be empty
+	commas  bool          // a list may be one text with commas
+	fields  []key         // of an item
+	restart bool          // it takes effect at the next start
+	hide    func(any) any // what is shown of a value that is secret; nil: all
 }
 
 // maxItems bounds a list of items.
@@ -58,9 +59,9 @@ func (k key) atStart() key {
 	return k
 }
 
-// hidden marks a key whose value is not shown.
-func (k key) hidden() key {
-	k.secret = true
+// hidden marks a key whose values are secret; hide makes of one what is shown.
+func (k key) hidden(hide func(any) any) key {
+	k.hide = hide
 	return k
 }
 
@@ -78,6 +79,9 @@ func (k key) required() key {
 
 func (k *key) fileOnly() bool { return k.form == formItems }
 
+// shown tells whether a field of an item is worth showing.
+func (k *key) shown(v any) bool { return k.def == nil || !reflect.DeepEqual(v, k.def) }
+
 func (k *key) field(name string) *key {
 	i := slices.IndexFunc(k.fields, func(f key) bool { return f.name == name })
 	if i < 0 {
@@ -94,13 +98,11 @@ func (k *key) env() string {
 // flag returns the name of the flag, without its dashes.
 func (k *key) flag() string { return strings.ReplaceAll(k.name, "_", "-") }
 
-// hiddenValue stands for a secret that is set.
-const hiddenValue = "(hidden)"
-
-// plain returns a typed value in JSON's terms, without secrets.
+// plain returns a typed value in JSON's terms, without secrets. Of an item's fields it
+// has those that are not at their defaults.
 func (k *key) plain(v any) any {
-	if k.secret && fmt.Sprint(v) != fmt.Sprint(k.def) {
-		return hiddenValue
+	if k.hide != nil {
+		v = k.hide(v)
 	}
 	switch v := v.(type) {
 	case Items:
@@ -108,8 +110,9 @@ func (k *key) plain(v any) any {
 		for i, item := range v {
 			fields := map[string]any{}
 			for j := range k.fields {
-				f := &k.fields[j]
-				fields[f.name] = f.plain(item[f.name])
+				if f := &k.fields[j]; f.shown(item[f.name]) {
+					fields[f.name] = f.plain(item[f.name])
+				}
 			}
 			out[i] = fields
 		}
@@ -146,14 +149,28 @@ var keys = slices.Concat([]key{
 	number("cpu_budget", 0, 0, 1).says("share of one core that the agent may use; 0: no budget"),
 	path("socket", "/run/rmagent/rmagent.sock", false).says("the agent's socket").atStart(),
 }, thresholdKeys(), []key{
+	size("network_limit_bytes_per_second", 0, 0, 1e15).says("what thresholds of network are shares of; 0: network has no state"),
+	duration("prediction_horizon", time.Hour, 0, 365*24*time.Hour).says("how far ahead it is said when a limit is reached; 0: never"),
 	duration("observation_period", 10*time.Second, time.Second, 24*time.Hour).says("over which use is averaged for a prune decision"),
 	duration("check_interval", time.Second, 100*time.Millisecond, time.Hour).says("how often a prune decision is taken"),
-	count("rolling_window_size", 20, 1, 100_000).says("how many readings an average takes at most"),
+	count("rolling_window_size", 20, 1, 100_000).says("of how many pieces an average is made"),
 	number("target_utilization", 0.9, 0.01, 1).says("share of a maximum that may be used on average"),
-	number("max_memory_usage_mb", 8192, 0, 1<<40).says("MB of 2^20 bytes; 0: no maximum"),
-	number("max_cpu_usage_percent", 90, 0, 100).says("0: no maximum"),
-	number("max_gpu_usage_percent", 90, 0, 100).says("0: no maximum"),
-	size("max_network_usage_bytes_per_second", 10485760, 0, 1e15).says("0: no maximum"),
+	number("max_memory_usage_mb", 8192, 0, 1<<40).says("of the host, in MB of 2^20 bytes; 0: no maximum"),
+	number("max_cpu_usage_percent", 90, 0, 100).says("of all CPUs of the host; 0: no maximum"),
+	number("max_gpu_usage_percent", 90, 0, 100).says("of each card; 0: no maximum"),
+	size("max_network_usage_bytes_per_second", 10485760, 0, 1e15).says("of the host, received and sent; 0: no maximum"),
+	number("max_cgroup_memory_usage_percent", 0, 0, 100).says("of each cgroup's limit; 0: no maximum"),
+	number("max_fd_usage_percent", 0, 0, 100).says("of each process's limit, and of the host's; 0: no maximum"),
+	number("max_disk_usage_percent", 0, 0, 100).says("of each mounted filesystem's bytes; 0: no maximum"),
+	number("max_gpu_memory_usage_percent", 0, 0, 100).says("of each card, and of each MIG instance; 0: no maximum"),
+	number("max_pids_usage_percent", 0, 0, 100).says("of the host's limit, and of each cgroup's; 0: no maximum"),
+	number("max_cpu_pressure_percent", 0, 0, 100).says("of the time, PSI some; 0: no maximum"),
+	number("max_memory_pressure_percent", 0, 0, 100).says("of the time, PSI some; 0: no maximum"),
+	number("max_io_pressure_percent", 0, 0, 100).says("of the time, PSI some; 0: no maximum"),
+	count("prune_candidates", 10, 1, 1000).says("how many processes are named that could go"),
+	list("priorities", []string{}, parsePriorityText, "a list of name:PATTERN=N, unit:PATTERN=N or cgroup:PATTERN=N").orText().says("who goes first: the lowest"),
+	list("protected", []string{}, parseProtected, "a list of name:PATTERN, unit:PATTERN or cgroup:PATTERN").orText().says("who never goes, and is sent no signal"),
+	trackedKey(),
 }, actionKeys())
 
 // plainNames are the settings that work in the environment and in a .env file

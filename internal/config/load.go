@@ -17,6 +17,9 @@ type Inputs struct {
 	Flags   map[string]string // those that were given, by name without dashes
 	// Hooks are the names of hooks that exist; nil: any name will do.
 	Hooks []string
+	// Part says that this is a part of a configuration: the actions that its rules name
+	// need not be in it.
+	Part bool
 }
 
 // Load makes the configuration. Its error is an [*Error] that lists all mistakes.
@@ -35,9 +38,9 @@ func Load(in Inputs) (*Loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.origins, l.Notes = ld.origins, ld.notes()
+	l.origins = ld.origins
 	if len(ld.problems) == 0 {
-		for _, p := range slices.Concat(l.checkThresholds(), l.checkActions()) {
+		for _, p := range slices.Concat(l.checkThresholds(), l.checkTracked(in.Part), l.checkActions()) {
 			ld.problem(p.Origin, p.Key, "%s", p.What)
 		}
 	}
@@ -171,7 +174,7 @@ func (ld *loader) environ(environ []string) {
 		}
 		o := Origin{Layer: LayerEnv, Name: name}
 		if k := envKey(name); k != nil && k.fileOnly() {
-			ld.problem(o, k.name, "it can be set in the file only")
+			ld.problem(o, k.name, "only the YAML file can set it; allowed: %s", k.allowed)
 			continue
 		} else if k != nil {
 			ld.set(k, o, splitList(k, value)...)
@@ -222,17 +225,6 @@ func (ld *loader) flags(flags map[string]string) {
 			ld.set(k, Origin{Layer: LayerFlag, Name: k.flag()}, splitList(k, text)...)
 		}
 	}
-}
-
-// notes says which settings do nothing yet.
-func (ld *loader) notes() []string {
-	var notes []string
-	for _, name := range plainNames {
-		if o := ld.origins[name]; o.Layer != LayerDefault {
-			notes = append(notes, fmt.Sprintf("%s (%s) is valid but has no effect yet: this version does not decide on pruning", name, o))
-		}
-	}
-	return notes
 }
 
 // didYouMean returns a hint, or nothing.

@@ -36,7 +36,7 @@ func TestAdopt(t *testing.T) {
 	if got := a.Origin("jsonl").String(); got != "f:2" {
 		t.Errorf("jsonl is from %s", got)
 	}
-	if got := a.Origin("actions[2].kind").String(); got != "f:5" {
+	if got := a.Origin("actions[1].kind").String(); got != "f:5" {
 		t.Errorf("an action is from %s", got)
 	}
 	if a.Hash() == old.Hash() || a.Hash() == next.Hash() {

@@ -50,7 +50,7 @@ func (k *key) schema() map[string]any {
 		about = append(about, "A change takes effect at the next start.")
 	}
 	s["description"] = strings.Join(about, ". ")
-	if k.def != nil && !k.secret {
+	if k.def != nil {
 		s["default"] = k.plain(k.def)
 	}
 	return s

@@ -47,16 +47,19 @@ func (l *Loaded) writeItems(w io.Writer, k *key, list Items) {
 		bullet := "  - "
 		for j := range k.fields {
 			f := &k.fields[j]
+			if !f.shown(item[f.name]) {
+				continue
+			}
 			l.writeLine(w, bullet+f.name+": "+f.show(item[f.name]), itemName(k.name, i)+"."+f.name)
 			bullet = "    "
 		}
 	}
 }
 
-// show writes a typed value of the key as YAML, unless it is a secret.
+// show writes a typed value of the key as YAML, without secrets.
 func (k *key) show(v any) string {
-	if plain := k.plain(v); plain == hiddenValue {
-		return quote(hiddenValue)
+	if k.hide != nil {
+		v = k.hide(v)
 	}
 	return show(v)
 }
