@@ -75,6 +75,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			headroomCommand(),
 			checkCommand(),
 			doctorCommand(),
+			replayCommand(),
 			configCommand(),
 			versionCommand(),
 			stackWorkerCommand(),
