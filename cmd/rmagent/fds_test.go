@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/childtest"
 	"rmagent/internal/report"
 	"rmagent/record"
 )
@@ -54,10 +54,8 @@ var leakers = []leaker{
 
 // program is a running one that leaks.
 type program struct {
-	t   *testing.T
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Scanner
+	*childtest.Child
+	t *testing.T
 }
 
 func (l *leaker) compile(t *testing.T) string {
@@ -88,53 +86,20 @@ func (l *leaker) compile(t *testing.T) string {
 func startProgram(t *testing.T, path string, args ...string) (p *program, said []string) {
 	t.Helper()
 	cmd := exec.Command(path, args...)
-	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { in.Close(); cmd.Process.Kill(); cmd.Wait() })
-	p = &program{t, cmd, in, bufio.NewScanner(out)}
-	for p.out.Scan() {
-		if p.out.Text() == "ready" {
-			return p, said
-		}
-		said = append(said, p.out.Text())
-	}
-	t.Fatalf("%s ended", path)
-	return nil, nil
-}
-
-// proceed sends a line.
-func (p *program) proceed() {
-	p.t.Helper()
-	if _, err := io.WriteString(p.in, "\n"); err != nil {
-		p.t.Fatal(err)
-	}
+	p = &program{childtest.Start(t, cmd), t}
+	return p, p.Ready()
 }
 
 // number reads one.
 func (p *program) number() uint64 {
 	p.t.Helper()
-	if !p.out.Scan() {
-		p.t.Fatal("the program ended")
-	}
-	n, err := strconv.ParseUint(p.out.Text(), 10, 64)
+	n, err := strconv.ParseUint(p.Hear(""), 10, 64)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	return n
 }
-
-func (p *program) pid() int32 { return int32(p.cmd.Process.Pid) }
 
 // lineOf is the number of the line of a source that has a mark.
 func lineOf(t *testing.T, source, mark string) uint64 {
@@ -255,15 +220,15 @@ func TestFDsNamesWhoLeaks(t *testing.T) {
 // watch has a program leak while fds watches, and compares what is held.
 func (l *leaker) watch(t *testing.T, p *program) *record.Leak {
 	t.Helper()
-	cmd := builtAgent(t, "fds", "--json", "--for", "9s", "--pid", strconv.Itoa(int(p.pid())))
+	cmd := builtAgent(t, "fds", "--json", "--for", "9s", "--pid", strconv.Itoa(int(p.PID())))
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	s := start(t, cmd)
 	await(t, "the tracer", func() bool { return holdsBPF(cmd.Process.Pid) })
 	time.Sleep(time.Second) // it is attached with the first reading, which nothing outside shows
-	p.proceed()
+	p.Say("")
 	time.Sleep(6 * time.Second) // it leaks for that long
-	p.proceed()
+	p.Say("")
 	leaked := p.number()
 	if status := s.wait(); status != 0 {
 		t.Fatalf("exit status %d: %s", status, s.stderr.String())
@@ -304,14 +269,14 @@ func TestTheAgentNamesWhoLeaks(t *testing.T) {
 			continue // of inotify a user has 128 only (fs.inotify.max_user_instances)
 		}
 		p, _ := startProgram(t, l.compile(t), l.args...)
-		programs[p.pid()] = l
+		programs[p.PID()] = l
 		all = append(all, p)
 	}
 	s := start(t, cmd)
 	await(t, "the first records", func() bool { return size(out) > 0 })
 	begin := time.Now()
 	for _, p := range all {
-		p.proceed()
+		p.Say("")
 	}
 	leaks := func(v record.Verdict) map[int32]*record.Leak {
 		found := map[int32]*record.Leak{}
@@ -387,7 +352,7 @@ func TestAnAcceptLoopThatForgets(t *testing.T) {
 			}
 		}
 	}()
-	cmd := builtAgent(t, "fds", "--json", "--fail", "--for", "75s", "--pid", strconv.Itoa(int(p.pid())))
+	cmd := builtAgent(t, "fds", "--json", "--fail", "--for", "75s", "--pid", strconv.Itoa(int(p.PID())))
 	r := runToEnd(t, cmd)
 	close(stop)
 	<-stopped

@@ -131,7 +131,7 @@ func serve(t testing.TB, views *fakeViews, change func(*Options)) *testServer {
 		t.Fatal(err)
 	}
 	s := &testServer{views: views, socket: filepath.Join(dir, "s.sock")}
-	o := Options{Views: views, Events: NewBus("web-1", "boot"), Host: "web-1", BootID: "boot", Log: zap.NewNop(), System: System{Hostname: "web-1", Source: "ebpf"}}
+	o := Options{Views: views, Events: NewBus(), Host: "web-1", BootID: "boot", Log: zap.NewNop(), System: System{Hostname: "web-1", Source: "ebpf"}}
 	if change != nil {
 		change(&o)
 	}
