@@ -78,6 +78,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			replayCommand(),
 			configCommand(),
 			dashboardCommand(),
+			completionCommand(),
+			manCommand(),
 			versionCommand(),
 			stackWorkerCommand(),
 		},
