@@ -56,6 +56,8 @@ func Append(dst []byte, r Record) ([]byte, error) {
 		e.job(r)
 	case *Limit:
 		e.limit(r)
+	case *Action:
+		e.action(r)
 	case *Config:
 		e.config(r)
 	case *Agent:
@@ -93,6 +95,8 @@ func KindOf(r Record) (Kind, error) {
 		return KindJob, nil
 	case *Limit:
 		return KindLimit, nil
+	case *Action:
+		return KindAction, nil
 	case *Config:
 		return KindConfig, nil
 	case *Agent:

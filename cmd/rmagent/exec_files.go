@@ -153,7 +153,7 @@ func (f *jobFiles) record(s *cctools.Summary, r *job.Result) error {
 	rec.Job = r.First.String()
 	var out []byte
 	write := func(r record.Record, seq uint64) {
-		*r.Head() = record.Header{Time: now(), Host: facts.Host, BootID: facts.BootID, Seq: seq, Schema: record.Schema}
+		*r.Head() = record.Header{Time: time.Now().UTC(), Host: facts.Host, BootID: facts.BootID, Seq: seq, Schema: record.Schema}
 		var e error
 		out, e = record.Append(out, r)
 		err = errors.Join(err, e)

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
 
+	"rmagent/internal/agent"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/gpu"
@@ -49,6 +50,13 @@ func showHeadroom(c *cli.Context) error {
 	}
 	if n := c.Int("top"); n < 0 {
 		return usagef("--top %d: allowed are 0 (all) and more", n)
+	}
+	if k, err := agentFor(c); err != nil {
+		return err
+	} else if k != nil {
+		if done, err := headroomOfAgent(c, k, f); done || err != nil {
+			return quiet(err)
+		}
 	}
 	r, err := headroom.Open()
 	if err != nil {
@@ -117,15 +125,7 @@ func headroomOfPIDs(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
 		}
 		facts.GPUs = gpus.of(facts.ID)
 		h := headroom.Evaluate(before[pid], facts)
-		if c.Bool("json") {
-			err = printJSON(c.App.Writer, h, len(f.PIDs) == 1)
-		} else {
-			if i > 0 {
-				fmt.Fprintln(c.App.Writer)
-			}
-			err = newHeadroomPage(c).process(&h)
-		}
-		if err != nil {
+		if err := printHeadroom(c, &h, i, len(f.PIDs)); err != nil {
 			return err
 		}
 	}
@@ -146,7 +146,7 @@ func openHeadroomGPUs(l *config.Loaded) (*headroomGPUs, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &headroomGPUs{client: openGPU(l, facts, zap.NewNop())}, nil
+	return &headroomGPUs{client: agent.OpenGPU(l, facts, zap.NewNop())}, nil
 }
 
 func (g *headroomGPUs) close() {
@@ -182,7 +182,7 @@ func headroomOfHost(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
 		return err
 	}
 	defer l.close()
-	gpus := &headroomGPUs{client: openGPU(l.config, l.parts.facts, zap.NewNop())}
+	gpus := &headroomGPUs{client: agent.OpenGPU(l.config, l.parts.Facts, zap.NewNop())}
 	defer gpus.close()
 	s := surveyor{parts: l.parts, reader: r, gpus: gpus, filter: f, identities: map[sample.ID]*sample.Identity{}}
 	var before *headroom.Survey
@@ -207,7 +207,7 @@ func headroomOfHost(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
 
 // surveyor takes surveys of the processes that a filter chooses.
 type surveyor struct {
-	parts      *parts
+	parts      *agent.Parts
 	reader     *headroom.Reader
 	gpus       *headroomGPUs
 	filter     engine.Filter
@@ -220,7 +220,7 @@ const surveyFields = sample.FieldSet(1<<sample.UID | 1<<sample.State | 1<<sample
 
 func (s *surveyor) survey(ctx context.Context) (*headroom.Survey, error) {
 	s.gpus.read(ctx) // before the processes: whose PIDs it has are those that live
-	if err := s.parts.source.Read(ctx, sample.Scope{Fields: surveyFields}, &s.snapshot); err != nil {
+	if err := s.parts.Source.Read(ctx, sample.Scope{Fields: surveyFields}, &s.snapshot); err != nil {
 		return nil, err
 	}
 	return s.reader.Survey(ctx, &s.snapshot, s.gpus.reading,
@@ -232,7 +232,7 @@ func (s *surveyor) survey(ctx context.Context) (*headroom.Survey, error) {
 func (s *surveyor) who(p *sample.Process) *sample.Identity {
 	id := s.identities[p.ID]
 	if id == nil {
-		id = s.parts.who.Identify(p)
+		id = s.parts.Who.Identify(p)
 		s.identities[p.ID] = id
 	}
 	return id

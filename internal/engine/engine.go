@@ -61,6 +61,7 @@ type Options struct {
 	Policy  *policy.Engine
 	Leaks   *Leaks // nil: nobody looks for leaks
 	Sink    Sink   // nil: no records
+	Views   *Views // nil: nobody reads views
 	Log     *zap.Logger
 
 	Version  string
@@ -71,6 +72,7 @@ type Options struct {
 	CPUBudget float64
 	Select    report.Selection
 	Filter    Filter
+	Settings  SettingsSource // nil: they never change
 }
 
 // Engine is one running agent.
@@ -92,10 +94,13 @@ type Engine struct {
 	active   map[string]bool    // paths of cgroups in which something moved
 	exited   map[sample.ID]bool // whose ends were told since the last tick
 	now      time.Time          // of what is being written: a reading's beginning, or a drain
-	before   time.Duration      // monotonic time of the last tick
+	since    time.Duration      // monotonic time of the first tick
+	before   time.Duration      // and of the last
 	overview time.Duration      // of the last overview
 	minute   time.Duration      // of the last that began a minute
 	failures int                // readings that failed in a row
+
+	standings standings
 
 	ended sample.Identity // of identityOf
 
@@ -119,6 +124,8 @@ func New(o Options) *Engine {
 		budget:  newBudget(o.CPUBudget, o.Interval),
 		active:  map[string]bool{},
 		exited:  map[sample.ID]bool{},
+
+		standings: newStandings(),
 	}
 }
 
@@ -130,6 +137,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		e.account.skipped += due.turn(time.Now())
+		e.renew()
 		if err := e.tick(ctx); err != nil {
 			return e.stop(err)
 		}
@@ -157,12 +165,21 @@ func (e *Engine) wait(ctx context.Context, tick <-chan time.Time) error {
 		defer ticker.Stop()
 		look = ticker.C
 	}
+	var ask <-chan struct{}
+	var questions <-chan func(*Engine)
+	if e.Views != nil {
+		ask, questions = e.Views.ask, e.Views.questions
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick:
 			return nil
+		case <-ask:
+			e.publishDetails()
+		case question := <-questions:
+			question(e)
 		case <-ready:
 			e.drain()
 			if err := e.flush(); err != nil {
@@ -227,6 +244,9 @@ func (e *Engine) tick(ctx context.Context) error {
 	}
 	e.failures = 0
 	s := &e.snapshot
+	if e.before == 0 {
+		e.since = s.Monotonic
+	}
 	e.builder.SetClocks(s.Time, s.Boottime, s.Monotonic)
 	e.account.scanned(s)
 	minute := s.Monotonic-e.minute >= time.Minute || e.before == 0
@@ -246,6 +266,7 @@ func (e *Engine) tick(ctx context.Context) error {
 	e.gpus.Update(gpus, s.Monotonic, gpuPatience*e.budget.current)
 
 	err := e.write(minute)
+	e.publish(minute)
 	e.logOverview()
 	e.before = s.Monotonic
 	return err
@@ -373,6 +394,7 @@ func (e *Engine) tell(list []Announcement) {
 		}
 		e.emit(r)
 		e.logLeak(r)
+		e.standings.announce(r)
 	}
 }
 

@@ -95,8 +95,10 @@ func (e *Engine) decided(changes []policy.Change) {
 		case c.State != nil:
 			e.emit(c.State)
 			e.logState(c.State)
+			e.standings.cross(c.State)
 		case c.Prune != nil:
 			e.emit(c.Prune)
+			e.standings.decide(c.Prune)
 			if !c.Again {
 				e.logPrune(c.Prune)
 			}
