@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/act"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/held"
@@ -58,6 +59,7 @@ type Agent struct {
 	jsonl     *sink.JSONL      // nil: no records are written
 	out       *fanout          // nil: nobody wants records
 	engine    *engine.Engine
+	actions   *act.Runner
 	reloads   *reloads // nil: the configuration never changes
 	running   atomic.Bool
 }
@@ -90,6 +92,7 @@ func Open(o Options) (_ *Agent, err error) {
 	if err := a.openOutputs(); err != nil {
 		return nil, err
 	}
+	a.openActions()
 	e, err := a.engineOptions()
 	if err != nil {
 		return nil, err
@@ -115,6 +118,7 @@ func (a *Agent) engineOptions() (*engine.Options, error) {
 		CPUBudget: l.CPUBudget,
 		Select:    a.selection(l),
 		Filter:    a.Filter,
+		Actions:   a.actions,
 	}
 	if a.out != nil {
 		o.Sink = a.out
@@ -235,6 +239,38 @@ func (a *Agent) openOutputs() error {
 	return nil
 }
 
+// openActions makes ready what acts, which is nothing where the configuration has no
+// actions.
+func (a *Agent) openActions() {
+	a.actions = act.New(act.Options{Log: a.Log, Emit: a.acted, UserAgent: "rmagent/" + a.Version})
+	a.actions.Configure(a.Config.Actions, a.Config.ActionsDryRun)
+}
+
+// acted writes and logs an attempt at an action.
+func (a *Agent) acted(r *record.Action) {
+	if a.out != nil {
+		if err := a.out.Write(r); err != nil {
+			a.Log.Error("record_failed", zap.Error(err))
+		}
+	}
+	fields := []zap.Field{
+		zap.String("action", r.Action), zap.String("cause", r.Cause), zap.String("outcome", string(r.Outcome)),
+		sink.Foreign("what", r.What), sink.Foreign("why", r.Why), zap.Float64("seconds", r.DurationSeconds),
+	}
+	if r.Detail != "" {
+		fields = append(fields, sink.Foreign("detail", r.Detail))
+	}
+	switch r.Outcome {
+	case record.OutcomeDone, record.OutcomeDryRun, record.OutcomeRateLimited:
+		a.Log.Info("acted", fields...)
+	default:
+		a.Log.Warn("acted", fields...)
+	}
+}
+
+// Actions does what the configuration asks for: somebody may name one to act.
+func (a *Agent) Actions() *act.Runner { return a.actions }
+
 // Run reads and writes until ctx ends, which is no error. That the reader of the
 // records has gone is none either.
 func (a *Agent) Run(ctx context.Context) error {
@@ -282,6 +318,9 @@ func (a *Agent) Hangup() {
 // returned.
 func (a *Agent) Close(ctx context.Context) error {
 	var errs []error
+	if a.actions != nil {
+		errs = append(errs, a.actions.Close(ctx)) // its last records go where the others go
+	}
 	if a.parts != nil {
 		errs = append(errs, a.parts.Close())
 	}

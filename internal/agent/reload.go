@@ -136,6 +136,7 @@ func (r *reloads) adopt(next *config.Loaded) (*config.Adoption, error) {
 		CPUBudget: a.CPUBudget,
 		Select:    r.agent.selection(a.Loaded),
 		Record:    r.agent.configRecord(a.Loaded),
+		Applied:   func() { r.agent.actions.Configure(a.Actions, a.ActionsDryRun) },
 	})
 	return a, nil
 }
