@@ -25,6 +25,9 @@ import (
 // is asked to end has ended within a second.
 const stopTime = 700 * time.Millisecond
 
+// stopLogTime is how long the log may take after that.
+const stopLogTime = 250 * time.Millisecond
+
 // overviewEvery is how often the log says how the machine is, where a person reads
 // it: a program has the records.
 const overviewEvery = 5 * time.Second
@@ -166,11 +169,12 @@ func (r *running) close() error {
 	defer cancel()
 	err := r.Close(ctx)
 	r.stacks.Close()
-	return errors.Join(err, r.log.Close(ctx))
+	return errors.Join(err, closeLog(r.log))
 }
 
+// closeLog has a time of its own, however long the rest took: its last lines say why.
 func closeLog(log *sink.Log) error {
-	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	ctx, cancel := context.WithTimeout(context.Background(), stopLogTime)
 	defer cancel()
 	return log.Close(ctx)
 }

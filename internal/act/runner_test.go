@@ -455,9 +455,7 @@ func TestStuckCommand(t *testing.T) {
 	}
 	first := strings.Fields(string(text))[:2]
 	for _, pid := range first {
-		if b, err := os.ReadFile("/proc/" + pid + "/stat"); err == nil && !strings.Contains(string(b), ") Z ") {
-			t.Errorf("process %s of the group survives: %s", pid, b)
-		}
+		awaitEnd(t, pid)
 	}
 	r.end() // kills what runs, and drops the rest, with records
 	for len(r.records) > 0 {
@@ -473,6 +471,20 @@ func TestStuckCommand(t *testing.T) {
 	}
 	r.cross(critical, nil)
 	r.nothing("it is closed")
+}
+
+// awaitEnd waits until a process that was killed has ended.
+func awaitEnd(t *testing.T, pid string) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		b, err := os.ReadFile("/proc/" + pid + "/stat")
+		if err != nil || strings.Contains(string(b), ") Z ") {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("process %s survives: %s", pid, b)
+		}
+	}
 }
 
 // server counts what it is posted, and answers as told.
