@@ -115,10 +115,9 @@ type running struct {
 }
 
 func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log) (*running, error) {
-	sources := configSources(c)
 	r := &running{log: log, stacks: openStacks()}
 	o := agent.Options{
-		Config: l, Sources: &sources, Filter: f, Version: version, Log: log.Logger(), SetLevel: log.SetLevel,
+		Config: l, Sources: configSources(c), Filter: f, Version: version, Log: log.Logger(), SetLevel: log.SetLevel,
 		Stdout: os.Stdout, Stacks: r.stacks,
 	}
 	if log.Console() {

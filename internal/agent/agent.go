@@ -28,9 +28,8 @@ import (
 // Options say what an agent is made of. Whatever they hold stays the caller's to close.
 type Options struct {
 	Config *config.Loaded
-	// Sources are where Config was read from, to read it again when it changes; nil: it
-	// never changes.
-	Sources  *config.Sources
+	// Sources are where Config was read from, to read it again when it changes.
+	Sources  config.Sources
 	Filter   engine.Filter
 	Version  string
 	Log      *zap.Logger
@@ -41,6 +40,9 @@ type Options struct {
 	Stacks *worker.Client
 	// Observers are told of every record, after it was written.
 	Observers []Observer
+	// Processes are recorded for the observers, too, and not only if they are written.
+	Processes bool
+	Views     *engine.Views // where what is known is published; nil: nowhere
 }
 
 // Observer is told of records, by whichever goroutine writes one. It must not wait,
@@ -60,7 +62,7 @@ type Agent struct {
 	out       *fanout          // nil: nobody wants records
 	engine    *engine.Engine
 	actions   *act.Runner
-	reloads   *reloads // nil: the configuration never changes
+	reloads   *reloads
 	running   atomic.Bool
 }
 
@@ -119,6 +121,7 @@ func (a *Agent) engineOptions() (*engine.Options, error) {
 		Select:    a.selection(l),
 		Filter:    a.Filter,
 		Actions:   a.actions,
+		Views:     a.Views,
 	}
 	if a.out != nil {
 		o.Sink = a.out
@@ -132,10 +135,8 @@ func (a *Agent) engineOptions() (*engine.Options, error) {
 	if a.parts.GPU != nil {
 		o.GPU = a.parts.GPU
 	}
-	if a.Sources != nil {
-		a.reloads = newReloads(a)
-		o.Settings = a.reloads
-	}
+	a.reloads = newReloads(a)
+	o.Settings = a.reloads
 	var err error
 	o.Leaks, err = a.openLeaks()
 	return o, err
@@ -143,7 +144,7 @@ func (a *Agent) engineOptions() (*engine.Options, error) {
 
 // selection is which processes get records: none where nobody would read them.
 func (a *Agent) selection(l *config.Loaded) report.Selection {
-	if a.jsonl == nil && len(a.Observers) == 0 {
+	if a.jsonl == nil && !a.Processes {
 		return report.None
 	}
 	return report.Selection(l.Processes)
@@ -279,9 +280,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if a.reloads != nil {
-		defer a.reloads.start(ctx)()
-	}
+	defer a.reloads.start(ctx)()
 	a.started()
 	err := a.engine.Run(ctx)
 	if errors.Is(err, sink.ErrReaderGone) {
@@ -309,9 +308,7 @@ func (a *Agent) Hangup() {
 	if a.jsonl != nil {
 		a.jsonl.Reopen()
 	}
-	if a.reloads != nil {
-		a.reloads.demand()
-	}
+	a.reloads.demand()
 }
 
 // Close writes what is left, until ctx ends, and closes everything. Run must have

@@ -275,11 +275,25 @@ func (ld *loader) track(more []Tracked) {
 		}
 		ld.origins[o.Name] = o
 		for i := range k.fields {
-			ld.origins[o.Name+"."+k.fields[i].name] = o
+			f := &k.fields[i]
+			ld.origins[o.Name+"."+f.name] = o
+			if v := item[f.name]; f.shown(v) {
+				if _, err := f.value(textsOf(v)); err != nil {
+					ld.problem(o, f.name, "%v; allowed: %s", err, f.allowed)
+				}
+			}
 		}
 		all = append(all, item)
 	}
 	ld.put(k, ld.origins[trackedName], all)
+}
+
+// textsOf writes a typed value as the file would have it.
+func textsOf(v any) []string {
+	if list, ok := v.([]string); ok {
+		return list
+	}
+	return []string{fmt.Sprint(v)}
 }
 
 // mapstructureOf makes a map of a struct, by the names of its keys.
