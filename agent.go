@@ -15,6 +15,7 @@ import (
 	"rmagent/internal/agent"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
+	"rmagent/internal/history"
 	"rmagent/internal/loader"
 	"rmagent/record"
 )
@@ -47,6 +48,7 @@ type Agent struct {
 	views       *engine.Views
 	subscribers *agent.Subscribers
 	prune       pruneKeeper
+	history     *history.Store
 
 	mu      sync.Mutex
 	running chan struct{} // closed when Run has returned; nil before Run
@@ -72,10 +74,10 @@ func Open(ctx context.Context, o Options) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
-	a := &Agent{views: engine.NewViews(), subscribers: agent.NewSubscribers(log)}
+	a := &Agent{views: engine.NewViews(), subscribers: agent.NewSubscribers(log), history: history.New(history.Options{})}
 	a.inner, err = agent.Open(agent.Options{
 		Config: l, Sources: sources, Version: "library", Log: log, Stdout: os.Stdout,
-		Observers: []agent.Observer{&a.prune, a.subscribers}, Processes: true, Views: a.views,
+		Observers: []agent.Observer{&a.prune, a.history, a.subscribers}, Processes: true, Views: a.views,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open the agent: %w", err)
@@ -244,6 +246,20 @@ func (a *Agent) Set(settings map[string]string) error { return a.inner.Set(setti
 // ShouldPrune returns the last decision whether work should be taken off this machine,
 // why, and who should go first.
 func (a *Agent) ShouldPrune() record.Prune { return a.prune.last() }
+
+// History returns the last count readings of a resource (cpu, memory, fd, disk, network,
+// pids, pressure_cpu, pressure_memory, pressure_io, gpu, gpu_memory), of an hour at
+// most; 0: all. An empty target is the host; others are those of state records, of
+// filesystems and cards. ok is false where nothing is known of it.
+func (a *Agent) History(resource, target string, count int) (h record.History, ok bool) {
+	return a.history.History(resource, target, max(count, 0))
+}
+
+// Stats returns peaks, averages and events since the start, or since ResetStats.
+func (a *Agent) Stats() record.Stats { return a.history.Stats() }
+
+// ResetStats begins peaks, averages and events anew.
+func (a *Agent) ResetStats() { a.history.Reset(time.Now()) }
 
 // pruneKeeper keeps the last decision.
 type pruneKeeper struct {

@@ -59,6 +59,13 @@ func TestAgentReports(t *testing.T) {
 	if !self || !r.Host.MemoryTotalBytes.Known() || r.Time.IsZero() {
 		t.Errorf("this process is there: %v; the host: %+v", self, r.Host)
 	}
+	if h, ok := a.History("memory", "", 1); !ok || len(h.Points) != 1 || h.Points[0].Ratio.Or(0) <= 0 {
+		t.Errorf("%+v", h)
+	}
+	if s := a.Stats(); len(s.Resources) == 0 || s.Since.IsZero() {
+		t.Errorf("%+v", s)
+	}
+	a.ResetStats()
 	if _, err := Open(context.Background(), Options{Settings: map[string]string{"interval": "soon"}}); err == nil || !strings.Contains(err.Error(), "setting interval: interval: ") {
 		t.Error(err)
 	}

@@ -17,6 +17,7 @@ import (
 	"rmagent/internal/agent"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
+	"rmagent/internal/history"
 	"rmagent/internal/sink"
 	"rmagent/internal/stack/worker"
 )
@@ -110,15 +111,16 @@ func socketPath(l *config.Loaded) string {
 // running is the agent, and what the command adds to it.
 type running struct {
 	*agent.Agent
-	log    *sink.Log
-	stacks *worker.Client
+	log     *sink.Log
+	stacks  *worker.Client
+	history *history.Store
 }
 
 func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log) (*running, error) {
-	r := &running{log: log, stacks: openStacks()}
+	r := &running{log: log, stacks: openStacks(), history: openHistory(l, log.Logger())}
 	o := agent.Options{
 		Config: l, Sources: configSources(c), Filter: f, Version: version, Log: log.Logger(), SetLevel: log.SetLevel,
-		Stdout: os.Stdout, Stacks: r.stacks,
+		Stdout: os.Stdout, Stacks: r.stacks, Observers: []agent.Observer{r.history},
 	}
 	if log.Console() {
 		o.Overview = overviewEvery
