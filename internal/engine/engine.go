@@ -73,6 +73,7 @@ type Options struct {
 	Select    report.Selection
 	Filter    Filter
 	Settings  SettingsSource // nil: they never change
+	Actions   Actor          // nil: nobody acts
 }
 
 // Engine is one running agent.
@@ -362,6 +363,8 @@ func (e *Engine) writeOOM(o *sample.OOM) {
 		zap.String("cgroup", e.oom.Cgroup.Or("")),
 		zap.Uint64("rss_bytes", e.oom.RSSBytes.Or(0)))
 	e.emit(&e.oom)
+	e.actOnOOM()
+	e.actOnOOM()
 }
 
 // logOverview says how the machine is, from the second tick on: the first has no
@@ -394,6 +397,7 @@ func (e *Engine) tell(list []Announcement) {
 		}
 		e.emit(r)
 		e.logLeak(r)
+		e.actOnLeak(r)
 		e.standings.announce(r)
 	}
 }

@@ -103,6 +103,7 @@ func (e *Engine) decided(changes []policy.Change) {
 				e.logPrune(c.Prune)
 			}
 		}
+		e.actOnChange(c)
 	}
 }
 
