@@ -42,6 +42,7 @@ var notSettings = []string{
 	"config", "pid", "name", "cgroup", "unit", "local", "json", "for", "pprof", "fail", "top", "all", "help",
 	"files", "sockets", "overhead", "margin", // of check
 	"schema", // of config
+	"open",   // of dashboard
 	"quiet",  // of replay
 }
 

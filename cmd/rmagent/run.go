@@ -43,6 +43,9 @@ func runFlags() []cli.Flag {
 		&cli.StringFlag{Name: "processes", Usage: "active (whose counters moved, and each once a minute), all or none"},
 		&cli.StringFlag{Name: "duration", Usage: "stop after `TIME`"},
 		&cli.StringFlag{Name: "cpu-budget", Usage: "`RATIO` of one core that the agent may use; it slows itself down to stay inside"},
+		&cli.StringFlag{Name: "listen", Usage: "TCP `ADDRESS` for numbers, such as 127.0.0.1:9475; empty: none"},
+		&cli.StringFlag{Name: "web.config.file", Usage: "TLS and authentication for --listen from `FILE`, as for Prometheus's exporters"},
+		&cli.StringFlag{Name: "socket-group", Usage: "`GROUP` that may connect to the socket, to read"},
 		&cli.BoolFlag{Name: "with-cmdline", Usage: "with command lines, which may hold secrets"})...)
 }
 
@@ -114,13 +117,14 @@ type running struct {
 	log     *sink.Log
 	stacks  *worker.Client
 	history *history.Store
+	front   *front // where people and programs ask
 }
 
 func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log) (*running, error) {
-	r := &running{log: log, stacks: openStacks(), history: openHistory(l, log.Logger())}
+	r := &running{log: log, stacks: openStacks(), history: openHistory(l, log.Logger()), front: newFront()}
 	o := agent.Options{
 		Config: l, Sources: configSources(c), Filter: f, Version: version, Log: log.Logger(), SetLevel: log.SetLevel,
-		Stdout: os.Stdout, Stacks: r.stacks, Observers: []agent.Observer{r.history},
+		Stdout: os.Stdout, Stacks: r.stacks, Views: r.front.views, Observers: []agent.Observer{r.history, r.front.bus},
 	}
 	if log.Console() {
 		o.Overview = overviewEvery
@@ -144,6 +148,9 @@ func (r *running) run(ctx context.Context, hup <-chan os.Signal) error {
 	}
 	// A reader that closes the pipe is seen by the write that fails.
 	signal.Ignore(unix.SIGPIPE)
+	if err := r.front.open(ctx, r.Agent); err != nil {
+		return err
+	}
 	go r.hangUps(ctx, hup)
 	// Loading took the kernel's types apart, some 10 MiB that nobody needs again.
 	debug.FreeOSMemory()
@@ -168,7 +175,7 @@ func (r *running) hangUps(ctx context.Context, hup <-chan os.Signal) {
 func (r *running) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
-	err := r.Close(ctx)
+	err := errors.Join(r.front.close(ctx), r.Close(ctx))
 	r.stacks.Close()
 	return errors.Join(err, closeLog(r.log))
 }

@@ -34,6 +34,10 @@ type Config struct {
 	CPUBudget float64       `koanf:"cpu_budget"` // share of one core; 0: none
 	Socket    string        `koanf:"socket"`
 
+	SocketGroup   string `koanf:"socket_group"`    // empty: the socket is its owner's
+	Listen        string `koanf:"listen"`          // empty: no TCP
+	WebConfigFile string `koanf:"web_config_file"` // empty: none
+
 	Thresholds map[policy.Resource]policy.Threshold `koanf:"thresholds"`
 	// NetworkLimitBytesPerSecond is what thresholds of network are shares of; 0: none.
 	NetworkLimitBytesPerSecond float64       `koanf:"network_limit_bytes_per_second"`

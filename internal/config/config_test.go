@@ -101,7 +101,7 @@ func TestFile(t *testing.T) {
 	want := Config{
 		Source: "procfs", Interval: 250 * time.Millisecond, LogLevel: "debug", LogFormat: "json",
 		LogFile: "/var/log/rmagent.log", WarningsFile: "/var/log/rmagent-warnings.log", JSONL: "-", Processes: "all",
-		WithCmdline: true, GPU: "off", Hooks: []string{"exit", "net"}, Duration: 90 * time.Second, CPUBudget: 0.05, FDTracing: "auto", Socket: "/tmp/s",
+		WithCmdline: true, GPU: "off", Hooks: []string{"exit", "net"}, Duration: 90 * time.Second, CPUBudget: 0.05, FDTracing: "auto", Socket: "/tmp/s", Listen: "127.0.0.1:9475",
 		Thresholds: def.Thresholds, Prune: def.Prune, PredictionHorizon: time.Hour, Tracked: []Tracked{}, Actions: []Action{},
 	}
 	want.Thresholds["fd"] = policy.Threshold{Info: 0.5, Warning: 0.6, Critical: 0.7, Hysteresis: 0.01, Hold: time.Second}

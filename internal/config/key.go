@@ -2,8 +2,10 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -96,7 +98,12 @@ func (k *key) env() string {
 }
 
 // flag returns the name of the flag, without its dashes.
-func (k *key) flag() string { return strings.ReplaceAll(k.name, "_", "-") }
+func (k *key) flag() string {
+	if k.name == "web_config_file" {
+		return "web.config.file" // as Prometheus's programs call it
+	}
+	return strings.ReplaceAll(k.name, "_", "-")
+}
 
 // plain returns a typed value in JSON's terms, without secrets. Of an item's fields it
 // has those that are not at their defaults.
@@ -148,6 +155,9 @@ var keys = slices.Concat([]key{
 	duration("duration", 0, 0, 10*365*24*time.Hour).says("stop after this time; 0: run until a signal").atStart(),
 	number("cpu_budget", 0, 0, 1).says("share of one core that the agent may use; 0: no budget"),
 	path("socket", "/run/rmagent/rmagent.sock", false).says("the agent's socket").atStart(),
+	text("socket_group", "", "a group's name or number", isUserGroup).says("who beside the owner may connect to the socket, to read").atStart(),
+	text("listen", "127.0.0.1:9475", "ADDRESS:PORT, or empty for none", isListen).says("TCP address for numbers; empty: none").atStart(),
+	path("web_config_file", "", true).says("TLS and authentication for listen").atStart(),
 }, thresholdKeys(), []key{
 	size("network_limit_bytes_per_second", 0, 0, 1e15).says("what thresholds of network are shares of; 0: network has no state"),
 	duration("prediction_horizon", time.Hour, 0, 365*24*time.Hour).says("how far ahead it is said when a limit is reached; 0: never"),
@@ -293,6 +303,28 @@ func within[T int | float64 | time.Duration](v, low, high T) (any, error) {
 		return nil, fmt.Errorf("%v is out of range", v)
 	}
 	return v, nil
+}
+
+func isUserGroup(s string) error {
+	if strings.ContainsAny(s, "\x00/:") {
+		return fmt.Errorf("%q can't be a group", s)
+	}
+	return nil
+}
+
+// isListen checks an address to listen on.
+func isListen(s string) error {
+	if s == "" {
+		return nil
+	}
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return fmt.Errorf("%q has no port or no host", s)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return fmt.Errorf("port %q is no number from 0 to 65535", port)
+	}
+	return nil
 }
 
 func parseHook(s string) (any, error) {

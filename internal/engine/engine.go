@@ -96,7 +96,7 @@ type Engine struct {
 	exited   map[sample.ID]bool // whose ends were told since the last tick
 	now      time.Time          // of what is being written: a reading's beginning, or a drain
 	since    time.Duration      // monotonic time of the first tick
-	before   time.Duration      // monotonic time of the last tick
+	before   time.Duration      // and of the last
 	overview time.Duration      // of the last overview
 	minute   time.Duration      // of the last that began a minute
 	failures int                // readings that failed in a row

@@ -5,6 +5,7 @@ import (
 
 	"rmagent/internal/pattern"
 	"rmagent/internal/sample"
+	"rmagent/record"
 )
 
 // Filter chooses the processes that are shown. Each list that is not empty must
@@ -37,11 +38,20 @@ func (f *Filter) Match(p *sample.Process, id *sample.Identity) bool {
 	if len(f.Cgroups) == 0 && len(f.Units) == 0 {
 		return true
 	}
-	if id == nil {
-		return false
-	}
-	return (len(f.Cgroups) == 0 || matches(f.Cgroups, id.Cgroup, pattern.Cgroup)) &&
-		(len(f.Units) == 0 || matches(f.Units, id.Unit, pattern.Unit))
+	return id != nil && f.belongs(id.Cgroup, id.Unit)
+}
+
+// MatchRecord tells the same of a process's record.
+func (f *Filter) MatchRecord(p *record.ProcessFacts) bool {
+	return (len(f.PIDs) == 0 || slices.Contains(f.PIDs, p.PID)) &&
+		(len(f.Names) == 0 || matches(f.Names, p.Comm, pattern.Name)) &&
+		f.belongs(p.Cgroup.Or(""), p.Unit.Or(""))
+}
+
+// belongs tells whether the cgroup and the unit are those that are shown.
+func (f *Filter) belongs(cgroup, unit string) bool {
+	return (len(f.Cgroups) == 0 || matches(f.Cgroups, cgroup, pattern.Cgroup)) &&
+		(len(f.Units) == 0 || matches(f.Units, unit, pattern.Unit))
 }
 
 func matches(patterns []string, s string, match func(pattern, s string) bool) bool {

@@ -98,6 +98,7 @@ func (e *Engine) decided(changes []policy.Change) {
 			e.standings.cross(c.State)
 		case c.Prune != nil:
 			e.emit(c.Prune)
+			e.standings.decide(c.Prune)
 			if !c.Again {
 				e.logPrune(c.Prune)
 			}
