@@ -68,6 +68,10 @@ func newRecord(k Kind) Record {
 		return new(Leak)
 	case KindAction:
 		return new(Action)
+	case KindJob:
+		return new(Job)
+	case KindLimit:
+		return new(Limit)
 	case KindConfig:
 		return new(Config)
 	case KindAgent:

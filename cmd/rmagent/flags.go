@@ -38,13 +38,13 @@ func filterFlags() []cli.Flag {
 }
 
 // notSettings are the flags that are not settings of package config.
-var notSettings = []string{
+var notSettings = append(execFlagNames(),
 	"config", "pid", "name", "cgroup", "unit", "local", "json", "for", "pprof", "fail", "top", "all", "help",
 	"files", "sockets", "overhead", "margin", // of check
 	"schema", // of config
 	"open",   // of dashboard
 	"quiet",  // of replay
-}
+)
 
 // loadConfig reads the configuration that a command line asks for.
 func loadConfig(c *cli.Context) (*config.Loaded, error) { return config.Read(configSources(c)) }

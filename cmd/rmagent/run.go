@@ -117,7 +117,8 @@ type running struct {
 	log     *sink.Log
 	stacks  *worker.Client
 	history *history.Store
-	front   *front // where people and programs ask
+	front   *front     // where people and programs ask
+	jobs    *jobServer // nil: none are served
 }
 
 func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log) (*running, error) {
@@ -133,6 +134,9 @@ func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log)
 	if r.Agent, err = agent.Open(o); err != nil {
 		r.stacks.Close()
 		return nil, err
+	}
+	if r.jobs, err = openJobs(l, log.Logger()); err != nil {
+		return nil, errors.Join(err, r.close())
 	}
 	return r, nil
 }
@@ -175,7 +179,7 @@ func (r *running) hangUps(ctx context.Context, hup <-chan os.Signal) {
 func (r *running) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
-	err := errors.Join(r.front.close(ctx), r.Close(ctx))
+	err := errors.Join(r.front.close(ctx), r.jobs.close(), r.Close(ctx))
 	r.stacks.Close()
 	return errors.Join(err, closeLog(r.log))
 }
