@@ -52,12 +52,12 @@ func Append(dst []byte, r Record) ([]byte, error) {
 		e.oom(r)
 	case *Leak:
 		e.leak(r)
-	case *Action:
-		e.action(r)
 	case *Job:
 		e.job(r)
 	case *Limit:
 		e.limit(r)
+	case *Action:
+		e.action(r)
 	case *Config:
 		e.config(r)
 	case *Agent:
@@ -91,12 +91,12 @@ func KindOf(r Record) (Kind, error) {
 		return KindOOM, nil
 	case *Leak:
 		return KindLeak, nil
-	case *Action:
-		return KindAction, nil
 	case *Job:
 		return KindJob, nil
 	case *Limit:
 		return KindLimit, nil
+	case *Action:
+		return KindAction, nil
 	case *Config:
 		return KindConfig, nil
 	case *Agent:

@@ -66,12 +66,12 @@ func newRecord(k Kind) Record {
 		return new(OOM)
 	case KindLeak:
 		return new(Leak)
-	case KindAction:
-		return new(Action)
 	case KindJob:
 		return new(Job)
 	case KindLimit:
 		return new(Limit)
+	case KindAction:
+		return new(Action)
 	case KindConfig:
 		return new(Config)
 	case KindAgent:

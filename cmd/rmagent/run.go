@@ -155,6 +155,10 @@ func (r *running) run(ctx context.Context, hup <-chan os.Signal) error {
 	if err := r.front.open(ctx, r.Agent); err != nil {
 		return err
 	}
+	var err error
+	if r.jobs, err = openJobs(r.Config, r.log.Logger()); err != nil {
+		return err
+	}
 	go r.hangUps(ctx, hup)
 	// Loading took the kernel's types apart, some 10 MiB that nobody needs again.
 	debug.FreeOSMemory()
