@@ -44,6 +44,7 @@ type Options struct {
 // Agent reads this machine, judges it by the configuration, and tells whoever has
 // subscribed. Its methods may be called by many goroutines.
 type Agent struct {
+	log         *zap.Logger
 	inner       *agent.Agent
 	views       *engine.Views
 	subscribers *agent.Subscribers
@@ -74,7 +75,7 @@ func Open(ctx context.Context, o Options) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
-	a := &Agent{views: engine.NewViews(), subscribers: agent.NewSubscribers(log), history: history.New(history.Options{})}
+	a := &Agent{log: log, views: engine.NewViews(), subscribers: agent.NewSubscribers(log), history: history.New(history.Options{})}
 	a.inner, err = agent.Open(agent.Options{
 		Config: l, Sources: sources, Version: "library", Log: log, Stdout: os.Stdout,
 		Observers: []agent.Observer{&a.prune, a.history, a.subscribers}, Processes: true, Views: a.views,
@@ -112,7 +113,7 @@ func (a *Agent) begin(ctx context.Context) (context.Context, func(), error) {
 }
 
 // Close ends Run, waits for it, and closes everything. Subscribers that are being
-// called are waited for, half a second at most.
+// called are waited for, half a second at most; one that hangs is left behind.
 func (a *Agent) Close() error {
 	a.mu.Lock()
 	if a.closed {
@@ -128,9 +129,17 @@ func (a *Agent) Close() error {
 	if running != nil {
 		<-running
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second/2)
+	err := closeWithin(time.Second, a.inner.Close)
+	if hangs := closeWithin(time.Second/2, a.subscribers.Close); hangs != nil {
+		a.log.Warn("subscriber_left_behind", zap.Error(hangs)) // its function is not the agent's to end
+	}
+	return err
+}
+
+func closeWithin(d time.Duration, closing func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
-	return errors.Join(a.inner.Close(ctx), a.subscribers.Close(ctx))
+	return closing(ctx)
 }
 
 // Report is what an agent knows at one reading.

@@ -123,7 +123,6 @@ type running struct {
 
 func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log) (*running, error) {
 	r := &running{log: log, stacks: openStacks(), history: openHistory(l, log.Logger()), front: newFront()}
-	r.front.history = r.history
 	o := agent.Options{
 		Config: l, Sources: configSources(c), Filter: f, Version: version, Log: log.Logger(), SetLevel: log.SetLevel,
 		Stdout: os.Stdout, Stacks: r.stacks, Views: r.front.views, Observers: []agent.Observer{r.history, r.front.bus},
@@ -135,6 +134,9 @@ func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log)
 	if r.Agent, err = agent.Open(o); err != nil {
 		r.stacks.Close()
 		return nil, err
+	}
+	if r.jobs, err = openJobs(l, log.Logger()); err != nil {
+		return nil, errors.Join(err, r.close())
 	}
 	return r, nil
 }
@@ -181,7 +183,7 @@ func (r *running) hangUps(ctx context.Context, hup <-chan os.Signal) {
 func (r *running) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
-	err := errors.Join(r.jobs.close(), r.front.close(ctx), r.Close(ctx))
+	err := errors.Join(r.front.close(ctx), r.jobs.close(), r.Close(ctx))
 	r.stacks.Close()
 	return errors.Join(err, closeLog(r.log))
 }

@@ -202,3 +202,10 @@ func (a *Agent) Untrack(label string) (bool, error) {
 // ConfigStatus tells which configuration is in force, and what is wrong with the one
 // that is not.
 func (a *Agent) ConfigStatus() ConfigStatus { return *a.reloads.status.Load() }
+
+// InForce is the configuration that is in force, or will be at the next tick.
+func (a *Agent) InForce() *config.Loaded {
+	a.reloads.mu.Lock()
+	defer a.reloads.mu.Unlock()
+	return a.reloads.current
+}

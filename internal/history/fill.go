@@ -2,6 +2,7 @@ package history
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"io"
 	"io/fs"
@@ -18,7 +19,7 @@ import (
 // KiB, most of it processes, which are skipped unread.
 const (
 	DefaultFillBytes = 128 << 20
-	fillTime         = 2 * time.Second
+	DefaultFillTime  = 2 * time.Second
 	longestLine      = 1 << 20
 	mostRecords      = 40_000
 	fillBlock        = 256 << 10
@@ -29,9 +30,10 @@ type FillOptions struct {
 	// Paths are files of records, the newest first, as a log and what logrotate made of
 	// the one before. Those that are not there, or no regular files, are left out.
 	Paths []string
-	Host  string    // whose records are meant
-	Now   time.Time // nothing from after it, nor from longer ago than is kept, is taken
-	Bytes int64     // read at most; 0: DefaultFillBytes
+	Host  string        // whose records are meant
+	Now   time.Time     // nothing from after it, nor from longer ago than is kept, is taken
+	Bytes int64         // read at most; 0: DefaultFillBytes
+	Time  time.Duration // at most; 0: DefaultFillTime
 }
 
 // Filled says what became of it.
@@ -43,13 +45,9 @@ type Filled struct {
 }
 
 // Fill learns from the newest records of files what a Store would have learnt while
-// they were written. It must come before Observe. It reads backwards, for two seconds
-// at most.
+// they were written. It must come before Observe. It reads backwards, within bounds.
 func (s *Store) Fill(o FillOptions) (Filled, error) {
-	f := filler{store: s, o: o, oldest: o.Now.Add(-s.keep), left: o.Bytes, until: time.Now().Add(fillTime)}
-	if f.left == 0 {
-		f.left = DefaultFillBytes
-	}
+	f := filler{store: s, o: o, oldest: o.Now.Add(-s.keep), left: cmp.Or(o.Bytes, DefaultFillBytes), until: time.Now().Add(cmp.Or(o.Time, DefaultFillTime))}
 	for _, path := range o.Paths {
 		err := f.file(path)
 		if errors.Is(err, fs.ErrNotExist) {

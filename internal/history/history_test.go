@@ -249,7 +249,7 @@ func TestFill(t *testing.T) {
 		}
 	}
 	after := New(Options{})
-	filled, err := after.Fill(FillOptions{Paths: []string{newer, older, filepath.Join(dir, "none")}, Host: "web-1", Now: now})
+	filled, err := after.Fill(FillOptions{Paths: []string{newer, older, filepath.Join(dir, "none")}, Host: "web-1", Now: now, Time: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +281,7 @@ func TestFillHostile(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := New(Options{})
-	filled, err := s.Fill(FillOptions{Paths: []string{path, "/dev/null", dir}, Host: "web-1", Now: begin.Add(time.Minute)})
+	filled, err := s.Fill(FillOptions{Paths: []string{path, "/dev/null", dir}, Host: "web-1", Now: begin.Add(time.Minute), Time: time.Hour})
 	if err != nil || filled.Taken != 1 || filled.Skipped != 3 || !filled.Whole {
 		t.Errorf("%+v, %v", filled, err)
 	}
