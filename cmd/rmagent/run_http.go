@@ -61,6 +61,7 @@ func (f *front) open(ctx context.Context, a *agent.Agent) error {
 		System:   systemOf(&about),
 		Health:   func() []httpserver.Trouble { return troublesOf(a) },
 		Headroom: f.headroom.ask,
+		Control:  &control{agent: a, history: f.history, tracked: map[int32]config.Tracked{}},
 		Policy:   func() any { return a.InForce().Values() },
 		Metrics:  metrics.New(metrics.Options{Views: f.views, Version: version, Source: about.Source}).Handler,
 		Log:      log,
