@@ -123,6 +123,7 @@ type running struct {
 
 func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log) (*running, error) {
 	r := &running{log: log, stacks: openStacks(), history: openHistory(l, log.Logger()), front: newFront()}
+	r.front.history = r.history
 	o := agent.Options{
 		Config: l, Sources: configSources(c), Filter: f, Version: version, Log: log.Logger(), SetLevel: log.SetLevel,
 		Stdout: os.Stdout, Stacks: r.stacks, Views: r.front.views, Observers: []agent.Observer{r.history, r.front.bus},
@@ -134,9 +135,6 @@ func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log)
 	if r.Agent, err = agent.Open(o); err != nil {
 		r.stacks.Close()
 		return nil, err
-	}
-	if r.jobs, err = openJobs(l, log.Logger()); err != nil {
-		return nil, errors.Join(err, r.close())
 	}
 	return r, nil
 }
