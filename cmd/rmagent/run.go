@@ -136,9 +136,6 @@ func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log)
 		r.stacks.Close()
 		return nil, err
 	}
-	if r.jobs, err = openJobs(l, log.Logger()); err != nil {
-		return nil, errors.Join(err, r.close())
-	}
 	return r, nil
 }
 
