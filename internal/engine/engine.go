@@ -301,8 +301,8 @@ func (e *Engine) readHost() {
 	e.machine.Update(&e.host)
 }
 
-// readCgroups reads those in which a process did something, with those above, and
-// once a minute all.
+// readCgroups reads those in which a process did something, with those above, those
+// that the policy watches, and once a minute all.
 func (e *Engine) readCgroups(all bool) {
 	e.cgroups = e.cgroups[:0]
 	if all {
@@ -311,7 +311,9 @@ func (e *Engine) readCgroups(all bool) {
 	}
 	clear(e.active)
 	e.table.Active(e.active)
-	e.cgroups = e.Cgroups.Read(e.cgroups, func(_ uint64, path string) bool { return e.active[path] })
+	e.cgroups = e.Cgroups.Read(e.cgroups, func(_ uint64, path string) bool {
+		return e.active[path] || e.Policy.WatchesCgroup(path)
+	})
 }
 
 // gpuPatience is after how many intervals a reading of the cards says nothing any
