@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cgrouptest"
+	"rmagent/internal/childtest"
 	"rmagent/record"
 )
 
@@ -148,7 +148,7 @@ func TestPolicyOnARealHost(t *testing.T) {
 
 	for _, h := range []struct {
 		resource, target string
-		hog              *exec.Cmd
+		hog              *childtest.Child
 	}{
 		{"memory", "cgroup:" + limited.Path(), memory},
 		{"disk", "mount:" + shm, disk},
@@ -156,14 +156,14 @@ func TestPolicyOnARealHost(t *testing.T) {
 		{"cpu", "", burner},
 	} {
 		t.Run(h.resource, func(t *testing.T) {
-			pid := int32(h.hog.Process.Pid)
+			pid := h.hog.PID()
 			target := func(s string) bool {
 				return s == h.target || h.target == "" && strings.HasPrefix(s, fmt.Sprintf("pid:%d@", pid))
 			}
-			proceed(t, h.hog)
+			h.hog.Say("")
 			await(t, "the state", func() bool { return stateOf(t, out, h.resource, target) == record.StateCritical })
 			await(t, "the prune decision", func() bool { return firstToGo(t, out, h.resource, target, pid) })
-			proceed(t, h.hog)
+			h.hog.Say("")
 			await(t, "the end of the state", func() bool { return stateOf(t, out, h.resource, target) == record.StateNormal })
 			await(t, "the end of the decision", func() bool {
 				prunes := decided[*record.Prune](t, out)

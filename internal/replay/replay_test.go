@@ -161,6 +161,21 @@ func TestExits(t *testing.T) {
 	equal(t, got, "1 pid:5@7 critical", "3 pid:5@7 critical", "5 pid:5@7 critical")
 }
 
+// A reading says who left before the exit was told.
+func TestGone(t *testing.T) {
+	tp := newTape(t, "")
+	tp.host()
+	tp.add(process(5, 950))
+	tp.host(func(h *record.Host) { h.Gone = []string{"pid:5@7", "nonsense"} })
+	tp.add(&record.Exit{ProcessFacts: process(5, 10).ProcessFacts})
+	tp.host()
+	tp.host()
+	tp.host()
+	tp.add(process(5, 950))
+	got, _ := play(t, tp.lines)
+	equal(t, got, "1 pid:5@7 critical", "5 pid:5@7 critical")
+}
+
 // The recorded configuration is what is judged by, and a reload changes it.
 func TestConfigurationIsInTheStream(t *testing.T) {
 	tp := newTape(t, "thresholds: {fd: {info: 0.1, warning: 0.2, critical: 0.3}}")
