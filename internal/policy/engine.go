@@ -303,6 +303,9 @@ func (e *Engine) observe(t target, m measure, r reading, s subject) {
 	e.press(g, value, e.maximum(key), elapsed, t.kind == kindCgroup)
 	if t.kind == kindMount && m == mDisk && g.max > 0 && g.value > g.max {
 		e.prune.diskFull = true
+		if _, since := e.prune.used[t.name]; !since {
+			e.prune.used[t.name] = r.value
+		}
 	}
 }
 
