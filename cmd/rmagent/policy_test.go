@@ -50,11 +50,7 @@ func hog(words []string, say func(), wait func()) {
 			check(unix.Close(fd))
 		}
 	case "cpu":
-		end := make(chan struct{})
-		go func() {
-			wait()
-			close(end)
-		}()
+		end := inBackground(wait)
 		for over := false; !over; {
 			select {
 			case <-end:
@@ -67,11 +63,7 @@ func hog(words []string, say func(), wait func()) {
 		check(err)
 		_, err = f.Write(make([]byte, shmBytes*78/100))
 		check(err)
-		end := make(chan struct{})
-		go func() {
-			wait()
-			close(end)
-		}()
+		end := inBackground(wait)
 		for over := false; !over; {
 			select {
 			case <-end:
@@ -83,6 +75,16 @@ func hog(words []string, say func(), wait func()) {
 		check(f.Truncate(0))
 	}
 	wait()
+}
+
+// inBackground returns a channel that is closed when f has returned.
+func inBackground(f func()) <-chan struct{} {
+	end := make(chan struct{})
+	go func() {
+		f()
+		close(end)
+	}()
+	return end
 }
 
 // agentWithTmpfs mounts a small tmpfs where only it sees it, and becomes the agent.
