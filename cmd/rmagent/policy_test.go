@@ -50,11 +50,7 @@ func hog(words []string, say func(), wait func()) {
 			check(unix.Close(fd))
 		}
 	case "cpu":
-		end := make(chan struct{})
-		go func() {
-			wait()
-			close(end)
-		}()
+		end := inBackground(wait)
 		for over := false; !over; {
 			select {
 			case <-end:
@@ -65,24 +61,30 @@ func hog(words []string, say func(), wait func()) {
 	case "disk": // most at once, the rest little by little
 		f, err := os.Create(words[2])
 		check(err)
-		_, err = f.Write(make([]byte, shmBytes*85/100))
+		_, err = f.Write(make([]byte, shmBytes*78/100))
 		check(err)
-		end := make(chan struct{})
-		go func() {
-			wait()
-			close(end)
-		}()
+		end := inBackground(wait)
 		for over := false; !over; {
 			select {
 			case <-end:
 				over = true
 			case <-time.After(20 * time.Millisecond):
-				f.Write(make([]byte, 4<<10)) // it may be full
+				f.Write(make([]byte, 16<<10)) // it may be full
 			}
 		}
 		check(f.Truncate(0))
 	}
 	wait()
+}
+
+// inBackground returns a channel that is closed when f has returned.
+func inBackground(f func()) <-chan struct{} {
+	end := make(chan struct{})
+	go func() {
+		f()
+		close(end)
+	}()
+	return end
 }
 
 // agentWithTmpfs mounts a small tmpfs where only it sees it, and becomes the agent.
@@ -171,8 +173,17 @@ func TestPolicyOnARealHost(t *testing.T) {
 			})
 		})
 	}
-	a.stop()
-	replayed(t, out)
+	if err := a.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	// Where the machine is too busy for the last lines to be written in time, the agent
+	// says so, and its recording ends earlier than what it decided.
+	status := a.wait()
+	cut := status == exitFailed && strings.Contains(a.stderr.String(), "write the rest of the output")
+	if status != exitOK && !cut {
+		t.Errorf("exit status %d", status)
+	}
+	replayed(t, out, cut)
 }
 
 // decided decodes the decisions of a file that is being written, and nothing else of it.
@@ -237,8 +248,9 @@ func firstToGo(t *testing.T, out, resource string, target func(string) bool, pid
 	return false
 }
 
-// replayed plays a recording and wants the decisions that it has, to the letter.
-func replayed(t *testing.T, out string) {
+// replayed plays a recording and wants the decisions that it has, to the letter. Where it
+// is cut, those of its last reading may be missing in it.
+func replayed(t *testing.T, out string, cut bool) {
 	t.Helper()
 	r := runToEnd(t, agentCommand(t, "replay", out))
 	if r.status != 0 {
@@ -248,7 +260,14 @@ func replayed(t *testing.T, out string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if cut {
+		live = live[:bytes.LastIndexByte(live, '\n')+1]
+	}
 	want, got := decisions(t, live), decisions(t, []byte(r.stdout))
+	if cut {
+		got = got[:min(len(got), len(want))]
+		want = want[:len(got)]
+	}
 	if len(want) == 0 || !slices.Equal(want, got) {
 		t.Errorf("%d decisions live, %d replayed; replay says:\n%s", len(want), len(got), r.stderr)
 		for i := range min(len(want), len(got)) {

@@ -134,14 +134,13 @@ func sum(a, b record.Opt[float64]) (float64, bool) {
 }
 
 // track judges the limits that rules set to a process.
-func (e *Engine) track(f *record.ProcessFacts, id sample.ID, p *process) *process {
+func (e *Engine) track(f *record.ProcessFacts, id sample.ID, p *process) {
 	m := e.matchOf(f, id, p)
 	p = e.remember(id, p)
 	p.match = m
 	for _, i := range m.rules {
 		e.judgeRule(f, id, p, i)
 	}
-	return p
 }
 
 func (e *Engine) judgeRule(f *record.ProcessFacts, id sample.ID, p *process, place int) {

@@ -340,13 +340,13 @@ func TestTimeRunsBackwards(t *testing.T) {
 			tp.host()
 			tp.add(process(5, 10))
 		}
-		got, r := play(t, tp.lines)
+		got, _ := play(t, tp.lines)
 		equal(t, got, "1 pid:5@7 critical")
 		for range 7 { // the hold begins where the clock went back, and ends
 			tp.host()
 			tp.add(process(5, 10))
 		}
-		got, r = play(t, tp.lines)
+		got, r := play(t, tp.lines)
 		equal(t, got, "1 pid:5@7 critical", "-7179 pid:5@7 normal")
 		told(t, r, "the clock goes back by 1h59m59s")
 	}
