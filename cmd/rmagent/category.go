@@ -12,7 +12,6 @@ import (
 
 	"rmagent/internal/category"
 	"rmagent/internal/cctools"
-	"rmagent/internal/human"
 	"rmagent/record"
 )
 
@@ -158,7 +157,7 @@ func printCategories(w io.Writer, r categoriesJSON) error {
 			b.WriteByte('\n')
 		}
 		b.WriteString(categoryTitle(c))
-		fmt.Fprintf(&b, "  %-9s %12s  %-10s %14s %9s %7s %11s\n", "", "MOST SEEN", "MODE", "GIVE AT FIRST", "RUN AGAIN", "UNUSED", "THROUGHPUT")
+		fmt.Fprintf(&b, "  %-9s %12s  %-10s %14s %9s %7s %9s\n", "", "MOST SEEN", "MODE", "GIVE AT FIRST", "RUN AGAIN", "UNUSED", "JOBS/HOUR")
 		for k := range c.Resources {
 			printResource(&b, &c.Resources[k])
 		}
@@ -205,9 +204,9 @@ func printResource(b *strings.Builder, r *resourceJSON) {
 			unused = fmt.Sprintf("%.0f %%", 100*v)
 		}
 		if v, ok := a.JobsPerSecond.Get(); ok {
-			speed = human.Rate(v)
+			speed = fmt.Sprintf("%.1f", 3600*v)
 		}
-		fmt.Fprintf(b, "  %-9s %12s  %-10s %14s %9s %7s  %s\n", name, seen, a.Mode, first, again, unused, speed)
+		fmt.Fprintf(b, "  %-9s %12s  %-10s %14s %9s %7s %9s\n", name, seen, a.Mode, first, again, unused, speed)
 		name, seen = "", ""
 	}
 }

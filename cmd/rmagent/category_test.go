@@ -30,23 +30,23 @@ func TestCategory(t *testing.T) {
 
 	r := runToEnd(t, agentCommand(t, "category", "--mode", "throughput", jobs, other))
 	want := `b: 1 job, 1 ended by a limit
-               MOST SEEN  MODE        GIVE AT FIRST RUN AGAIN  UNUSED  THROUGHPUT
+               MOST SEEN  MODE        GIVE AT FIRST RUN AGAIN  UNUSED JOBS/HOUR
   cores          unknown
-  memory           10 MB  throughput        unknown         -       -  -
+  memory           10 MB  throughput        unknown         -       -         -
   disk           unknown
   gpus           unknown
 
 render?[2J: 60 jobs
-               MOST SEEN  MODE        GIVE AT FIRST RUN AGAIN  UNUSED  THROUGHPUT
+               MOST SEEN  MODE        GIVE AT FIRST RUN AGAIN  UNUSED JOBS/HOUR
   cores          unknown
-  memory         3000 MB  throughput         500 MB  12 of 60    24 %  4.2 a minute
+  memory         3000 MB  throughput         500 MB  12 of 60    24 %     250.0
   disk           unknown
   gpus           unknown
 
 (all): 61 jobs, 1 ended by a limit
-               MOST SEEN  MODE        GIVE AT FIRST RUN AGAIN  UNUSED  THROUGHPUT
+               MOST SEEN  MODE        GIVE AT FIRST RUN AGAIN  UNUSED JOBS/HOUR
   cores          unknown
-  memory         3000 MB  throughput         500 MB  12 of 60    24 %  4.2 a minute
+  memory         3000 MB  throughput         500 MB  12 of 60    24 %     250.0
   disk           unknown
   gpus           unknown
 `

@@ -225,6 +225,9 @@ func (p *execPlan) command() *exec.Cmd {
 
 // text is the command in one line, as the summary has it.
 func (p *execPlan) text() string {
+	if p.PID != 0 {
+		return followText
+	}
 	if p.Shell != "" {
 		return p.Shell
 	}

@@ -19,38 +19,35 @@ import (
 
 // runExec runs a plan and returns exec's status.
 func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
-	files, err := openJobFiles(p)
+	if p.PID != 0 {
+		return runFollow(ctx, p, stderr)
+	}
+	x, err := openExecution(p)
 	if err != nil {
 		return exitExecFailed, err
 	}
-	watch, err := openJobWatch(p, files)
-	if err != nil {
-		return exitExecFailed, errors.Join(err, files.discard())
-	}
-	defer watch.close()
-	tracker, lost, err := track.Open(track.Options{
+	defer x.watch.close()
+	x.tracker, x.lost, err = track.Open(track.Options{
 		Limits: p.Limits, Enforce: !p.Only, Source: p.source, Reap: true, Agent: p.agent(),
 	})
 	if err != nil {
-		return exitExecFailed, errors.Join(err, files.discard())
+		return exitExecFailed, errors.Join(err, x.files.discard())
 	}
-	defer tracker.Close()
-	cmd := p.command()
+	defer x.tracker.Close()
+	x.cmd = p.command()
 	signals := relaySignals()
 	defer signals.stop()
-	show := newJobProgress(p)
-	x := &execution{plan: p, cmd: cmd, tracker: tracker, files: files, watch: watch, show: show, lost: lost}
 	grace := p.grace
 	if grace == 0 {
 		grace = -1
 	}
 	result, err := job.Run(ctx, job.Options{
-		Cmd: cmd, Tracker: tracker, Limits: p.Limits, Only: p.Only, Grace: grace, MainOnly: p.mainOnly,
-		Interval: p.Interval, Step: x.step, More: watch.more, Started: x.started, Signals: signals.job,
+		Cmd: x.cmd, Tracker: x.tracker, Limits: p.Limits, Only: p.Only, Grace: grace, MainOnly: p.mainOnly,
+		Interval: p.Interval, Step: x.step, More: x.watch.more, Started: x.started, Signals: signals.job,
 	})
-	show.end()
+	x.show.end()
 	if err != nil {
-		return startStatus(err), errors.Join(startError(p, err), files.discard())
+		return startStatus(err), errors.Join(startError(p, err), x.files.discard())
 	}
 	return x.finish(result, stderr)
 }
@@ -96,6 +93,20 @@ type execution struct {
 	failed  error // writing a file
 }
 
+// openExecution opens what a plan writes to and what is watched beside the processes:
+// mistakes in both are told before anything is started.
+func openExecution(p *execPlan) (*execution, error) {
+	files, err := openJobFiles(p)
+	if err != nil {
+		return nil, err
+	}
+	watch, err := openJobWatch(p, files)
+	if err != nil {
+		return nil, errors.Join(err, files.discard())
+	}
+	return &execution{plan: p, files: files, watch: watch, show: newJobProgress(p)}, nil
+}
+
 // started is told of the first process: times in files count from then.
 func (x *execution) started(int) {
 	x.files.start = time.Now()
@@ -104,8 +115,36 @@ func (x *execution) started(int) {
 
 func (x *execution) step(s job.Step) {
 	x.show.show(&s)
-	if err := x.files.step(&s); err != nil && x.failed == nil {
+	err := x.files.step(&s)
+	if x.plan.UpdateSummary && s.Number >= 0 {
+		err = errors.Join(err, x.files.update(x.running(&s)))
+	}
+	if err != nil && x.failed == nil {
 		x.failed = err
+	}
+}
+
+// running sums up a job that runs.
+func (x *execution) running(s *job.Step) *cctools.Summary {
+	r := &cctools.Summary{ExitType: cctools.ExitRunning, Measures: s.Most, Snapshots: x.watch.snapshots}
+	begin := float64(x.files.start.UnixMicro()) / 1e6
+	r.Measures.Set(cctools.Start, begin)
+	r.Measures.Set(cctools.End, begin+s.Seconds)
+	r.Measures.Set(cctools.WallTime, s.Seconds)
+	x.describe(r)
+	r.Finish()
+	return r
+}
+
+// describe says whose summary it is.
+func (x *execution) describe(s *cctools.Summary) {
+	p := x.plan
+	s.Category, s.TaskID, s.Verbatim = p.Category, p.TaskID, p.Verbatim
+	s.Command = p.text()
+	s.Host, _ = os.Hostname()
+	s.MonitorVersion = version
+	if x.cmd != nil {
+		s.ExecutableType = job.ExecutableType(x.cmd.Path)
 	}
 }
 
@@ -133,13 +172,11 @@ func (x *execution) finish(r *job.Result, stderr io.Writer) (int, error) {
 // summary sums a job up.
 func (x *execution) summary(r *job.Result) *cctools.Summary {
 	s := job.Summarize(r, x.tracker)
-	p := x.plan
-	s.Category, s.TaskID, s.Verbatim = p.Category, p.TaskID, p.Verbatim
-	s.Command = p.text()
-	s.Host, _ = os.Hostname()
-	s.MonitorVersion = version
-	s.ExecutableType = job.ExecutableType(x.cmd.Path)
-	if len(r.Exceeded) > 0 && !p.Only {
+	x.describe(s)
+	if x.cmd == nil {
+		s.Cause = "the process was followed, and is not ours: its exit status is unknown"
+	}
+	if len(r.Exceeded) > 0 && !x.plan.Only {
 		s.ExitStatus = 128 + int(unix.SIGTERM) // whatever it made of that
 	}
 	return s

@@ -75,7 +75,6 @@ type jobWatch struct {
 	nodes     uint64 // that the filesystem had free at first
 	measured  bool   // directories were, once at least
 	partial   bool   // not all of them could be
-	readings  int
 	snapshots []cctools.Snapshot
 	window    cctools.Measures // since the last snapshot
 	since     float64          // seconds at which it began
@@ -202,6 +201,9 @@ func ownFiles(p *execPlan, here string) func(string) bool {
 // more adds what directories hold to each reading, and takes snapshots.
 func (w *jobWatch) more(at job.Moment) *cctools.Measures {
 	var more cctools.Measures
+	begin := float64(w.begin.UnixMicro()) / 1e6
+	more.Set(cctools.Start, begin)
+	more.Set(cctools.End, begin+at.Seconds) // a limit of it is a deadline
 	more.SetCount(cctools.Workers, 0)
 	if w.noGPUs {
 		more.SetCount(cctools.GPUs, 0)

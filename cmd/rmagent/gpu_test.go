@@ -61,7 +61,7 @@ func mountDriver(root string) error {
 		return err
 	}
 	os.Unsetenv(asHelper)
-	return syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), asAgent+"=1"))
+	return syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), asAgent+"=rmagent"))
 }
 
 func TestRunWithGPUs(t *testing.T) {

@@ -34,8 +34,9 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, mountDriver(strings.Fields(os.Getenv(asHelper))[1]))
 		os.Exit(1)
 	case os.Getenv(asAgent) != "":
+		name := os.Getenv(asAgent) // that it is called by
 		os.Unsetenv(asAgent)
-		os.Exit(execute(append([]string{"rmagent"}, os.Args[1:]...), os.Stdout, os.Stderr))
+		os.Exit(execute(append([]string{name}, os.Args[1:]...), os.Stdout, os.Stderr))
 	case os.Getenv(asHelper) != "":
 		help(strings.Fields(os.Getenv(asHelper)))
 		os.Exit(0)
@@ -60,7 +61,7 @@ func agentCommand(t *testing.T, args ...string) *exec.Cmd {
 	}
 	cmd := exec.Command(self, args...)
 	cmd.Dir = t.TempDir()
-	cmd.Env = append(os.Environ(), asAgent+"=1", "RMAGENT_SOCKET="+filepath.Join(cmd.Dir, "rmagent.sock"))
+	cmd.Env = append(os.Environ(), asAgent+"=rmagent", "RMAGENT_SOCKET="+filepath.Join(cmd.Dir, "rmagent.sock"))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	return cmd
 }

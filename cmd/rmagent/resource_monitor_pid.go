@@ -1,0 +1,35 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os/signal"
+
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/job"
+)
+
+// followText is the command in the summary of a process that was followed: cctools'.
+const followText = "# following pid with --pid"
+
+// runFollow is runExec for a process that runs already. SIGINT and SIGTERM end the
+// following, and leave the process alone.
+func runFollow(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
+	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	x, err := openExecution(p)
+	if err != nil {
+		return exitExecFailed, err
+	}
+	defer x.watch.close()
+	result, tracker, err := job.Follow(ctx, p.PID, job.Options{
+		Limits: p.Limits, Interval: p.Interval, Step: x.step, More: x.watch.more, Started: x.started,
+	})
+	if err != nil {
+		return exitExecFailed, errors.Join(err, x.files.discard())
+	}
+	x.tracker = tracker
+	return x.finish(result, stderr)
+}
