@@ -131,15 +131,9 @@ func (w *fdWatch) printProcess(p *painter, r *record.Leak) {
 func verdictText(r *record.Leak) string {
 	text := strings.ToUpper(string(r.Verdict))
 	if rule, ok := r.Rule.Get(); ok {
-		text += " (" + ruleTexts[rule] + ")"
+		text += " (" + report.RuleText(rule) + ")"
 	}
 	return text
-}
-
-var ruleTexts = map[string]string{
-	"survivors":    "far outlive what else is closed",
-	"never_closed": "never closed, while others are",
-	"limit_near":   "the limit is near",
 }
 
 func usageText(r *record.Leak) string {

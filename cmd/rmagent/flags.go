@@ -38,7 +38,9 @@ func filterFlags() []cli.Flag {
 }
 
 // notSettings are the flags that are not settings of package config.
-var notSettings = []string{"config", "pid", "name", "cgroup", "unit", "local", "json", "for", "pprof", "fail", "top", "all", "help"}
+var notSettings = []string{"config", "pid", "name", "cgroup", "unit", "local", "json", "for", "pprof", "fail", "top", "all", "help",
+	"output", "o",
+}
 
 // loadConfig reads the configuration that a command line asks for.
 func loadConfig(c *cli.Context) (*config.Loaded, error) {

@@ -178,3 +178,16 @@ func LeakAdvice(r *record.Leak) string {
 	return advice + fmt.Sprintf("See what it holds and who opened it: rmagent fds --pid %d. "+
 		"To gain time: prlimit --pid %d --nofile=N: (a higher soft limit), or restart it.", r.PID, r.PID)
 }
+
+// RuleText says in words what evidence a rule asks for.
+func RuleText(rule string) string {
+	switch rule {
+	case "survivors":
+		return "far outlive what else is closed"
+	case "never_closed":
+		return "never closed, while others are"
+	case "limit_near":
+		return "the limit is near"
+	}
+	return strings.ReplaceAll(rule, "_", " ")
+}
