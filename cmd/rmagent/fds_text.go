@@ -121,7 +121,7 @@ func (w *fdWatch) printProcess(p *painter, r *record.Leak) {
 	for i := range r.Sites {
 		w.printSite(p, &r.Sites[i], widths)
 	}
-	for _, reason := range []string{"not_listed", "not_read", "not_permitted"} {
+	for _, reason := range report.Unlisted {
 		if n := r.Unattributed[reason]; n > 0 {
 			p.line("  %*d more %s", widths[0], n, strings.ReplaceAll(reason, "_", " "))
 		}
@@ -179,26 +179,13 @@ func (w *fdWatch) printSite(p *painter, s *record.Site, widths [2]int) {
 		notes = append(notes, "thread "+shown(thread))
 	}
 	if len(s.Stack) == 0 && w.untraced == nil {
-		notes = append(notes, reasonText(s.StackEnd.Or("")))
+		notes = append(notes, report.NoStackText(s.StackEnd.Or("")))
 	}
 	if len(notes) > 0 {
 		head += "  " + p.paint(dim, strings.Join(notes, ", "))
 	}
 	p.line("%s", head)
 	printStack(p, s, widths[0]+4)
-}
-
-// reasonText says in words why there is no stack.
-func reasonText(reason string) string {
-	switch reason {
-	case "before_tracing":
-		return "opened before it was watched"
-	case "untraced_call":
-		return "opened by a call that can't be traced"
-	case "":
-		return "no stack"
-	}
-	return "no stack: " + strings.ReplaceAll(reason, "_", " ")
 }
 
 // printStack shows a stack, runtimes dimmed and the culprit bold.

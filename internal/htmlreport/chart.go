@@ -250,7 +250,7 @@ func valueTicks(u unit, top float64) (list []tick, edge float64) {
 	step := roundStep(top/4, u)
 	edge = math.Ceil(top/step-1e-9) * step
 	for v := 0.0; v <= edge*(1+1e-9); v += step {
-		list = append(list, tick{round(100 - v/edge*100), u.format(v)})
+		list = append(list, tick{round(100 - v/edge*100), strings.Replace(u.format(v), ".0 ", " ", 1)})
 	}
 	return list, edge
 }

@@ -195,16 +195,19 @@ type leakStory struct {
 	growing   int64       // since when; 0: was never said
 	leaking   int64
 	over      int64 // when it was over; 0: it was not
-	exited    bool
+	ended     int64 // when the process ended; 0: it did not
 	announced uint64
 }
 
-// verdict is the most severe that was given.
-func (l *leakStory) verdict() record.Verdict {
-	if l.leaking > 0 {
-		return record.VerdictLeaking
+// passed tells of growth that stopped without ever being called a leak.
+func (l *leakStory) passed() bool { return l.leaking == 0 && (l.over > 0 || l.ended > 0) }
+
+// until is when it stopped; 0: it did not.
+func (l *leakStory) until() int64 {
+	if l.over > 0 {
+		return l.over
 	}
-	return record.VerdictGrowing
+	return l.ended
 }
 
 type leaks struct {
@@ -271,10 +274,7 @@ func (l *leaks) room(r *record.Leak) *leakStory {
 
 func (l *leaks) ended(b *boot, ms int64, r *record.Exit) {
 	if s := l.index[processKey{b, r.PID, r.StartTicks}]; s != nil {
-		s.exited = true
-		if s.over == 0 {
-			s.over = ms
-		}
+		s.ended = ms
 	}
 }
 

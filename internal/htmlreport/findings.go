@@ -34,28 +34,43 @@ func (v *view) findings() []finding {
 	return list
 }
 
+// leakFindings tell of leaks and of what still grows at the end. What grew for a while
+// is a pool or a cache more often than not: it is counted.
 func (v *view) leakFindings() []finding {
 	var list []finding
-	sorted := v.sortedLeaks()
-	for i, s := range sorted {
-		if i == mostFindings {
-			list = append(list, finding{"info", plural(uint64(len(sorted)-i), "more process", "more processes") + " gathered descriptors.", "leaks"})
-			break
-		}
-		level := "critical"
+	more, passed := uint64(0), uint64(0)
+	for _, s := range v.sortedLeaks() {
 		switch {
-		case s.leaking == 0 && s.over > 0:
-			level = "info"
-		case s.leaking == 0:
-			level = "warning"
+		case s.passed():
+			passed++
+		case len(list) == mostFindings:
+			more++
+		default:
+			list = append(list, v.leakFinding(s))
 		}
-		text := human.Text(report.LeakMessage(&s.shown))
-		if s.over > 0 {
-			text += "; it was over at " + v.clock.format(s.over)
-		}
-		list = append(list, finding{level, text + ".", "leaks"})
+	}
+	if more > 0 {
+		list = append(list, finding{"warning", plural(more, "more process gathers", "more processes gather") + " descriptors.", "leaks"})
+	}
+	if passed > 0 {
+		list = append(list, finding{"info", plural(passed, "process", "processes") + " gathered descriptors for a while and no longer did.", "leaks"})
 	}
 	return list
+}
+
+func (v *view) leakFinding(s *leakStory) finding {
+	f := finding{"warning", human.Text(report.LeakMessage(&s.shown)) + " (at " + v.clock.format(s.shown.Time.UnixMilli()), "leaks"}
+	if s.leaking > 0 {
+		f.Level = "critical"
+	}
+	switch {
+	case s.ended > 0:
+		f.Text += "; it ended at " + v.clock.format(s.ended)
+	case s.over > 0:
+		f.Text += "; it was over at " + v.clock.format(s.over)
+	}
+	f.Text += ")."
+	return f
 }
 
 func (v *view) oomFinding() []finding {

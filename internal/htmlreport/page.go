@@ -38,6 +38,7 @@ type section struct {
 	LaneTicks []tick
 	Charts    []*chart
 	Leaks     []leakCard
+	Growths   []growthRow
 	MoreLeaks string
 	States    []stateRow
 	MoreState string
@@ -122,7 +123,7 @@ func (m *machine) section(id string) section {
 	s.When, s.Facts = v.when()
 	s.Tiles = v.tiles()
 	s.Charts = v.charts()
-	s.Leaks, s.MoreLeaks = v.leakCards()
+	s.Leaks, s.Growths, s.MoreLeaks = v.leakCards()
 	s.States, s.MoreState = v.stateRows()
 	s.Prunes, s.MorePrune = v.pruneRows()
 	s.OOMs = v.oomRows()
@@ -417,7 +418,7 @@ func (v *view) leakLanes() []lane {
 			break
 		}
 		var spans []span
-		end := v.until(s.over, s.over == 0)
+		end := v.until(s.until(), s.until() == 0)
 		if s.growing > 0 {
 			to := end
 			if s.leaking > s.growing {

@@ -19,7 +19,7 @@ const (
 	shownLeaks   = 20
 	shownSites   = 8
 	shownFrames  = 40
-	shownReasons = 8
+	shownGrowths = 15
 	shownTargets = 40
 	shownPrunes  = 40
 	shownOOMs    = 40
@@ -62,26 +62,53 @@ func (v *view) sortedLeaks() []*leakStory {
 	})
 }
 
-func (v *view) leakCards() (list []leakCard, more string) {
-	sorted := v.sortedLeaks()
-	for _, s := range sorted[:min(len(sorted), shownLeaks)] {
-		list = append(list, v.leakCard(s))
+// leakCards tell of leaks and of what still grew at the end; what grew for a while has
+// a row.
+func (v *view) leakCards() (list []leakCard, growths []growthRow, more string) {
+	left := v.leaks.more
+	for _, s := range v.sortedLeaks() {
+		switch {
+		case s.passed() && len(growths) < shownGrowths:
+			growths = append(growths, v.growthRow(s))
+		case !s.passed() && len(list) < shownLeaks:
+			list = append(list, v.leakCard(s))
+		default:
+			left++
+		}
 	}
-	if n := uint64(len(sorted)-len(list)) + v.leaks.more; n > 0 {
-		more = plural(n, "more is", "more are") + " not shown."
+	if left > 0 {
+		more = plural(left, "more process", "more processes") + " gathered descriptors, fewer than these."
 	}
-	return list, more
+	return list, growths, more
+}
+
+// growthRow tells of a process that gathered descriptors for a while.
+type growthRow struct{ Who, From, Length, Peak, Place string }
+
+func (v *view) growthRow(s *leakStory) growthRow {
+	row := growthRow{Who: s.who(), Peak: count(s.process.fds.value)}
+	if s.growing > 0 {
+		row.From, row.Length = v.clock.format(s.growing), seconds(float64(s.until()-s.growing)/1000)
+	}
+	for i := range s.shown.Sites {
+		if row.Place = human.Text(clip(report.Place(s.shown.Sites[i].Stack), maxPath)); row.Place != "" {
+			break
+		}
+	}
+	return row
 }
 
 func (v *view) leakCard(s *leakStory) leakCard {
 	r := &s.shown
 	c := leakCard{
-		Who: s.who(), Verdict: string(s.verdict()), Class: "warning", When: v.leakTimes(s),
-		Text: human.Text(report.LeakMessage(r)) + ".", Advice: human.Text(report.LeakAdvice(r)),
-		More: restOfSites(r),
+		Who: s.who(), Verdict: string(record.VerdictGrowing), Class: "warning", When: v.leakTimes(s),
+		Text: human.Text(report.LeakMessage(r)) + ".", More: restOfSites(r),
 	}
 	if s.leaking > 0 {
-		c.Class = "critical"
+		c.Verdict, c.Class = string(record.VerdictLeaking), "critical"
+	}
+	if s.until() == 0 {
+		c.Advice = human.Text(report.LeakAdvice(r))
 	}
 	if s.process.fdSeries != nil {
 		limit := limitLine{float64(r.FDLimit.Or(0)), "limit"}
@@ -105,11 +132,11 @@ func (v *view) leakTimes(s *leakStory) string {
 		}
 		when = append(when, text)
 	}
-	switch {
-	case s.exited:
-		when = append(when, "ended at "+v.clock.format(s.over))
-	case s.over > 0:
+	if s.over > 0 {
 		when = append(when, "over at "+v.clock.format(s.over))
+	}
+	if s.ended > 0 {
+		when = append(when, "ended at "+v.clock.format(s.ended))
 	}
 	return strings.Join(when, ", ")
 }
@@ -124,9 +151,9 @@ func restOfSites(r *record.Leak) string {
 	if held > 0 {
 		parts = append(parts, fmt.Sprintf("%s more of %s", number(held), plural(uint64(len(r.Sites)-shownSites), "site", "sites")))
 	}
-	for _, reason := range slices.Sorted(maps.Keys(r.Unattributed)) {
-		if n := r.Unattributed[reason]; n > 0 && len(parts) < shownReasons {
-			parts = append(parts, fmt.Sprintf("%s %s", number(n), human.Text(clip(strings.ReplaceAll(reason, "_", " "), maxName))))
+	for _, reason := range report.Unlisted {
+		if n := r.Unattributed[reason]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%s %s", number(n), strings.ReplaceAll(reason, "_", " ")))
 		}
 	}
 	return strings.Join(parts, "; ")
@@ -162,7 +189,7 @@ func siteNotes(s *record.Site) string {
 		notes = append(notes, "thread "+human.Text(clip(thread, maxName)))
 	}
 	if len(s.Stack) == 0 {
-		notes = append(notes, strings.TrimSpace("no stack "+human.Text(clip(strings.ReplaceAll(s.StackEnd.Or(""), "_", " "), maxName))))
+		notes = append(notes, human.Text(clip(report.NoStackText(s.StackEnd.Or("")), maxName)))
 	}
 	return strings.Join(notes, ", ")
 }
@@ -383,6 +410,8 @@ func (p *process) where() string {
 		return "container " + p.container[:min(12, len(p.container))]
 	case p.unit != "":
 		return p.unit
+	case p.cgroup == "/":
+		return ""
 	}
 	return p.cgroup
 }

@@ -191,3 +191,20 @@ func RuleText(rule string) string {
 	}
 	return strings.ReplaceAll(rule, "_", " ")
 }
+
+// NoStackText says in words why a site has no stack, by its stack_end.
+func NoStackText(reason string) string {
+	switch reason {
+	case "before_tracing":
+		return "opened before it was watched"
+	case "untraced_call":
+		return "opened by a call that can't be traced"
+	case "":
+		return "no stack"
+	}
+	return "no stack: " + strings.ReplaceAll(reason, "_", " ")
+}
+
+// Unlisted are the reasons of a record's unattributed descriptors that are in none of
+// its sites.
+var Unlisted = []string{"not_listed", "not_read", "not_permitted"}
