@@ -394,6 +394,7 @@ func (e *encoder) config(r *Config) {
 		return
 	}
 	e.escapeControls(bytes.TrimSuffix(values.Bytes(), []byte("\n")))
+	e.optInt(`,"agent_pid":`, r.AgentPID)
 }
 
 func (e *encoder) agent(r *Agent) {

@@ -38,7 +38,7 @@ var fieldNames = map[Kind]string{
 	KindPrune: "should_prune reasons candidates",
 	KindOOM: `pid start_ticks comm uid cgroup rss_bytes rss_anon_bytes rss_file_bytes rss_shmem_bytes swap_bytes
 		oom_score_adj`,
-	KindConfig: "hash values",
+	KindConfig: "hash values agent_pid",
 	KindAgent: `version source cpu_seconds_total cpu_cores rss_bytes memory_bytes fd_open interval_seconds
 		events_seen events_delivered events_lost events_pending uncounted records_written records_lost tasks_missed ticks_skipped
 		map_entries map_capacity scan_seconds program_seconds_estimated`,

@@ -28,7 +28,7 @@ func golden() []Record {
 	process.Header = head(2)
 	process.Comm, process.Cmdline = "foo) Z\n", &[]string{"foo) Z\n", Text([]byte("--name=\xff<&>")), "\x1b[2J\u009b1m\u2028"}
 	return []Record{
-		&Config{Header: head(1), Hash: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", Values: map[string]any{"interval": "1s", "hooks": []string{"exit"}, "jsonl": "/tmp/<a&b>\u009b"}},
+		&Config{Header: head(1), Hash: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", Values: map[string]any{"interval": "1s", "hooks": []string{"exit"}, "jsonl": "/tmp/<a&b>\u009b"}, AgentPID: Some[int32](4242)},
 		&process,
 		&Exit{Header: head(3), ProcessFacts: ProcessFacts{
 			PID: 4711, StartTicks: 99, PPID: Some[int32](1), StartTime: Some(started), Comm: "true", Source: SourceEBPF,

@@ -46,6 +46,9 @@ func runFlags() []cli.Flag {
 		&cli.StringFlag{Name: "processes", Usage: "active (whose counters moved, and each once a minute), all or none"},
 		&cli.StringFlag{Name: "duration", Usage: "stop after `TIME`"},
 		&cli.StringFlag{Name: "cpu-budget", Usage: "`RATIO` of one core that the agent may use; it slows itself down to stay inside"},
+		&cli.StringFlag{Name: "listen", Usage: "TCP `ADDRESS` for numbers, such as 127.0.0.1:9475; empty: none"},
+		&cli.StringFlag{Name: "web.config.file", Usage: "TLS and authentication for --listen from `FILE`, as for Prometheus's exporters"},
+		&cli.StringFlag{Name: "socket-group", Usage: "`GROUP` that may connect to the socket, to read"},
 		&cli.BoolFlag{Name: "with-cmdline", Usage: "with command lines, which may hold secrets"})...)
 }
 
@@ -118,6 +121,7 @@ type agent struct {
 	tracer    *loader.FDTracer // nil: opens can't be traced, or are not to be
 	stacks    *worker.Client
 	jsonl     *sink.JSONL
+	front     front // where people and programs ask
 }
 
 func (a *agent) run(ctx context.Context, f engine.Filter, hup <-chan os.Signal) error {
@@ -133,6 +137,9 @@ func (a *agent) run(ctx context.Context, f engine.Filter, hup <-chan os.Signal) 
 
 	o, err := a.open(f)
 	if err != nil {
+		return err
+	}
+	if err := a.openFront(ctx, o); err != nil {
 		return err
 	}
 	go a.reopen(ctx, hup)
@@ -176,7 +183,7 @@ func (a *agent) open(f engine.Filter) (*engine.Options, error) {
 		Host:      a.parts.host,
 		Cgroups:   a.parts.cgroups,
 		Who:       a.parts.who,
-		Policy:    policy.New(l.Policy()),
+		Policy:    policy.New(l.Policy(int32(os.Getpid()))),
 		Log:       log,
 		Version:   version,
 		Interval:  l.Interval,
@@ -269,7 +276,7 @@ func (a *agent) openEvents() error {
 }
 
 func (a *agent) writeConfig() error {
-	r := &record.Config{Hash: a.loaded.Hash(), Values: a.loaded.Values()}
+	r := &record.Config{Hash: a.loaded.Hash(), Values: a.loaded.Values(), AgentPID: record.Some(int32(os.Getpid()))}
 	r.Time = now()
 	return a.jsonl.Write(r)
 }
@@ -306,7 +313,7 @@ func (a *agent) reopen(ctx context.Context, hup <-chan os.Signal) {
 func (a *agent) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
-	var errs []error
+	errs := []error{a.front.close(ctx)}
 	if a.parts != nil {
 		errs = append(errs, a.parts.close())
 	}

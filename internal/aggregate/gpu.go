@@ -112,6 +112,12 @@ func (g *GPUs) Process(id sample.ID) (memory sample.Opt[uint64], utilization sam
 	return record.Some(uint64(0)), record.Some(0.0)
 }
 
+// Holds tells whether a PID is known to have memory of a card. What it has may change
+// while nothing else of the process does.
+func (g *GPUs) Holds(pid int32) bool {
+	return len(g.holders) > 0 && g.holders[pid].memory.Or(0) > 0
+}
+
 // Fullest returns the card that is used most, and the one that has the greatest
 // share of its memory in use, nil where that is known of none.
 func (g *GPUs) Fullest() (busiest, fullest *sample.GPU) {

@@ -120,29 +120,41 @@ func (w *walker) entry(name string, line int, v *yaml.Node) {
 }
 
 func (w *walker) value(k *key, line int, v *yaml.Node) {
-	if w.refused(v, k.name) {
+	if k.form == formRules {
+		if !w.refused(v, k.name) {
+			w.rules(k, line, v)
+		}
 		return
 	}
-	if k.form == formList && v.Kind == yaml.SequenceNode {
-		texts := make([]string, 0, len(v.Content))
+	if texts, ok := w.texts(k, k.name, v); ok {
+		w.ld.set(k, w.at(line), texts...)
+	}
+}
+
+// texts takes the text of a scalar, or those of a list, for a key that is called name.
+func (w *walker) texts(k *key, name string, v *yaml.Node) (texts []string, ok bool) {
+	if w.refused(v, name) {
+		return nil, false
+	}
+	if k.isList() && v.Kind == yaml.SequenceNode {
+		texts = make([]string, 0, len(v.Content))
 		for _, e := range v.Content {
-			if w.refused(e, k.name) {
-				return
+			if w.refused(e, name) {
+				return nil, false
 			}
 			if e.Kind != yaml.ScalarNode || e.Tag != "!!str" {
-				w.ld.problem(w.at(e.Line), k.name, "an element is %s; allowed: %s", describe(e), k.allowed)
-				return
+				w.ld.problem(w.at(e.Line), name, "an element is %s; allowed: %s", describe(e), k.allowed)
+				return nil, false
 			}
 			texts = append(texts, e.Value)
 		}
-		w.ld.set(k, w.at(line), texts...)
-		return
+		return texts, true
 	}
 	if v.Kind != yaml.ScalarNode || !k.takes(v.Tag) {
-		w.ld.problem(w.at(v.Line), k.name, "it is %s; allowed: %s", describe(v), k.allowed)
-		return
+		w.ld.problem(w.at(v.Line), name, "it is %s; allowed: %s", describe(v), k.allowed)
+		return nil, false
 	}
-	w.ld.set(k, w.at(line), splitList(k, v.Value)...)
+	return splitList(k, v.Value), true
 }
 
 // takes reports whether a scalar of YAML's tag suits the key.

@@ -2,10 +2,13 @@ package config
 
 import (
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
+	"rmagent/internal/policy"
 	"rmagent/record"
 )
 
@@ -17,7 +20,9 @@ const (
 	formNumber             // a number
 	formSpan               // a number or a string with a unit
 	formBool
-	formList // a sequence of strings, or one string with commas
+	formList         // a sequence of strings, or one string with commas
+	formOptionalList // likewise, and it may be empty
+	formRules        // a sequence of mappings, see ruleFields
 )
 
 // key is one setting.
@@ -34,8 +39,16 @@ func (k *key) env() string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(k.name, ".", "_"))
 }
 
+// isList tells whether the key takes a list of texts.
+func (k *key) isList() bool { return k.form == formList || k.form == formOptionalList }
+
 // flag returns the name of the flag, without its dashes.
-func (k *key) flag() string { return strings.ReplaceAll(k.name, "_", "-") }
+func (k *key) flag() string {
+	if k.name == "web_config_file" {
+		return "web.config.file" // as Prometheus's programs call it
+	}
+	return strings.ReplaceAll(k.name, "_", "-")
+}
 
 // plain returns a typed value in JSON's terms.
 func (k *key) plain(v any) any {
@@ -50,6 +63,8 @@ func (k *key) plain(v any) any {
 			out[i] = record.Text([]byte(s))
 		}
 		return out
+	case []policy.Rule:
+		return plainRules(v)
 	}
 	return v
 }
@@ -71,7 +86,12 @@ var keys = slices.Concat([]key{
 	duration("duration", 0, 0, 10*365*24*time.Hour),
 	number("cpu_budget", 0, 0, 1),
 	path("socket", "/run/rmagent/rmagent.sock", false),
+	{"socket_group", formText, "", parseGroup, "a group's name or number"},
+	{"listen", formText, "127.0.0.1:9475", parseListen, "ADDRESS:PORT, or empty for none"},
+	path("web_config_file", "", true),
 }, thresholdKeys(), []key{
+	size("network_limit_bytes_per_second", 0, 0, 1e15),
+	duration("prediction_horizon", time.Hour, 0, 365*24*time.Hour),
 	duration("observation_period", 10*time.Second, time.Second, 24*time.Hour),
 	duration("check_interval", time.Second, 100*time.Millisecond, time.Hour),
 	count("rolling_window_size", 20, 1, 100_000),
@@ -80,6 +100,18 @@ var keys = slices.Concat([]key{
 	number("max_cpu_usage_percent", 90, 0, 100),
 	number("max_gpu_usage_percent", 90, 0, 100),
 	size("max_network_usage_bytes_per_second", 10485760, 0, 1e15),
+	number("max_cgroup_memory_usage_percent", 0, 0, 100),
+	number("max_fd_usage_percent", 0, 0, 100),
+	number("max_disk_usage_percent", 0, 0, 100),
+	number("max_gpu_memory_usage_percent", 0, 0, 100),
+	number("max_pids_usage_percent", 0, 0, 100),
+	number("max_cpu_pressure_percent", 0, 0, 100),
+	number("max_memory_pressure_percent", 0, 0, 100),
+	number("max_io_pressure_percent", 0, 0, 100),
+	count("prune_candidates", 10, 1, 1000),
+	{"priorities", formOptionalList, []string{}, parsePriorityText, "a list of name:PATTERN=N, unit:PATTERN=N or cgroup:PATTERN=N"},
+	{"protected", formOptionalList, []string{}, parseProtected, "a list of name:PATTERN, unit:PATTERN or cgroup:PATTERN"},
+	{"tracked", formRules, []policy.Rule{}, onlyInFile, "a list of rules"},
 })
 
 // plainNames are the settings that work in the environment and in a .env file
@@ -173,6 +205,28 @@ func within[T int | float64 | time.Duration](v, low, high T) (any, error) {
 		return nil, fmt.Errorf("%v is out of range", v)
 	}
 	return v, nil
+}
+
+func parseGroup(s string) (any, error) {
+	if strings.ContainsAny(s, "\x00/:") {
+		return nil, fmt.Errorf("%q can't be a group", s)
+	}
+	return s, nil
+}
+
+// parseListen reads an address to listen on.
+func parseListen(s string) (any, error) {
+	if s == "" {
+		return s, nil
+	}
+	_, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return nil, fmt.Errorf("%q has no port or no host", s)
+	}
+	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+		return nil, fmt.Errorf("port %q is no number from 0 to 65535", port)
+	}
+	return s, nil
 }
 
 func parseHook(s string) (any, error) {

@@ -35,7 +35,7 @@ func Load(in Inputs) (*Loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.origins, l.Notes = ld.origins, ld.notes()
+	l.origins = ld.origins
 	if len(ld.problems) == 0 {
 		ld.problems = l.checkThresholds()
 	}
@@ -99,10 +99,13 @@ func (ld *loader) set(k *key, o Origin, texts ...string) {
 
 // value parses one text, or the elements of a list.
 func (k *key) value(texts []string) (any, error) {
-	if k.form != formList {
+	if !k.isList() {
 		return k.parse(texts[0])
 	}
 	list := []string{}
+	if k.form == formOptionalList && (len(texts) == 0 || len(texts) == 1 && texts[0] == "") {
+		return list, nil
+	}
 	for _, text := range texts {
 		v, err := k.parse(text)
 		if err != nil {
@@ -118,7 +121,7 @@ func (k *key) value(texts []string) (any, error) {
 
 // splitList splits what a variable or a flag gives for a list.
 func splitList(k *key, text string) []string {
-	if k.form != formList {
+	if !k.isList() {
 		return []string{text}
 	}
 	parts := strings.Split(text, ",")
@@ -209,17 +212,6 @@ func (ld *loader) flags(flags map[string]string) {
 			ld.set(k, Origin{Layer: LayerFlag, Name: k.flag()}, splitList(k, text)...)
 		}
 	}
-}
-
-// notes says which settings do nothing yet.
-func (ld *loader) notes() []string {
-	var notes []string
-	for _, name := range plainNames {
-		if o := ld.origins[name]; o.Layer != LayerDefault {
-			notes = append(notes, fmt.Sprintf("%s (%s) is valid but has no effect yet: this version does not decide on pruning", name, o))
-		}
-	}
-	return notes
 }
 
 // didYouMean returns a hint, or nothing.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"rmagent/internal/policy"
 	"rmagent/record"
 )
 
@@ -46,6 +47,8 @@ func show(v any) string {
 			quoted[i] = quote(s)
 		}
 		return "[" + strings.Join(quoted, ", ") + "]"
+	case []policy.Rule:
+		return showRules(v)
 	case float64:
 		return strconv.FormatFloat(v, 'f', -1, 64)
 	default:

@@ -90,13 +90,14 @@ type Engine struct {
 	budget  *budget
 	account account
 
-	active   map[string]bool // paths of cgroups in which something moved
-	now      time.Time       // of what is being written: a reading's beginning, or a drain
-	since    time.Duration   // monotonic time of the first tick
-	before   time.Duration   // and of the last
-	overview time.Duration   // of the last overview
-	minute   time.Duration   // of the last that began a minute
-	failures int             // readings that failed in a row
+	active   map[string]bool    // paths of cgroups in which something moved
+	exited   map[sample.ID]bool // whose ends were told since the last tick
+	now      time.Time          // of what is being written: a reading's beginning, or a drain
+	since    time.Duration      // monotonic time of the first tick
+	before   time.Duration      // and of the last
+	overview time.Duration      // of the last overview
+	minute   time.Duration      // of the last that began a minute
+	failures int                // readings that failed in a row
 
 	standings standings
 
@@ -121,6 +122,7 @@ func New(o Options) *Engine {
 		builder: report.NewBuilder(o.Source),
 		budget:  newBudget(o.CPUBudget, o.Interval),
 		active:  map[string]bool{},
+		exited:  map[sample.ID]bool{},
 
 		standings: newStandings(),
 	}
@@ -261,16 +263,7 @@ func (e *Engine) tick(ctx context.Context) error {
 	e.readCgroups(minute)
 	e.gpus.Update(gpus, s.Monotonic, gpuPatience*e.budget.current)
 
-	changes := e.Policy.Judge(&policy.Facts{
-		Monotonic: s.Monotonic,
-		Processes: e.table,
-		Host:      &e.machine,
-		Cgroups:   e.cgroups,
-		GPUs:      &e.gpus,
-
-		AllCgroups: minute,
-	})
-	err := e.write(changes, minute)
+	err := e.write(minute)
 	e.publish(minute)
 	e.logOverview()
 	e.before = s.Monotonic
@@ -335,6 +328,7 @@ func (e *Engine) drain() {
 	e.now = time.Now()
 	for i := range e.events.Exits {
 		x := &e.events.Exits[i]
+		e.exited[x.P.ID] = true
 		id := e.identityOf(&x.P)
 		if !e.Filter.Match(&x.P, id) {
 			continue
@@ -366,66 +360,6 @@ func (e *Engine) writeOOM(o *sample.OOM) {
 		zap.String("cgroup", e.oom.Cgroup.Or("")),
 		zap.Uint64("rss_bytes", e.oom.RSSBytes.Or(0)))
 	e.emit(&e.oom)
-}
-
-func (e *Engine) write(changes []record.StateChange, minute bool) error {
-	for i := range changes {
-		e.logChange(&changes[i])
-		e.emit(&changes[i])
-		e.standings.cross(&changes[i])
-	}
-	report.Host(&e.hostRec, &e.machine)
-	e.emit(&e.hostRec)
-	e.writeCgroups()
-	e.writeGPUs()
-	e.writeProcesses()
-	if minute && e.before != 0 {
-		e.writeAgent()
-	}
-	return e.flush()
-}
-
-func (e *Engine) writeCgroups() {
-	if len(e.cgroups) == 0 {
-		return
-	}
-	e.fds.Update(e.table)
-	for i := range e.cgroups {
-		c := &e.cgroups[i]
-		sum, known := e.fds.Of(c.Path)
-		e.builder.Cgroup(&e.cgroup, c, record.SomeIf(sum, known))
-		e.emit(&e.cgroup)
-	}
-}
-
-func (e *Engine) writeGPUs() {
-	for i := range e.gpus.Devices {
-		e.builder.GPU(&e.gpu, &e.gpus.Devices[i], e.gpus.Age)
-		e.emit(&e.gpu)
-	}
-}
-
-func (e *Engine) writeProcesses() {
-	now := e.snapshot.Monotonic
-	for i := range e.table.Len() {
-		p := e.table.At(i)
-		if !e.Select.Due(p, e.before, now) || !e.Filter.Match(&p.Process, p.Identity) {
-			continue
-		}
-		e.builder.Process(&e.process, p, &e.gpus)
-		e.emit(&e.process)
-	}
-	if e.Events != nil && e.Events.Attached("exits") {
-		return // the kernel tells of every end
-	}
-	for i := range e.table.Gone() {
-		p := &e.table.Gone()[i]
-		if !e.Filter.Match(&p.Process, p.Identity) {
-			continue
-		}
-		e.builder.InferredExit(&e.exit, p)
-		e.emit(&e.exit)
-	}
 }
 
 // logOverview says how the machine is, from the second tick on: the first has no
@@ -486,29 +420,5 @@ func (e *Engine) logLeak(r *record.Leak) {
 		e.Log.Warn("leak", fields...)
 	default:
 		e.Log.Info("leak", fields...)
-	}
-}
-
-func (e *Engine) logChange(c *record.StateChange) {
-	fields := []zap.Field{
-		zap.String("resource", c.Resource),
-		zap.String("target", c.Target),
-		zap.String("state", string(c.State)),
-		zap.String("previous", string(c.Previous)),
-		zap.Float64("value", c.Value.Or(0)),
-		zap.Float64("limit", c.Limit.Or(0)),
-		zap.Float64("ratio", c.Ratio.Or(0)),
-		zap.String("message", c.Message),
-	}
-	if c.Advice != "" {
-		fields = append(fields, zap.String("advice", c.Advice))
-	}
-	switch c.State {
-	case record.StateCritical:
-		e.Log.Error("state", fields...)
-	case record.StateWarning:
-		e.Log.Warn("state", fields...)
-	default:
-		e.Log.Info("state", fields...)
 	}
 }

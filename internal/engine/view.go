@@ -24,8 +24,9 @@ type View struct {
 	Tick      uint64        // counts the ticks; two views of one tick may differ in Details
 	Interval  time.Duration // until the next one
 
-	Host record.Host
-	GPUs []record.GPU
+	Host  record.Host
+	GPUs  []record.GPU
+	Prune *record.Prune // the last decision
 
 	// Details are nil where nobody asked for them: see [Views.Detailed].
 	Details *Details
@@ -160,6 +161,7 @@ type standings struct {
 	states  map[string]record.StateChange // by resource and target; not the normal ones
 	leaks   map[sample.ID]record.Leak     // growing or leaking
 	cgroups map[string]cgroupReading      // by path, as it was read last
+	prune   *record.Prune                 // the last decision; nobody changes it
 	cost    spent                         // at the last view with details
 }
 
@@ -171,6 +173,7 @@ type cgroupReading struct {
 func newStandings() standings {
 	return standings{
 		states: map[string]record.StateChange{}, leaks: map[sample.ID]record.Leak{}, cgroups: map[string]cgroupReading{},
+		prune: &record.Prune{Reasons: []record.PruneReason{}, Candidates: []record.PruneCandidate{}}, // as long as nothing is decided
 	}
 }
 
@@ -182,6 +185,13 @@ func (s *standings) cross(c *record.StateChange) {
 		return
 	}
 	s.states[key] = *c
+}
+
+// decide remembers a prune decision, whose memory is the policy's.
+func (s *standings) decide(p *record.Prune) {
+	c := *p
+	c.Reasons, c.Candidates = slices.Clone(p.Reasons), slices.Clone(p.Candidates)
+	s.prune = &c
 }
 
 // announce remembers a verdict.
@@ -213,6 +223,7 @@ func (e *Engine) publish(allCgroups bool) {
 		Tick:      1,
 		Host:      e.hostRec,
 		GPUs:      make([]record.GPU, len(e.gpus.Devices)),
+		Prune:     e.standings.prune,
 	}
 	if last := e.Views.Latest(); last != nil {
 		v.Tick = last.Tick + 1

@@ -25,6 +25,9 @@ type Change struct {
 	// actions that the rule asks for.
 	Rule    string
 	Actions []string
+
+	key   gaugeKey
+	state int // which of the engine's states
 }
 
 // Worse tells whether the change is one for the worse, which actions are for.

@@ -3,6 +3,7 @@ package server
 import (
 	"net/http"
 
+	"rmagent/internal/aggregate"
 	"rmagent/internal/engine"
 	"rmagent/record"
 )
@@ -18,10 +19,28 @@ var numberRoutes = []route{
 	{method: "GET", path: "/resources/all", summary: "All of the above.", handle: numbers(allNumbers)},
 	{method: "GET", path: "/resources/disk", summary: "Bytes read and written a second, and how full the fullest filesystem is.", handle: numbers(diskNumbers)},
 	{method: "GET", path: "/resources/fd", summary: "Open files of the host and their limit.", handle: numbers(fdNumbers)},
+	{method: "GET", path: "/resources/prune", summary: "Whether work should be taken off this machine.", handle: (*Server).shouldPrune},
 	{method: "GET", path: "/metrics", summary: "Prometheus metrics; series of processes not on the door for everybody.",
 		media: "text/plain", streams: true, handle: (*Server).metrics},
 	{method: "GET", path: "/healthz", summary: "Whether the agent reads the machine, and what it can't do here. 503 where it does not.", handle: (*Server).healthz},
 	{method: "GET", path: "/readyz", summary: "204 once the agent has read the machine, 503 before.", handle: (*Server).readyz},
+}
+
+// PruneNumbers is what /resources/prune answers; /v1/policy has the reasons.
+type PruneNumbers struct {
+	ShouldPrune bool    `json:"should_prune"`
+	Timestamp   float64 `json:"timestamp"`
+}
+
+func (s *Server) shouldPrune(w http.ResponseWriter, r *http.Request) error {
+	v, err := s.view()
+	if err != nil {
+		return err
+	}
+	if v.Prune == nil {
+		return missing(s, w, r)
+	}
+	return writeJSON(w, PruneNumbers{v.Prune.ShouldPrune, stamp(v)})
 }
 
 type num = record.Opt[float64]
@@ -150,7 +169,7 @@ func fullestGPU(gpus []record.GPU) (use, memory num) {
 
 func percent(share num) num {
 	v, ok := share.Get()
-	return record.SomeIf(v*100, ok)
+	return record.SomeIf(aggregate.Round(v*100), ok)
 }
 
 func ratio(part, whole record.Opt[uint64]) num {
@@ -159,7 +178,7 @@ func ratio(part, whole record.Opt[uint64]) num {
 	if !ok1 || !ok2 || w == 0 {
 		return num{}
 	}
-	return record.Some(float64(p) / float64(w))
+	return record.Some(aggregate.Round(float64(p) / float64(w)))
 }
 
 // usedShare is the share of total that is not available.

@@ -48,13 +48,13 @@ type Options struct {
 
 // The bounds of a request and of a connection.
 const (
-	maxHeader     = 16 << 10
-	maxBody       = 64 << 10
-	headerTime    = 5 * time.Second  // to send the header of a request
-	readTime      = 10 * time.Second // to send all of it
-	writeTime     = 30 * time.Second // to take the answer
-	idleTime      = 2 * time.Minute
-	maxConns      = 512 // of one door
+	maxHeader  = 16 << 10
+	maxBody    = 64 << 10
+	headerTime = 5 * time.Second  // to send the header of a request
+	readTime   = 10 * time.Second // to send all of it
+	writeTime  = 30 * time.Second // to take the answer
+	idleTime   = 2 * time.Minute
+	maxConns   = 512 // of one door
 	answerTime = 20 * time.Second
 )
 
@@ -99,9 +99,13 @@ func (s *Server) ServeTCP(l net.Listener, webConfig string) error {
 		h = checkHost(h)
 	}
 	door := s.door(identify(h, webConfig))
+	if webConfig == "" {
+		return s.open(door, func() error { return door.Serve(bound(l)) })
+	}
 	flags := &web.FlagConfig{WebConfigFile: &webConfig}
+	warnings := s.Log.WithOptions(zap.IncreaseLevel(zap.WarnLevel)).Core()
 	return s.open(door, func() error {
-		return web.Serve(bound(l), door, flags, slog.New(zapslog.NewHandler(s.Log.Core(), zapslog.AddStacktraceAt(slog.LevelError+1))))
+		return web.Serve(bound(l), door, flags, slog.New(zapslog.NewHandler(warnings, zapslog.AddStacktraceAt(slog.LevelError+1))))
 	})
 }
 
@@ -161,6 +165,10 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
 	h.Set("Content-Security-Policy", pagePolicy)
+	if r.ContentLength != 0 {
+		// Else an answer would wait for a body that nobody reads, as long as it may take.
+		h.Set("Connection", "close")
+	}
 	if _, pattern := s.mux.Handler(r); pattern == "" {
 		s.noRoute(w, r)
 		return
@@ -183,6 +191,9 @@ func (s *Server) serve(r *route, w http.ResponseWriter, q *http.Request) {
 	if err := s.checkQuery(r, q); err != nil {
 		asProblem(err).write(w)
 		return
+	}
+	if q.ContentLength == 0 { // all of it was read: what takes time now is the answer
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // HTTP/1 and 2 both can
 	}
 	if !r.streams {
 		ctx, cancel := context.WithTimeout(q.Context(), answerTime)
