@@ -49,6 +49,13 @@ func fds(c *cli.Context) error {
 	if err != nil || length < 0 || length > 24*time.Hour {
 		return usagef("--for %q: allowed is a duration from 0 to 24h", c.String("for"))
 	}
+	if k, err := agentFor(c); err != nil {
+		return err
+	} else if k != nil {
+		if done, err := fdsOfAgent(c, k, f); done || err != nil {
+			return err
+		}
+	}
 	l, err := openLocal(c)
 	if err != nil {
 		return err
@@ -247,7 +254,7 @@ func (w *fdWatch) print(c *cli.Context) error {
 	case chosen:
 		w.printProcesses(newPainter(out, c.App.Writer), list)
 	default:
-		w.printHost(newPainter(out, c.App.Writer))
+		w.printHost(newPainter(out, c.App.Writer), w.summaries(), w.describe(w.grown))
 	}
 	if err = errors.Join(err, out.Flush()); err != nil {
 		return quiet(err)

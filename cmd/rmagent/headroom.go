@@ -50,6 +50,13 @@ func showHeadroom(c *cli.Context) error {
 	if n := c.Int("top"); n < 0 {
 		return usagef("--top %d: allowed are 0 (all) and more", n)
 	}
+	if k, err := agentFor(c); err != nil {
+		return err
+	} else if k != nil {
+		if done, err := headroomOfAgent(c, k, f); done || err != nil {
+			return quiet(err)
+		}
+	}
 	r, err := headroom.Open()
 	if err != nil {
 		return err
@@ -117,15 +124,7 @@ func headroomOfPIDs(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
 		}
 		facts.GPUs = gpus.of(facts.ID)
 		h := headroom.Evaluate(before[pid], facts)
-		if c.Bool("json") {
-			err = printJSON(c.App.Writer, h, len(f.PIDs) == 1)
-		} else {
-			if i > 0 {
-				fmt.Fprintln(c.App.Writer)
-			}
-			err = newHeadroomPage(c).process(&h)
-		}
-		if err != nil {
+		if err := printHeadroom(c, &h, i, len(f.PIDs)); err != nil {
 			return err
 		}
 	}

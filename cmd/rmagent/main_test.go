@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -233,6 +235,10 @@ func check(err error) {
 	}
 }
 
+type zeroReader struct{}
+
+func (zeroReader) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
 // help is what the helpers do.
 func help(words []string) {
 	say := func() { fmt.Println("ready") }
@@ -242,6 +248,16 @@ func help(words []string) {
 		}
 	}
 	switch words[0] {
+	case "send": // so many bytes to an address
+		n, err := strconv.ParseInt(words[2], 10, 64)
+		check(err)
+		c, err := net.Dial("tcp", words[1])
+		check(err)
+		_, err = io.CopyN(struct{ io.Writer }{c}, zeroReader{}, n) // no sendfile or splice: calls that write
+		check(err)
+		check(c.(*net.TCPConn).CloseWrite())
+		say()
+		wait()
 	case "still":
 		say()
 		wait()

@@ -51,7 +51,7 @@ func (a *agent) openFront(ctx context.Context, o *engine.Options) error {
 	o.Views = engine.NewViews()
 	o.Sink = &announcer{sink: o.Sink, bus: bus}
 	f := &a.front
-	f.headroom = &headroomDesk{turn: make(chan struct{}, 1)}
+	f.headroom = &headroomDesk{turn: make(chan struct{}, 1), gpus: o.GPU}
 	f.server = httpserver.New(httpserver.Options{
 		Views:    o.Views,
 		Events:   bus,
@@ -210,12 +210,16 @@ func (a *agent) trouble() []httpserver.Trouble {
 type announcer struct {
 	sink engine.Sink // nil: nothing is written
 	bus  *httpserver.Bus
+	seq  uint64 // where nothing is written
 }
 
 func (a *announcer) Write(r record.Record) error {
 	var err error
 	if a.sink != nil {
 		err = a.sink.Write(r)
+	} else {
+		a.seq++
+		r.Head().Seq = a.seq
 	}
 	a.bus.Publish(r)
 	return err
@@ -240,6 +244,7 @@ func (a *announcer) Counters() sink.Counters {
 type headroomDesk struct {
 	turn   chan struct{}
 	reader *headroom.Reader // opened by the first who asks
+	gpus   engine.GPUReader // nil: none
 }
 
 func (d *headroomDesk) ask(ctx context.Context, pid int32, between time.Duration) (h record.Headroom, err error) {
@@ -271,7 +276,11 @@ func (d *headroomDesk) read(ctx context.Context, pid int32) (*headroom.Facts, er
 		}
 		d.reader = r
 	}
-	return d.reader.Read(ctx, pid, headroom.Full)
+	f, err := d.reader.Read(ctx, pid, headroom.Full)
+	if err == nil && d.gpus != nil {
+		f.GPUs = headroom.GPUsOf(d.gpus.Poll(), f.ID)
+	}
+	return f, err
 }
 
 func (d *headroomDesk) close() error {

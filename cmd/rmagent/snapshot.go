@@ -39,6 +39,11 @@ func snapshot(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if k, err := agentFor(c); err != nil {
+		return err
+	} else if k != nil {
+		return snapshotOfAgent(c, k, f)
+	}
 	l, err := openLocal(c)
 	if err != nil {
 		return err
@@ -185,7 +190,13 @@ type lineWriter struct {
 }
 
 func (w *lineWriter) write(r record.Record) error {
-	*r.Head() = record.Header{Time: now(), Host: w.facts.Host, BootID: w.facts.BootID, Seq: w.seq, Schema: record.Schema}
+	*r.Head() = record.Header{Time: now(), Host: w.facts.Host, BootID: w.facts.BootID, Schema: record.Schema}
+	return w.writeAt(r)
+}
+
+// writeAt writes a record whose header says when and where it is from.
+func (w *lineWriter) writeAt(r record.Record) error {
+	r.Head().Seq = w.seq
 	w.seq++
 	var err error
 	if w.line, err = record.Append(w.line[:0], r); err != nil {
