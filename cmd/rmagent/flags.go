@@ -40,6 +40,7 @@ func filterFlags() []cli.Flag {
 // notSettings are the flags that are not settings of package config.
 var notSettings = []string{"config", "pid", "name", "cgroup", "unit", "local", "json", "for", "pprof", "fail", "top", "all", "help",
 	"output", "o",
+	"sort",
 }
 
 // loadConfig reads the configuration that a command line asks for.
