@@ -3,6 +3,7 @@ package tui
 import (
 	"cmp"
 	"fmt"
+	"path"
 	"strings"
 
 	"rmagent/internal/human"
@@ -25,7 +26,7 @@ type column struct {
 func greatest(value func(*row) record.Opt[float64]) func(a, b *row) int {
 	return func(a, b *row) int {
 		x, y := value(a), value(b)
-		return cmp.Or(boolean(y.Known())-boolean(x.Known()), cmp.Compare(y.Or(0), x.Or(0)))
+		return cmp.Or(known(x, y), cmp.Compare(y.Or(0), x.Or(0)))
 	}
 }
 
@@ -33,13 +34,20 @@ func greatest(value func(*row) record.Opt[float64]) func(a, b *row) int {
 func least(value func(*row) record.Opt[float64]) func(a, b *row) int {
 	return func(a, b *row) int {
 		x, y := value(a), value(b)
-		return cmp.Or(boolean(y.Known())-boolean(x.Known()), cmp.Compare(x.Or(0), y.Or(0)))
+		return cmp.Or(known(x, y), cmp.Compare(x.Or(0), y.Or(0)))
 	}
 }
 
-func boolean(b bool) int {
-	if b {
-		return 1
+// outright is how less says that one value is unknown: that one comes last, in either
+// direction.
+const outright = 2
+
+func known(a, b record.Opt[float64]) int {
+	switch {
+	case a.Known() && !b.Known():
+		return -outright
+	case b.Known() && !a.Known():
+		return outright
 	}
 	return 0
 }
@@ -77,13 +85,13 @@ var columns = []column{
 	{key: "u", title: "UID", width: 6, wide: 96, cell: func(r *row) string { return uid(r) },
 		less: func(a, b *row) int { return cmp.Compare(a.UID.Or(0), b.UID.Or(0)) }, help: "user"},
 	{key: "c", title: "CPU%", width: 5, cell: func(r *row) string { return cpuCell(r.CPUCores) }, less: greatest(cores), help: "CPU, of one core"},
-	{key: "m", title: "MEM", width: 6, cell: func(r *row) string { return sizeOf(r.RSSBytes) }, less: greatest(memory), help: "resident memory"},
+	{key: "m", title: "MEM", width: 6, wide: 46, cell: func(r *row) string { return sizeOf(r.RSSBytes) }, less: greatest(memory), help: "resident memory"},
 	{key: "h", title: "THR", width: 5, wide: 90, cell: func(r *row) string { return countOf(r.Threads) }, less: greatest(threads), help: "threads"},
 	{key: "f", title: "FDS", width: 6, cell: func(r *row) string { return countOf(r.FDOpen) }, less: greatest(files), help: "open descriptors"},
-	{key: "o", title: "USED", width: 4, cell: func(r *row) string { return percentOf(r.FDRatio) }, less: greatest(used), help: "share of the limit of descriptors"},
-	{key: "l", title: "FULL IN", width: 8, cell: leftCell, less: least(timeLeft), help: "time until descriptors run out"},
-	{key: "d", title: "DISK/s", width: 6, cell: func(r *row) string { return rateOf(disk(r)) }, less: greatest(disk), help: "disk, read and written"},
-	{key: "n", title: "NET/s", width: 6, cell: func(r *row) string { return rateOf(network(r)) }, less: greatest(network), help: "network, received and sent"},
+	{key: "o", title: "USED", width: 4, wide: 54, cell: func(r *row) string { return percentOf(r.FDRatio) }, less: greatest(used), help: "share of the limit of descriptors"},
+	{key: "l", title: "FULL IN", width: 8, wide: 62, cell: leftCell, less: least(timeLeft), help: "time until descriptors run out"},
+	{key: "d", title: "DISK/s", width: 6, wide: 72, cell: func(r *row) string { return rateOf(disk(r)) }, less: greatest(disk), help: "disk, read and written"},
+	{key: "n", title: "NET/s", width: 6, wide: 78, cell: func(r *row) string { return rateOf(network(r)) }, less: greatest(network), help: "network, received and sent"},
 	{key: "g", title: "GPUMEM", width: 6, wide: 104, cell: func(r *row) string { return sizeOf(r.GPUMemoryBytes) }, less: greatest(gpuMemory), help: "GPU memory"},
 	{title: cpuTrend, width: 10, wide: 130},
 	{title: "FDS TREND", width: 10, wide: 142},
@@ -127,7 +135,7 @@ func where(p *record.ProcessFacts) string {
 	case p.Unit.Known():
 		return human.Text(p.Unit.Or(""))
 	case p.Cgroup.Or("/") != "/":
-		return human.Text(p.Cgroup.Or(""))
+		return human.Text(path.Base(p.Cgroup.Or("")))
 	}
 	return ""
 }

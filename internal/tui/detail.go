@@ -148,11 +148,11 @@ func (m *Model) limits() []string {
 	for _, l := range list[:min(len(list), shownLimits)] {
 		ratio := l.UsedRatio.Or(0)
 		text := fit(human.Text(l.Name), 22) + " " + m.glyphs.bar(ratio, 10) + " " + right(percent(ratio), 4) +
-			right(amount(l.Available, l.Unit), 8) + " left "
+			right(amount(l.Available, l.Unit), 8) + " left"
 		if seconds, ok := l.SecondsToLimit.Get(); ok {
-			text += red.in("full in "+left(seconds)) + " "
+			text += ", " + red.in("full in "+left(seconds))
 		}
-		lines = append(lines, text+dim.in("of "+human.Text(l.Scope)))
+		lines = append(lines, text+"  "+dim.in(human.Text(l.Scope)))
 	}
 	if len(list) == 0 {
 		lines = append(lines, dim.in("none is known"))

@@ -60,6 +60,7 @@ func (m *Model) pause() Effect {
 	if m.paused || m.waiting == nil {
 		return None
 	}
+	m.remember(m.waiting)
 	m.show(m.waiting)
 	m.waiting = nil
 	return m.refresh()
@@ -174,7 +175,7 @@ func (m *Model) detailKey(name string) Effect {
 // keysHelp is the page behind the question mark.
 func keysHelp() []string {
 	lines := []string{
-		bold.in("Keys"), "",
+		bold.in("Keys"),
 		"up down pgup pgdn home end   move; home stays on top",
 		"enter                        look at a process: what it holds, its limits",
 		"/                            filter by name, service, path or PID; esc: all",
@@ -184,7 +185,7 @@ func keysHelp() []string {
 		"r                            reverse the order",
 		"< >, left right              sort by the column beside",
 		"q                            end",
-		"", bold.in("Sort by"), "",
+		"", bold.in("Sort by"),
 	}
 	var keys []string
 	for _, c := range columns {
@@ -195,7 +196,7 @@ func keysHelp() []string {
 	for i := 0; i < len(keys); i += 2 {
 		lines = append(lines, strings.TrimRight(strings.Join(keys[i:min(i+2, len(keys))], ""), " "))
 	}
-	return append(lines, "", bold.in("Marks"), "",
+	return append(lines, "", bold.in("Marks"),
 		red.in("!")+" leaks descriptors, or is critical   "+yellow.in("~")+" gathers descriptors   "+yellow.in(">")+" near a limit",
 	)
 }

@@ -88,6 +88,7 @@ type Model struct {
 	err      error // why there is no newer reading
 	paused   bool
 	waiting  *Reading // the latest, while paused
+	missed   int      // readings since then
 
 	sort    int // index of the column
 	turned  bool
@@ -149,11 +150,12 @@ func (m *Model) Resize(width, height int) {
 // Take takes the next reading.
 func (m *Model) Take(r *Reading) Effect {
 	m.err = nil
-	m.remember(r)
 	if m.paused {
 		m.waiting = r
+		m.missed = min(m.missed+1, historyLength)
 		return None
 	}
+	m.remember(r)
 	m.show(r)
 	return m.refresh()
 }
@@ -184,6 +186,10 @@ func (m *Model) refresh() Effect {
 // remember adds a reading to the histories.
 func (m *Model) remember(r *Reading) {
 	m.readings++
+	for ; m.missed > 1; m.missed-- { // a pause leaves a hole
+		m.skip()
+	}
+	m.missed = 0
 	h := &r.Host
 	m.cpu.add(h.CPURatio)
 	m.mem.add(memoryRatio(h))
@@ -206,6 +212,19 @@ func (m *Model) remember(r *Reading) {
 		if x.seen != m.readings {
 			delete(m.pasts, key)
 		}
+	}
+}
+
+// skip adds an unknown value to every history.
+func (m *Model) skip() {
+	none := record.Opt[float64]{}
+	for _, h := range [...]*history{&m.cpu, &m.mem, &m.disk, &m.traffic} {
+		h.add(none)
+	}
+	for _, x := range m.pasts {
+		x.cpu.add(none)
+		x.memory.add(none)
+		x.files.add(none)
 	}
 }
 
@@ -275,7 +294,7 @@ func (r *row) matches(needle string) bool {
 // order is that of the table.
 func (m *Model) order(a, b row) int {
 	by := columns[m.sort].less(&a, &b)
-	if m.turned {
+	if m.turned && by != outright && by != -outright {
 		by = -by
 	}
 	urgent := 0

@@ -61,6 +61,9 @@ const unknown = "-"
 
 // size writes bytes in five cells: 17M, 1.2G.
 func size(n float64) string {
+	if n == 0 {
+		return "0"
+	}
 	units := "BKMGTPE"
 	i := 0
 	for n >= 999.5 && i < len(units)-1 {

@@ -111,7 +111,8 @@ func (m *Model) header() []string {
 		m.gauge("CPU", h.CPURatio, fmt.Sprintf("of %s, load %s", countOf(h.CPUCount), loadOf(h.Load1)), barWidth, m.cpu, sparkWidth),
 		m.gauge("MEM", memoryRatio(h), "of "+sizeOf(h.MemoryTotalBytes)+swapOf(h), barWidth, m.mem, sparkWidth))
 	lines = append(lines, m.flows(h), m.stalls(h))
-	return append(lines, m.alerts()...)
+	lines = append(lines, m.alerts()...)
+	return lines[:min(len(lines), max(1, m.height/2-2))] // the table comes first
 }
 
 func (m *Model) gauge(name string, ratio record.Opt[float64], of string, width int, past history, sparkWidth int) string {
@@ -364,7 +365,7 @@ func (m *Model) footer() string {
 	case m.screen == detail:
 		return dim.in("esc back  up down scroll  space pause  ? help   " + human.Text(m.options.Source))
 	}
-	text := "enter look  / filter  t tree  < > sort  space pause  ? help  q end"
+	text := "enter look  / filter  t tree  space pause  ? help  q end"
 	if m.filter != "" {
 		text = fmt.Sprintf("filter %q: %d  esc: all   ", m.filter, len(m.rows)) + text
 	}
