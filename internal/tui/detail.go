@@ -23,8 +23,11 @@ func (m *Model) detailLines() []string {
 	}
 	body := m.who(r)
 	body = append(body, m.usage(r)...)
-	body = append(body, m.limits()...)
-	body = append(body, m.holds(r)...)
+	parts := [][]string{m.limits(), m.holds()}
+	if r.leak != nil { // what leaks comes first
+		slices.Reverse(parts)
+	}
+	body = append(body, slices.Concat(parts...)...)
 	height := m.height - 2
 	m.scroll = max(0, min(m.scroll, len(body)-height))
 	return append(head, body[m.scroll:]...)
@@ -174,7 +177,7 @@ func amount(o record.Opt[float64], unit string) string {
 }
 
 // holds lists what the process holds, and who opened it.
-func (m *Model) holds(r *row) []string {
+func (m *Model) holds() []string {
 	lines := []string{"", bold.in("Open descriptors")}
 	if m.details.PID == 0 {
 		return append(lines, dim.in("reading ..."))

@@ -183,7 +183,7 @@ func (m *Model) alerts() []string {
 	for i := range m.reading.Leaks {
 		l := &m.reading.Leaks[i]
 		if l.Verdict == record.VerdictLeaking {
-			list = append(list, red.in("! "+human.Text(report.LeakMessage(l))))
+			list = append(list, red.in("! "+leakText(l)))
 		}
 	}
 	if p := m.reading.Prune; p != nil && p.ShouldPrune {
@@ -202,6 +202,25 @@ func (m *Model) alerts() []string {
 		list = list[:most]
 	}
 	return list
+}
+
+// leakText says in a line who leaks, where in the code, and how long it lasts.
+func leakText(l *record.Leak) string {
+	text := fmt.Sprintf("%s (pid %d) leaks", l.Comm, l.PID)
+	for i := range l.Sites {
+		if place := report.Place(l.Sites[i].Stack); place != "" {
+			text += ": " + place
+			break
+		}
+	}
+	if seconds, ok := l.SecondsToLimit.Get(); ok {
+		text += ", full in " + left(seconds)
+	}
+	text += fmt.Sprintf(", %s", countOf(l.FDOpen))
+	if limit, ok := l.FDLimit.Get(); ok {
+		text += fmt.Sprintf("/%d", limit)
+	}
+	return human.Text(text + " open, " + human.Rate(l.GrowthPerSecond.Or(0)) + " more")
 }
 
 func pruneText(p *record.Prune) string {
