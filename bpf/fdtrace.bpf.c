@@ -31,9 +31,10 @@ const volatile u32 log_entries = 2048;	       // powers of two
 const volatile u32 deep_entries = 64;
 
 // Deep windows and logged failures of one suspect: so many at once, and then one
-// each interval.
+// each interval; a shorter one where other windows don't reach who called.
 #define DEEP_BURST 64
 #define DEEP_INTERVAL 125000000ULL
+#define DEEP_NEEDED_INTERVAL 2500000ULL
 #define FAILURE_BURST 64
 #define FAILURE_INTERVAL 62500000ULL
 
@@ -44,6 +45,11 @@ const volatile u32 deep_entries = 64;
 #define MARKS 65536
 u16 first_suspect[BUCKETS];
 u64 table_marks[MARKS / 64];
+
+// By the place of a suspect: its stacks need deep windows.
+#define PLACES 512
+_Static_assert(FD_SUSPECTS < PLACES, "places");
+u8 needs_deep[PLACES];
 
 struct fd_counts counts = {};
 u64 last_seq; // of the log
@@ -521,6 +527,11 @@ static __always_inline void put_stamp(struct call *c, struct fd_stamp *st, struc
 	publish(&st->seq, seq);
 }
 
+static __always_inline u64 deep_interval(struct fd_suspect *s)
+{
+	return needs_deep[s->place & (PLACES - 1)] ? DEEP_NEEDED_INTERVAL : DEEP_INTERVAL;
+}
+
 // A descriptor was made, and f is what the table shows. Where that is not certain
 // to be what the call made, exact is false.
 static __always_inline void born(struct call *c, struct task_struct *t, u32 fd, struct shown *f, bool exact)
@@ -546,7 +557,7 @@ static __always_inline void born(struct call *c, struct task_struct *t, u32 fd, 
 	} else {
 		seq = next_seq();
 		if (has_place(seq))
-			write_log(seq, c->nr, fd, 0, may(&s->deep, DEEP_INTERVAL, DEEP_BURST));
+			write_log(seq, c->nr, fd, 0, may(&s->deep, deep_interval(s), DEEP_BURST));
 	}
 	if (!st)
 		st = stamp_at(&key);

@@ -64,6 +64,8 @@ struct fd_suspect {
 	u64 files;	// its table, last known
 	u32 tgid;	// 0: nobody
 	u32 next;	// of those whose first_suspect this is, too
+	u32 place;	// its own, among the suspects
+	u32 unused;
 };
 
 // Where a descriptor is: its table and number.

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/childtest"
 	"rmagent/internal/report"
 	"rmagent/record"
 )
@@ -35,7 +35,10 @@ type leaker struct {
 	mark     string // in the line that leaks
 	function string
 	kind     string
-	serve    bool // it needs a server for its bodies
+	run      []string // what runs it, where it does not run itself
+	end      string   // how the walk ends
+	serve    bool     // it needs a server for its bodies
+	address  string   // of that server, once it runs
 }
 
 var leakers = []leaker{
@@ -49,21 +52,36 @@ var leakers = []leaker{
 	{name: "go", build: []string{"go", "build", "-o", "OUT", "./leakgo"}, source: "leakgo/main.go", mark: "LEAK file", function: "main.(*session).leakFile", kind: "file"},
 	{name: "go-stripped", build: []string{"go", "build", "-ldflags=-s -w", "-o", "OUT", "./leakgo"}, source: "leakgo/main.go", mark: "LEAK file", function: "main.(*session).leakFile", kind: "file"},
 	{name: "python", build: []string{"cp", "leak.py", "OUT"}, source: "leak.py", mark: "LEAK file", function: "Uploader.leak_descriptor", kind: "file"},
+	{name: "node", build: []string{"cp", "leak.js", "OUT"}, run: javascript, source: "leak.js", mark: "LEAK file", function: "leakDescriptor", kind: "file"},
+	{name: "node-pool", build: []string{"cp", "leak.js", "OUT"}, run: javascript, args: []string{"async"}, source: "leak.js", kind: "file", end: "libuv worker"},
 	{name: "go-body", build: []string{"go", "build", "-o", "OUT", "./leakgo"}, kind: "tcp4", serve: true},
 }
 
+// javascript has Node tell where its generated code is.
+var javascript = []string{"node", "--perf-basic-prof", "--interpreted-frames-native-stack"}
+
 // program is a running one that leaks.
 type program struct {
-	t   *testing.T
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Scanner
+	*childtest.Child
+	t *testing.T
+}
+
+// there tells whether this machine has what it takes.
+func (l *leaker) there(t *testing.T) bool {
+	t.Helper()
+	for _, name := range append([]string{l.build[0]}, l.run...)[:min(2, 1+len(l.run))] {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Logf("there is no %s", name)
+			return false
+		}
+	}
+	return true
 }
 
 func (l *leaker) compile(t *testing.T) string {
 	t.Helper()
-	if _, err := exec.LookPath(l.build[0]); err != nil {
-		t.Skipf("there is no %s", l.build[0])
+	if !l.there(t) {
+		t.Skip("it can't be built or run here")
 	}
 	out := filepath.Join(t.TempDir(), l.name)
 	if l.build[0] == "cp" { // a script is its own source
@@ -83,58 +101,42 @@ func (l *leaker) compile(t *testing.T) string {
 	return out
 }
 
+// start builds and starts it.
+func (l *leaker) start(t *testing.T) *program {
+	t.Helper()
+	path, args := l.compile(t), l.args
+	if l.serve {
+		_, said := startProgram(t, path, "serve")
+		l.address, args = strings.TrimPrefix(said[0], "http://"), said
+	}
+	words := slices.Concat(l.run, []string{path}, args)
+	p, _ := startProgram(t, words[0], words[1:]...)
+	if l.run != nil {
+		t.Cleanup(func() { os.Remove(fmt.Sprintf("/tmp/perf-%d.map", p.PID())) })
+	}
+	return p
+}
+
 // startProgram runs a program until the test ends, and waits until it is ready. It
 // returns what it said before.
 func startProgram(t *testing.T, path string, args ...string) (p *program, said []string) {
 	t.Helper()
 	cmd := exec.Command(path, args...)
-	cmd.Stderr = os.Stderr
+	cmd.Dir = t.TempDir()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { in.Close(); cmd.Process.Kill(); cmd.Wait() })
-	p = &program{t, cmd, in, bufio.NewScanner(out)}
-	for p.out.Scan() {
-		if p.out.Text() == "ready" {
-			return p, said
-		}
-		said = append(said, p.out.Text())
-	}
-	t.Fatalf("%s ended", path)
-	return nil, nil
-}
-
-// proceed sends a line.
-func (p *program) proceed() {
-	p.t.Helper()
-	if _, err := io.WriteString(p.in, "\n"); err != nil {
-		p.t.Fatal(err)
-	}
+	p = &program{childtest.Start(t, cmd), t}
+	return p, p.Ready()
 }
 
 // number reads one.
 func (p *program) number() uint64 {
 	p.t.Helper()
-	if !p.out.Scan() {
-		p.t.Fatal("the program ended")
-	}
-	n, err := strconv.ParseUint(p.out.Text(), 10, 64)
+	n, err := strconv.ParseUint(p.Hear(""), 10, 64)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	return n
 }
-
-func (p *program) pid() int32 { return int32(p.cmd.Process.Pid) }
 
 // lineOf is the number of the line of a source that has a mark.
 func lineOf(t *testing.T, source, mark string) uint64 {
@@ -160,6 +162,12 @@ func (l *leaker) check(t *testing.T, s *record.Site) {
 	if s.Type != l.kind {
 		t.Errorf("type %s, want %s", s.Type, l.kind)
 	}
+	if !strings.HasPrefix(s.StackEnd.Or(""), l.end) {
+		t.Errorf("the walk ends: %q, want %q: %s", s.StackEnd.Or(""), l.end, brief(s))
+	}
+	if l.serve {
+		l.checkDial(t, s)
+	}
 	if l.function == "" {
 		return
 	}
@@ -172,8 +180,30 @@ func (l *leaker) check(t *testing.T, s *record.Site) {
 	if !strings.Contains(f.Function.Or(""), l.function) {
 		t.Errorf("the culprit is %q, want %q: %s", f.Function.Or(""), l.function, brief(s))
 	}
-	if want := lineOf(t, l.source, l.mark); f.Line.Or(0) != want || !strings.HasSuffix(f.File.Or(""), filepath.Base(l.source)) {
+	want := lineOf(t, l.source, l.mark)
+	if l.run != nil && l.run[0] == "node" { // perf maps have no lines of calls
+		want = 0
+	}
+	if f.Line.Or(0) != want || !strings.HasSuffix(f.File.Or(""), filepath.Base(l.source)) {
 		t.Errorf("it leaks at %s:%d, want %s:%d", f.File.Or(""), f.Line.Or(0), l.source, want)
+	}
+}
+
+// checkDial wants a connection of Go's HTTP client to say what there is to say: it dials
+// on a goroutine of its own, so who asked is in the target only.
+func (l *leaker) checkDial(t *testing.T, s *record.Site) {
+	t.Helper()
+	if s.Target.Or("") != l.address {
+		t.Errorf("target %s, want %s", s.Target.Or(""), l.address)
+	}
+	functions := map[string]string{}
+	for i := range s.Stack {
+		functions[s.Stack[i].Function.Or("")] = s.Stack[i].Language.Or("")
+	}
+	last := s.Stack[len(s.Stack)-1]
+	if _, there := functions["net/http.(*Transport).dialConn"]; !there || last.Language.Or("") != "go_creator" ||
+		!strings.HasPrefix(last.Function.Or(""), "net/http.(*Transport).") || last.Line.Or(0) == 0 {
+		t.Errorf("not who dials, or who started it: %s", brief(s))
 	}
 }
 
@@ -233,13 +263,8 @@ func TestFDsNamesWhoLeaks(t *testing.T) {
 	needTracing(t)
 	for _, l := range leakers {
 		t.Run(l.name, func(t *testing.T) {
-			path := l.compile(t)
-			args := l.args
-			if l.serve {
-				_, said := startProgram(t, path, "serve")
-				args = said
-			}
-			p, _ := startProgram(t, path, args...)
+			t.Parallel() // most of the time, it waits
+			p := l.start(t)
 			r := l.watch(t, p)
 			if r.Verdict != record.VerdictGrowing {
 				t.Errorf("verdict %s, want growing", r.Verdict)
@@ -255,15 +280,15 @@ func TestFDsNamesWhoLeaks(t *testing.T) {
 // watch has a program leak while fds watches, and compares what is held.
 func (l *leaker) watch(t *testing.T, p *program) *record.Leak {
 	t.Helper()
-	cmd := builtAgent(t, "fds", "--json", "--for", "9s", "--pid", strconv.Itoa(int(p.pid())))
+	cmd := builtAgent(t, "fds", "--json", "--for", "9s", "--pid", strconv.Itoa(int(p.PID())))
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	s := start(t, cmd)
 	await(t, "the tracer", func() bool { return holdsBPF(cmd.Process.Pid) })
 	time.Sleep(time.Second) // it is attached with the first reading, which nothing outside shows
-	p.proceed()
+	p.Say("")
 	time.Sleep(6 * time.Second) // it leaks for that long
-	p.proceed()
+	p.Say("")
 	leaked := p.number()
 	if status := s.wait(); status != 0 {
 		t.Fatalf("exit status %d: %s", status, s.stderr.String())
@@ -300,18 +325,18 @@ func TestTheAgentNamesWhoLeaks(t *testing.T) {
 	var all []*program
 	for i := range leakers {
 		l := &leakers[i]
-		if _, err := exec.LookPath(l.build[0]); err != nil || l.serve || l.kind == "inotify" {
+		if !l.there(t) || l.serve || l.kind == "inotify" {
 			continue // of inotify a user has 128 only (fs.inotify.max_user_instances)
 		}
-		p, _ := startProgram(t, l.compile(t), l.args...)
-		programs[p.pid()] = l
+		p := l.start(t)
+		programs[p.PID()] = l
 		all = append(all, p)
 	}
 	s := start(t, cmd)
 	await(t, "the first records", func() bool { return size(out) > 0 })
 	begin := time.Now()
 	for _, p := range all {
-		p.proceed()
+		p.Say("")
 	}
 	leaks := func(v record.Verdict) map[int32]*record.Leak {
 		found := map[int32]*record.Leak{}
@@ -331,6 +356,23 @@ func TestTheAgentNamesWhoLeaks(t *testing.T) {
 		return found
 	}
 	awaitFor(t, 30*time.Second, "every growth", func() bool { return len(leaks(record.VerdictGrowing)) == len(programs) })
+	missing := func(v record.Verdict) (names []string) {
+		found := leaks(v)
+		for pid, l := range programs {
+			if found[pid] == nil {
+				names = append(names, l.name)
+			}
+		}
+		return names
+	}
+	defer func() {
+		if t.Failed() {
+			t.Logf("not growing: %v; not leaking: %v", missing(record.VerdictGrowing), missing(record.VerdictLeaking))
+			for pid, r := range leaks(record.VerdictLeaking) {
+				t.Logf("%s leaks: %s", programs[pid].name, brief(&r.Sites[0]))
+			}
+		}
+	}()
 	awaitFor(t, 90*time.Second, "every leak", func() bool { return len(leaks(record.VerdictLeaking)) == len(programs) })
 	s.stop()
 	growing, leaking := leaks(record.VerdictGrowing), leaks(record.VerdictLeaking)
@@ -387,7 +429,7 @@ func TestAnAcceptLoopThatForgets(t *testing.T) {
 			}
 		}
 	}()
-	cmd := builtAgent(t, "fds", "--json", "--fail", "--for", "75s", "--pid", strconv.Itoa(int(p.pid())))
+	cmd := builtAgent(t, "fds", "--json", "--fail", "--for", "75s", "--pid", strconv.Itoa(int(p.PID())))
 	r := runToEnd(t, cmd)
 	close(stop)
 	<-stopped

@@ -41,6 +41,7 @@ func filterFlags() []cli.Flag {
 var notSettings = []string{"config", "pid", "name", "cgroup", "unit", "local", "json", "for", "pprof", "fail", "top", "all", "help",
 	"output", "o",
 	"sort",
+	"quiet",
 }
 
 // loadConfig reads the configuration that a command line asks for.

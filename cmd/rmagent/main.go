@@ -76,6 +76,7 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			reportCommand(),
 			topCommand(),
 			doctorCommand(),
+			replayCommand(),
 			configCommand(),
 			versionCommand(),
 			stackWorkerCommand(),

@@ -428,7 +428,7 @@ func TestStates(t *testing.T) {
 			return got
 		}
 		await(t, "the state critical", func() bool { return slices.Contains(states(), "critical") })
-		proceed(t, h)
+		h.Say("")
 		await(t, "the state normal", func() bool { return slices.Contains(states(), "normal") })
 		s.stop()
 		got := states()
@@ -470,7 +470,7 @@ func TestExitRecords(t *testing.T) {
 			b, _ := os.ReadFile(out)
 			return bytes.Contains(b, []byte(fmt.Sprintf(`"pid":%d,`, pid)))
 		})
-		proceed(t, h)
+		h.Say("")
 		state, err := h.Process.Wait()
 		if err != nil {
 			t.Fatal(err)
@@ -515,7 +515,7 @@ func TestAProcessThatBecomesAnotherProgram(t *testing.T) {
 			pids[from] = h.Process.Pid
 			pid := fmt.Sprintf(`"pid":%d,`, h.Process.Pid)
 			await(t, "a reading of the first program", func() bool { return lines(out, pid) > 0 })
-			proceed(t, h)
+			h.Say("")
 			await(t, "a reading of the second", func() bool { return lines(out, pid, `"kind":"process"`, `"comm":"sleep"`) > 0 })
 			h.Process.Kill()
 			h.Wait()

@@ -61,6 +61,9 @@ func (e *Engine) writeProcesses() {
 			continue
 		}
 		e.builder.Process(&e.process, p, &e.gpus)
+		if !due {
+			e.process.FDSecondsToLimit = record.Opt[float64]{} // which moves, though nothing of the process does
+		}
 		e.Policy.Process(&e.process.ProcessFacts)
 		if due && e.Filter.Match(&p.Process, p.Identity) {
 			e.emit(&e.process)

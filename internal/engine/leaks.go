@@ -28,6 +28,8 @@ type FDTracer interface {
 	Drain(dst *sample.FDBirths) error
 	// SetPython has the frames of CPython read at each birth of who is traced.
 	SetPython(id sample.ID, p sample.PythonLayout) error
+	// NeedDeep has more of the stacks of who is traced copied deeply.
+	NeedDeep(id sample.ID) error
 	Counts(id sample.ID) (sample.FDCounts, error)
 	Balance() (sample.FDBalance, error)
 	// Cost estimates the CPU time that the hooks took from everybody since the start.
@@ -343,6 +345,11 @@ func (l *Leaks) open(seq uint64, stack *worker.Site, w *waiting) {
 	t := l.traced[w.id]
 	if t == nil {
 		return
+	}
+	if stack != nil && w.python == nil && tooShort(stack) {
+		if err := l.Tracer.NeedDeep(w.id); err != nil {
+			l.Log.Warn("deep_stacks_unavailable", zap.Error(err))
+		}
 	}
 	stack = t.python(w.python, t.canonical(stack))
 	n, ok := t.bySite[stack]

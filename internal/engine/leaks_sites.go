@@ -77,8 +77,7 @@ func begins(s *worker.Site, longer []record.Frame) bool {
 	if s.End != stack.EndWindow || len(s.Frames) > len(longer) {
 		return false
 	}
-	culprit := report.Culprit(s.Frames)
-	if culprit < 0 || culprit+1 >= len(s.Frames) {
+	if culprit := report.Culprit(s.Frames); tooShort(s) || culprit+1 >= len(s.Frames) {
 		return false
 	}
 	for i := range s.Frames {
@@ -88,4 +87,10 @@ func begins(s *worker.Site, longer []record.Frame) bool {
 		}
 	}
 	return true
+}
+
+// tooShort tells whether a stack was cut off before anybody who is no runtime.
+func tooShort(s *worker.Site) bool {
+	culprit := report.Culprit(s.Frames)
+	return s.End == stack.EndWindow && (culprit < 0 || report.Runtime(&s.Frames[culprit]))
 }

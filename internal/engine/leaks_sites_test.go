@@ -56,3 +56,18 @@ func TestAStackThatSaysTooLittleJoinsNone(t *testing.T) {
 		t.Error("a stack that ends with the culprit joined one of its callers'")
 	}
 }
+
+// What a runtime does for everybody says nothing about who asked.
+func TestAStackOfARuntimeJoinsNone(t *testing.T) {
+	short := stackOf(stack.EndWindow, "open", "uv__fs_open", "node::fs::Open")
+	long := stackOf("", "open", "uv__fs_open", "node::fs::Open", "serve", "main")
+	for _, s := range []*worker.Site{short, long} {
+		for i := range s.Frames[:3] {
+			s.Frames[i].Module = record.Some("/usr/bin/node")
+		}
+	}
+	tr := newTraced()
+	if a, b := tr.canonical(long), tr.canonical(short); a == b {
+		t.Error("a stack of the runtime alone joined one of its callers'")
+	}
+}

@@ -82,6 +82,7 @@ type FDTracer struct {
 // fdSuspect is a process that is traced.
 type fdSuspect struct {
 	place uint32 // in the array of suspects
+	deep  bool   // its stacks need deep windows
 	files uint64
 	// before has the file of each descriptor that was open before it was traced.
 	before []uint64
@@ -317,6 +318,31 @@ func (t *FDTracer) SetPython(id sample.ID, p sample.PythonLayout) error {
 	return nil
 }
 
+// NeedDeep has the stacks of a process that is traced copied deeply more often: what
+// is copied otherwise does not reach who called.
+func (t *FDTracer) NeedDeep(id sample.ID) error {
+	s := t.suspects[id]
+	if s == nil || s.deep {
+		return nil
+	}
+	s.deep = true
+	return t.setDeep()
+}
+
+// setDeep says whose stacks need deep windows.
+func (t *FDTracer) setDeep() error {
+	var needs [places]uint8
+	for _, s := range t.suspects {
+		if s.deep {
+			needs[s.place] = 1
+		}
+	}
+	if err := t.loaded.Variables[fdtraceVarNeedsDeep].Set(needs); err != nil {
+		return fmt.Errorf("ask for deep stacks: %w", err)
+	}
+	return nil
+}
+
 // Stop traces nobody any more, and forgets.
 func (t *FDTracer) Stop() error {
 	return t.Start(nil)
@@ -339,6 +365,9 @@ func (t *FDTracer) dropSuspects(ids []sample.ID) error {
 		return nil
 	}
 	if err := t.mark(); err != nil {
+		return err
+	}
+	if err := t.setDeep(); err != nil {
 		return err
 	}
 	return t.dropTables()
@@ -403,7 +432,7 @@ func (t *FDTracer) addSuspect(id sample.ID) error {
 		}
 	}
 	s := &fdSuspect{place: t.freePlace(), files: args.Files}
-	suspect := fdtraceFdSuspect{Start: args.Start, Files: args.Files, Tgid: uint32(id.PID)}
+	suspect := fdtraceFdSuspect{Start: args.Start, Files: args.Files, Tgid: uint32(id.PID), Place: s.place}
 	if err := t.loaded.Maps[fdtraceMapSuspects].Put(s.place, &suspect); err != nil {
 		return fmt.Errorf("trace descriptors of %v: %w", id, err)
 	}
@@ -428,6 +457,7 @@ func (t *FDTracer) freePlace() uint32 {
 const (
 	buckets = 16384
 	marks   = 65536
+	places  = 512
 )
 
 // mark makes known who is suspect, and whose tables, so that everybody else goes on

@@ -136,9 +136,11 @@ type fdtraceFdSuspect struct {
 		Tokens uint64
 		Filled uint64
 	}
-	Files uint64
-	Tgid  uint32
-	Next  uint32
+	Files  uint64
+	Tgid   uint32
+	Next   uint32
+	Place  uint32
+	Unused uint32
 }
 
 type fdtraceFdTable struct {
@@ -226,6 +228,7 @@ const (
 	fdtraceVarLastSeq          = "last_seq"
 	fdtraceVarListArgs         = "list_args"
 	fdtraceVarLogEntries       = "log_entries"
+	fdtraceVarNeedsDeep        = "needs_deep"
 	fdtraceVarTableMarks       = "table_marks"
 	fdtraceVarUnusedBirth      = "unused_birth"
 	fdtraceVarUnusedDeep       = "unused_deep"
@@ -319,6 +322,7 @@ type fdtraceVariableSpecs struct {
 	LastSeq      *ebpf.VariableSpec `ebpf:"last_seq"`
 	ListArgs     *ebpf.VariableSpec `ebpf:"list_args"`
 	LogEntries   *ebpf.VariableSpec `ebpf:"log_entries"`
+	NeedsDeep    *ebpf.VariableSpec `ebpf:"needs_deep"`
 	TableMarks   *ebpf.VariableSpec `ebpf:"table_marks"`
 	UnusedBirth  *ebpf.VariableSpec `ebpf:"unused_birth"`
 	UnusedDeep   *ebpf.VariableSpec `ebpf:"unused_deep"`
@@ -383,6 +387,7 @@ type fdtraceVariables struct {
 	LastSeq      *ebpf.Variable `ebpf:"last_seq"`
 	ListArgs     *ebpf.Variable `ebpf:"list_args"`
 	LogEntries   *ebpf.Variable `ebpf:"log_entries"`
+	NeedsDeep    *ebpf.Variable `ebpf:"needs_deep"`
 	TableMarks   *ebpf.Variable `ebpf:"table_marks"`
 	UnusedBirth  *ebpf.Variable `ebpf:"unused_birth"`
 	UnusedDeep   *ebpf.Variable `ebpf:"unused_deep"`

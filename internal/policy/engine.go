@@ -107,7 +107,7 @@ func (e *Engine) Begin(h *record.Host, continuous bool) {
 		e.prune.clockStepped(at)
 		e.swept = min(e.swept, at)
 		if at < e.now {
-			e.each(func(g *gauge) { g.seen, g.metAt = at, min(g.metAt, at) })
+			e.each(func(g *gauge) { g.seen = at })
 		}
 	}
 	e.now, e.host = at, h
@@ -326,9 +326,14 @@ func (e *Engine) tell(c record.StateChange, change Change) {
 // in which nothing moves are read once a minute.
 const patience = 90 * time.Second
 
+// Incomplete says that the reading lacks processes, as it turned out: whoever was not
+// handed in may be there.
+func (e *Engine) Incomplete() { e.complete = false }
+
 // End ends the reading and returns what was decided, ordered by target. The result is
 // valid until the next Begin.
 func (e *Engine) End() []Change {
+	e.beginProcesses() // where there are none
 	e.forgetProcesses()
 	e.sweep()
 	slices.SortStableFunc(e.changes, func(a, b Change) int { return compareKeys(a.key, b.key) })

@@ -19,7 +19,7 @@ type gauge struct {
 	window    aggregate.Window
 	windowed  bool
 	pressed   bool          // there is too much
-	metAt     time.Duration // when the rule was last met
+	unmet     time.Duration // for how long the rule is known not to have been met
 	value     float64       // now, in the maximum's unit
 	max, mean float64
 }
@@ -30,10 +30,11 @@ func (e *Engine) newWindow() aggregate.Window {
 }
 
 // press judges a gauge by the prune rule: value > maximum, and the mean over the
-// observation period / maximum > target. What is too much stays so until the rule has
-// not been met for an observation period, so that noise doesn't flap. A lazy gauge has
-// a window only while its value is more than half of the maximum: what is less would
-// cost memory for everybody, and costs a decision at most one observation period.
+// observation period / maximum > target. What is too much stays so until the rule is
+// known not to have been met for an observation period, so that noise doesn't flap. A
+// lazy gauge has a window only while its value is more than half of the maximum: what is
+// less would cost memory for everybody, and costs a decision at most one observation
+// period.
 func (e *Engine) press(g *gauge, value, maximum float64, elapsed time.Duration, lazy bool) {
 	if maximum == 0 {
 		e.release(g)
@@ -49,21 +50,25 @@ func (e *Engine) press(g *gauge, value, maximum float64, elapsed time.Duration, 
 	}
 	g.window.Add(e.now, elapsed, record.Some(value))
 	g.value, g.max = value, maximum
+	g.unmet += elapsed
 	if !e.checking {
 		return
 	}
 	mean, known := g.window.Mean(e.now).Get()
+	known = known && g.window.Covers(e.now)
 	if known {
 		g.mean = mean
 	}
-	switch met := value > maximum && known && g.window.Covers(e.now) && mean/maximum > e.config.Prune.Target; {
-	case met:
-		g.metAt = e.now
+	switch {
+	case value > maximum && !known: // nobody can tell
+		g.unmet = 0
+	case value > maximum && mean/maximum > e.config.Prune.Target:
+		g.unmet = 0
 		if !g.pressed {
 			g.pressed = true
 			e.pressed = append(e.pressed, g)
 		}
-	case g.pressed && e.now-g.metAt >= e.config.Prune.ObservationPeriod:
+	case g.unmet >= e.config.Prune.ObservationPeriod:
 		e.release(g)
 	}
 }

@@ -169,7 +169,7 @@ func cpu(ratio float64) facts { return facts{host: record.Host{CPURatio: some(ra
 
 // With "after" a spike is no state, and what lasts is.
 func TestSpikesOfCPU(t *testing.T) {
-	w := newWorld()
+	w := newWorld(func(c *Config) { c.Prune.CPUPercent = 0 })
 	for range 5 {
 		w.judge(cpu(0.1))
 	}

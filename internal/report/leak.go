@@ -32,8 +32,11 @@ func Culprit(stack []record.Frame) int {
 // runtimes are the shared libraries that only pass a call on.
 var runtimes = []string{
 	"libc.so", "libc-", "libpthread", "ld-linux", "ld-musl", "libstdc++", "libgcc_s", "libuv", "libjvm",
-	"libnio", "libnet.so", "libjava", "libm.so", "[vdso]", "libpython", "python3",
+	"libnio", "libnet.so", "libjava", "libm.so", "[vdso]", "libpython", "python3", "libnode",
 }
+
+// runtimePrograms are the programs that only run what others wrote.
+var runtimePrograms = map[string]bool{"node": true, "nodejs": true}
 
 // pythonStandard tells whether a file is of Python's standard library.
 func pythonStandard(file string) bool {
@@ -48,12 +51,17 @@ func Runtime(f *record.Frame) bool {
 	case "":
 	case "java":
 		return strings.HasPrefix(f.Function.Or(""), "java.")
+	case "javascript":
+		return strings.HasPrefix(f.File.Or(""), "node:") || !f.File.Known() // its builtins have none
 	case "python":
 		return pythonStandard(f.File.Or(""))
 	default:
 		return false
 	}
 	base := path.Base(f.Module.Or(""))
+	if runtimePrograms[base] {
+		return true
+	}
 	for _, r := range runtimes {
 		if strings.HasPrefix(base, r) {
 			return true

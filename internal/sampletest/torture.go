@@ -399,7 +399,7 @@ func testDescriptorChurn(t *testing.T, s *suite) {
 	defer unix.Munmap(area)
 	published := (*atomic.Uint64)(unsafe.Pointer(&area[0]))
 	helper := start(t, "opener "+file)
-	helper.ready()
+	helper.Ready()
 	said := func() (did, open uint64) {
 		word := published.Load()
 		return word >> publishedBits, word & (1<<publishedBits - 1)
@@ -460,7 +460,7 @@ func testTorture(t *testing.T, s *suite) {
 	helper := start(t, "torture "+t.TempDir())
 	before := -1
 	for _, step := range steps {
-		said := strings.Join(helper.ready(), " ")
+		said := strings.Join(helper.Ready(), " ")
 		var own uint64
 		if _, err := fmt.Sscan(said, &own); err != nil {
 			t.Fatalf("the helper said %q", said)
@@ -488,7 +488,7 @@ func testTorture(t *testing.T, s *suite) {
 				t.Errorf("%s: read %d", said, p.FDOpen)
 			}
 		})
-		helper.proceed()
+		helper.Say("")
 	}
 }
 
@@ -496,13 +496,13 @@ func testCloexec(t *testing.T, s *suite) {
 	s.want(sample.FDOpen)
 	helper := start(t, "cloexec")
 	for range 2 {
-		helper.ready()
+		helper.Ready()
 		want := procFDs(t, helper.pid)
 		s.both(helper.pid, func(p *sample.Process) {
 			if p.FDOpen != want {
 				t.Errorf("read %d, want %d", p.FDOpen, want)
 			}
 		})
-		helper.proceed()
+		helper.Say("")
 	}
 }

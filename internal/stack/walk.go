@@ -58,6 +58,8 @@ const (
 	EndRegister = "a register that was not copied is needed"
 	EndJIT      = "generated code without a frame pointer"
 	EndStack    = "the goroutine's own stack was left here"
+	// EndLibuv is no failure: the thread's first function was reached.
+	EndLibuv = "libuv worker: who asked for it is on another thread"
 )
 
 // value is the content of a register while walking.

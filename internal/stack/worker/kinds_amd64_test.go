@@ -67,7 +67,7 @@ func TestGeneratedCode(t *testing.T) {
 	t.Cleanup(func() { os.Remove(perf) })
 	site := walk(t, newClient(t), Image{ID: p.id}, &p.raw)
 	names := strings.Join(functions(site), " ")
-	if !strings.Contains(names, " inner LazyCompile:~generated test.js:1 caller(frame_pointer) main ") || site.End != "" {
+	if !strings.Contains(names, " inner generated[javascript] caller(frame_pointer) main ") || site.End != "" {
 		t.Errorf("frames %s, end %q", names, site.End)
 	}
 
@@ -199,5 +199,27 @@ func TestShortenedAnswerHasAddresses(t *testing.T) {
 	short := shorten(&answer{Frames: []record.Frame{inlined, f}})
 	if len(short.Frames) != 1 || short.Frames[0].Function.Known() || short.Frames[0].Offset.Or(0) != 7 {
 		t.Errorf("short = %+v", short)
+	}
+}
+
+func TestGeneratedFrames(t *testing.T) {
+	for name, want := range map[string][3]string{
+		"JS:*leak /srv/app.js:11:24":         {"leak", "/srv/app.js", "javascript"},
+		"JS:^ /srv/my app/a.js:29:13":        {"(anonymous at 29:13)", "/srv/my app/a.js", "javascript"},
+		"LazyCompile:~get name /a/b c.js:12": {"get name", "/a/b c.js", "javascript"},
+		"JS:~openSync node:fs:570:18":        {"openSync", "node:fs", "javascript"},
+		"Function:+x file:///srv/m.mjs:1:2":  {"x", "file:///srv/m.mjs", "javascript"},
+		"JS:*":                               {"JS:*", "", ""},
+		"JS:*alone":                          {"alone", "", "javascript"},
+		"Builtin:ArrayMap":                   {"Builtin:ArrayMap", "", ""},
+		"java.lang.String.length()I":         {"java.lang.String.length()I", "", ""},
+		"LazyCompile:~generated test.js:1":   {"generated", "test.js", "javascript"},
+		"Ljava/io/FileInputStream;::open(v)": {"Ljava/io/FileInputStream;::open(v)", "", ""},
+		"JS:~ :":                             {"", ":", "javascript"},
+	} {
+		f := generatedFrame(name)
+		if got := [3]string{f.Function.Or(""), f.File.Or(""), f.Language.Or("")}; got != want {
+			t.Errorf("%q: %q, want %q", name, got, want)
+		}
 	}
 }

@@ -2,10 +2,12 @@ package worker
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -18,6 +20,8 @@ import (
 	"rmagent/internal/symbol"
 	"rmagent/record"
 )
+
+const languageJavaScript = "javascript"
 
 // LanguageCreator is record.Frame.Language of who started a goroutine.
 const LanguageCreator = "go_creator"
@@ -294,16 +298,24 @@ func (s *server) walk(r *walkRequest, a *answer) error {
 		walk.Frames = append(walk.Frames, creator.Frame)
 	}
 	named := s.name(im, walk.Frames)
+	key := sha256.New()
+	script := slices.ContainsFunc(named, isJavaScript)
 	for i := range walk.Frames {
 		f := &walk.Frames[i]
-		a.Key = append(a.Key, keyOf(im, f)...)
 		frames := framesAt(f, named[i])
+		if script && ofV8(f) {
+			continue
+		}
+		key.Write(keyOf(im, f, frames))
 		if created && i == len(walk.Frames)-1 {
 			creator.mark(frames)
 		}
 		a.Frames = append(a.Frames, frames...)
 	}
-	a.Key = append(a.Key, a.End...)
+	if a.End == "" && libuvWorker(a.Frames) {
+		a.End = stack.EndLibuv
+	}
+	a.Key = key.Sum([]byte(a.End))
 	if len(a.Frames) > maxAnswerFrames {
 		a.Frames, a.End = a.Frames[:maxAnswerFrames], stack.EndFrames
 	}
@@ -313,14 +325,48 @@ func (s *server) walk(r *walkRequest, a *answer) error {
 // generated says whether a frame is in code that no file has.
 func generated(f stack.Frame) bool { return !f.Region.File }
 
-// keyOf tells frames apart that differ for a reader: by module and address there.
-func keyOf(im *image, f *stack.Frame) []byte {
+// keyOf tells frames apart that differ for a reader: by module and address there, and
+// generated code by its name, for the same function is generated again and again.
+func keyOf(im *image, f *stack.Frame, frames []record.Frame) []byte {
 	var b []byte
 	if f.Known {
 		b = binary.AppendUvarint(b, im.modules[f.Region.Start])
 		return binary.AppendUvarint(b, f.Vaddr)
 	}
-	return binary.AppendUvarint(append(b, 0), f.Address)
+	b = append(b, 0)
+	if name, ok := frames[0].Function.Get(); ok {
+		return fmt.Appendf(b, "%q%q", name, frames[0].File.Or(""))
+	}
+	return binary.AppendUvarint(b, f.Address)
+}
+
+func isJavaScript(frames []record.Frame) bool {
+	return len(frames) > 0 && frames[0].Language.Or("") == languageJavaScript
+}
+
+// ofV8 tells whether a frame is from the file that has V8 in it. Between the frames of
+// JavaScript, it says nothing that the program's author wrote, and which of its
+// functions a call goes through changes as V8 compiles.
+func ofV8(f *stack.Frame) bool {
+	base := path.Base(strings.TrimSuffix(f.Region.Path, deletedSuffix))
+	return base == "node" || base == "nodejs" || strings.HasPrefix(base, "libnode.so")
+}
+
+// libuvWorker tells whether a stack is of a thread of libuv's pool (threadpool.c,
+// worker), which does what others asked for: its first function but for the C library's.
+func libuvWorker(frames []record.Frame) bool {
+	for i := range slices.Backward(frames) {
+		f := &frames[i]
+		module := path.Base(f.Module.Or(""))
+		if strings.HasPrefix(module, "libc.so") || strings.HasPrefix(module, "libc-") || strings.HasPrefix(module, "libpthread") {
+			continue
+		}
+		if name, ok := f.Function.Get(); ok {
+			return name == "worker" && path.Base(f.File.Or("")) == "threadpool.c"
+		}
+		return strings.HasPrefix(module, "libuv.so") // of its stripped ones, only the pool begins threads
+	}
+	return false
 }
 
 // name asks what there is to ask about names: each module once, and the perf map.
@@ -367,10 +413,48 @@ func perfMapFrames(ctx context.Context, f *os.File, addrs []uint64) [][]record.F
 	frames := make([][]record.Frame, len(names))
 	for i, name := range names {
 		if name != "" {
-			frames[i] = []record.Frame{{Function: record.Some(printable(name))}}
+			frames[i] = []record.Frame{generatedFrame(printable(name))}
 		}
 	}
 	return frames
+}
+
+// generatedFrame makes a frame of what a perf map names. V8 writes "JS:*name file:line:column",
+// with the tier of its compiler before the name, and "LazyCompile", "Function" and
+// others instead of JS in other versions; the position is where the function begins.
+func generatedFrame(name string) record.Frame {
+	kind, rest, ok := strings.Cut(name, ":")
+	if !ok || !v8Kinds[kind] || len(rest) < 2 || !strings.ContainsRune("*^~+", rune(rest[0])) {
+		return record.Frame{Function: record.Some(name)}
+	}
+	function, place := rest[1:], ""
+	i := strings.LastIndexByte(function, ' ')
+	for _, begin := range []string{" /", " node:", " file:"} { // names and paths may have spaces
+		if at := strings.Index(function, begin); at >= 0 {
+			i = min(i, at)
+		}
+	}
+	if i >= 0 {
+		function, place = function[:i], function[i+1:]
+	}
+	f := record.Frame{Language: record.Some(languageJavaScript), Function: record.Some(function)}
+	file, at := place, ""
+	for range 2 { // line and column, or the line alone
+		if i := strings.LastIndexByte(file, ':'); i > 0 && digits(file[i+1:]) {
+			file, at = file[:i], place[i+1:]
+		}
+	}
+	f.File = record.SomeIf(file, file != "")
+	if function == "" && at != "" {
+		f.Function = record.Some("(anonymous at " + at + ")")
+	}
+	return f
+}
+
+var v8Kinds = map[string]bool{"JS": true, "LazyCompile": true, "Function": true, "Eval": true, "Script": true}
+
+func digits(s string) bool {
+	return s != "" && strings.Trim(s, "0123456789") == ""
 }
 
 // framesAt fills in where the functions at a frame are; there is always one.
