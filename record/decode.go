@@ -1,7 +1,6 @@
 package record
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -23,50 +22,27 @@ var (
 // for a kind that it does not know (the text names it), with [ErrSchema] for
 // another schema, and with encoding/json's errors for what is not such a record.
 func Decode(line []byte) (Record, error) {
-	kind, err := kindOf(line)
-	if err != nil {
-		return nil, err
-	}
-	r := newRecord(kind)
-	if err := json.Unmarshal(line, r); err != nil {
-		return nil, fmt.Errorf("decode a record of kind %s: %w", kind, err)
-	}
-	h := r.Head()
-	if h.Schema != Schema {
-		return nil, fmt.Errorf("decode a record: %w: %d, not %d", ErrSchema, h.Schema, Schema)
-	}
-	if h.Kind != kind { // named twice
-		return nil, fmt.Errorf("decode a record: %w: %q and %q", ErrKind, kind, h.Kind)
-	}
-	return r, nil
-}
-
-// kindOf returns the kind of the record in a line. Where the line begins as [Append]
-// writes it, the rest is not looked at.
-func kindOf(line []byte) (Kind, error) {
-	if rest, ok := bytes.CutPrefix(line, []byte(`{"time":"`)); ok {
-		if _, rest, ok = bytes.Cut(rest, []byte(`","kind":"`)); ok {
-			if name, _, ok := bytes.Cut(rest, []byte(`"`)); ok && newRecord(Kind(name)) != nil {
-				return Kind(name), nil
-			}
-		}
-	}
 	var head struct {
 		Kind   *Kind `json:"kind"`
 		Schema int   `json:"schema"`
 	}
 	if err := json.Unmarshal(line, &head); err != nil {
-		return "", fmt.Errorf("decode a record: %w", err)
+		return nil, fmt.Errorf("decode a record: %w", err)
 	}
-	switch {
-	case head.Kind == nil:
-		return "", fmt.Errorf("decode a record: %w: it names none", ErrKind)
-	case newRecord(*head.Kind) == nil:
-		return "", fmt.Errorf("decode a record: %w %q", ErrKind, *head.Kind)
-	case head.Schema != Schema:
-		return "", fmt.Errorf("decode a record: %w: %d, not %d", ErrSchema, head.Schema, Schema)
+	if head.Kind == nil {
+		return nil, fmt.Errorf("decode a record: %w: it names none", ErrKind)
 	}
-	return *head.Kind, nil
+	r := newRecord(*head.Kind)
+	if r == nil {
+		return nil, fmt.Errorf("decode a record: %w %q", ErrKind, *head.Kind)
+	}
+	if head.Schema != Schema {
+		return nil, fmt.Errorf("decode a record: %w: %d, not %d", ErrSchema, head.Schema, Schema)
+	}
+	if err := json.Unmarshal(line, r); err != nil {
+		return nil, fmt.Errorf("decode a record of kind %s: %w", *head.Kind, err)
+	}
+	return r, nil
 }
 
 // newRecord returns an empty record of the kind, or nil.

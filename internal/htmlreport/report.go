@@ -29,7 +29,6 @@ func New() *Report { return &Report{machines: newKeyed[*machine](maxMachines)} }
 type input struct {
 	name     string
 	bytes    uint64 // of JSON lines
-	lines    uint64
 	records  uint64
 	unknown  map[record.Kind]uint64 // of kinds that this version does not know
 	bad      uint64
