@@ -467,8 +467,8 @@ func TestMemoryIsBounded(t *testing.T) {
 }
 
 func FuzzRead(f *testing.F) {
-	for _, name := range hostile[:5] {
-		f.Add(nastyRecorder(name, 1).Bytes())
+	for line := range bytes.Lines(nastyRecorder(hostile[0], 1).Bytes()) { // one of each kind
+		f.Add(line)
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		r := New()
