@@ -31,12 +31,13 @@ func (m *Model) View() string {
 	}
 	lines = append(lines, m.footer())
 	for i := range lines {
-		lines[i] = strings.TrimRight(fit(lines[i], m.width), " ")
+		lines[i] = m.characters(strings.TrimRight(fit(m.characters(lines[i]), m.width), " "))
 	}
-	return m.characters(strings.Join(lines, "\n"))
+	return strings.Join(lines, "\n")
 }
 
-// characters leaves those that the terminal can show.
+// characters leaves those that the terminal can show. They may take more cells than
+// those that were there: a combining mark took none.
 func (m *Model) characters(text string) string {
 	if !m.options.ASCII {
 		return text
