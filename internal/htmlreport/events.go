@@ -26,6 +26,7 @@ type stretch struct {
 // target is a resource of something that crossed thresholds.
 type target struct {
 	resource, name string
+	who            string             // of a process: its name, empty while it is unknown
 	worst          record.StateChange // the crossing to the most severe state
 	crossings      uint64
 	first, last    int64
@@ -35,16 +36,18 @@ type target struct {
 
 // states are the crossings.
 type states struct {
-	targets   map[string]*target
-	uncounted uint64 // crossings of more targets than this keeps
+	targets   map[string]*target   // by resource and name
+	named     map[string][]*target // by name
+	uncounted uint64               // crossings of more targets than this keeps
 	crossings map[record.State]uint64
 }
 
 func newStates() states {
-	return states{targets: map[string]*target{}, crossings: map[record.State]uint64{}}
+	return states{targets: map[string]*target{}, named: map[string][]*target{}, crossings: map[record.State]uint64{}}
 }
 
-func (s *states) add(ms int64, r *record.StateChange) {
+// add takes a crossing. who names the process that it is about, where that is known.
+func (s *states) add(ms int64, r *record.StateChange, who string) {
 	s.crossings[r.State]++
 	key := r.Resource + " " + r.Target
 	t := s.targets[key]
@@ -55,9 +58,13 @@ func (s *states) add(ms int64, r *record.StateChange) {
 		}
 		t = &target{resource: r.Resource, name: r.Target, worst: *r, first: ms}
 		s.targets[key] = t
+		s.named[r.Target] = append(s.named[r.Target], t)
 	}
 	t.crossings++
 	t.last = ms
+	if who != "" {
+		t.who = who
+	}
 	if worse, now := rank(r.State), rank(t.worst.State); worse > now || worse == now && r.Ratio.Or(0) > t.worst.Ratio.Or(0) {
 		t.worst = *r
 	}
@@ -81,13 +88,8 @@ func (t *target) close(ms int64) {
 
 // closeTarget ends what held of something that is gone.
 func (s *states) closeTarget(name string, ms int64) {
-	if len(s.targets) == 0 {
-		return
-	}
-	for _, resource := range [...]string{"fd", "memory", "cpu", "disk", "net", "network", "gpu", "gpu_memory", "pids"} {
-		if t := s.targets[resource+" "+name]; t != nil {
-			t.close(ms)
-		}
+	for _, t := range s.named[name] {
+		t.close(ms)
 	}
 }
 

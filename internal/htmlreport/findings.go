@@ -14,6 +14,9 @@ import (
 // mostFindings of one sort are told at the top; the rest is in the tables.
 const mostFindings = 4
 
+// levels are those of findings, the worst first.
+var levels = []string{"critical", "warning", "info", "good"}
+
 // findings are what a reader should know first, worst first.
 func (v *view) findings() []finding {
 	list := v.leakFindings()
@@ -28,6 +31,9 @@ func (v *view) findings() []finding {
 		list = append(list, finding{"warning", fmt.Sprintf("%s in %s: what happened then is not on this page.",
 			plural(v.gaps.lost, "record is missing", "records are missing"), plural(v.gaps.count, "place", "places")), "gaps"})
 	}
+	slices.SortStableFunc(list, func(a, b finding) int {
+		return slices.Index(levels, a.Level) - slices.Index(levels, b.Level)
+	})
 	if len(list) == 0 {
 		list = append(list, finding{"good", "Nothing leaked, nothing was killed for memory, and nothing crossed a threshold.", ""})
 	}
@@ -50,7 +56,7 @@ func (v *view) leakFindings() []finding {
 		}
 	}
 	if more > 0 {
-		list = append(list, finding{"warning", plural(more, "more process gathers", "more processes gather") + " descriptors.", "leaks"})
+		list = append(list, finding{"warning", plural(more, "more process leaks or gathers", "more processes leak or gather") + " descriptors.", "leaks"})
 	}
 	if passed > 0 {
 		list = append(list, finding{"info", plural(passed, "process", "processes") + " gathered descriptors for a while and no longer did.", "leaks"})

@@ -115,7 +115,7 @@ func (m *machine) take(b *boot, ms int64, r record.Record) {
 	case *record.Cgroup:
 		m.addCgroup(ms, r)
 	case *record.StateChange:
-		m.states.add(ms, r)
+		m.states.add(ms, r, m.nameOf(b, r.Target))
 	case *record.Prune:
 		m.prunes.add(ms, r)
 	case *record.Leak:
@@ -127,6 +127,25 @@ func (m *machine) take(b *boot, ms int64, r record.Record) {
 	case *record.Agent:
 		m.agents.add(b, r)
 	}
+}
+
+// nameOf is the name of the process that a target is, empty where it is unknown or no
+// process.
+func (m *machine) nameOf(b *boot, target string) string {
+	pid, ticks, ok := processOf(target)
+	if !ok {
+		return ""
+	}
+	if p := m.processes.live[processKey{b, pid, ticks}]; p != nil {
+		return p.comm
+	}
+	return ""
+}
+
+// processOf reads a target that is a process.
+func processOf(target string) (pid int32, ticks uint64, ok bool) {
+	n, err := fmt.Sscanf(target, "pid:%d@%d", &pid, &ticks)
+	return pid, ticks, err == nil && n == 2
 }
 
 // hostSeries are the values of the whole machine.

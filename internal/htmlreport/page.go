@@ -37,6 +37,7 @@ type section struct {
 	Lanes     []lane
 	LaneTicks []tick
 	Charts    []*chart
+	Pruned    bool // plots are tinted
 	Leaks     []leakCard
 	Growths   []growthRow
 	MoreLeaks string
@@ -122,7 +123,7 @@ func (m *machine) section(id string) section {
 	s := section{ID: id, Name: human.Text(clip(m.name, maxName)), LaneTicks: v.plot.x}
 	s.When, s.Facts = v.when()
 	s.Tiles = v.tiles()
-	s.Charts = v.charts()
+	s.Charts, s.Pruned = v.charts(), len(v.prunes.list) > 0
 	s.Leaks, s.Growths, s.MoreLeaks = v.leakCards()
 	s.States, s.MoreState = v.stateRows()
 	s.Prunes, s.MorePrune = v.pruneRows()
@@ -316,37 +317,15 @@ func (v *view) noted(note string, c *chart) *chart {
 }
 
 // name says who a target is.
-func (v *view) name(target string) string {
-	var pid int32
-	var ticks uint64
-	if _, err := fmt.Sscanf(target, "pid:%d@%d", &pid, &ticks); err != nil {
-		return human.Text(clip(target, maxPath))
-	}
-	if p := v.find(pid, ticks); p != nil && p.comm != "" {
-		return fmt.Sprintf("%s (pid %d)", human.Text(p.comm), pid)
+func (v *view) name(t *target) string {
+	pid, _, ok := processOf(t.name)
+	switch {
+	case !ok:
+		return human.Text(clip(t.name, maxPath))
+	case t.who != "":
+		return fmt.Sprintf("%s (pid %d)", human.Text(t.who), pid)
 	}
 	return fmt.Sprintf("pid %d", pid)
-}
-
-// find looks for a process of any boot among those that are still known.
-func (v *view) find(pid int32, ticks uint64) *process {
-	for _, b := range v.boots {
-		key := processKey{b, pid, ticks}
-		if p := v.processes.live[key]; p != nil {
-			return p
-		}
-		if s := v.leaks.index[key]; s != nil {
-			return s.process
-		}
-	}
-	for _, r := range v.processes.rankings {
-		for _, p := range r.list {
-			if p.key.pid == pid && p.key.ticks == ticks {
-				return p
-			}
-		}
-	}
-	return nil
 }
 
 // sortedTargets has the most severe first, of those the longest.
@@ -406,7 +385,7 @@ func (v *view) stateLanes() []lane {
 		for _, x := range t.stretches {
 			spans = append(spans, v.stretch(x.from, v.until(x.to, x.open), string(x.level), string(x.level)))
 		}
-		list = append(list, lane{human.Text(clip(t.resource, maxName)) + " of " + v.name(t.name), spans})
+		list = append(list, lane{human.Text(clip(t.resource, maxName)) + " of " + v.name(t), spans})
 	}
 	return list
 }
@@ -460,7 +439,7 @@ func (v *view) stateFindings(level record.State) []finding {
 		}
 		text := human.Text(strings.TrimSuffix(clip(t.worst.Message, maxPath), "."))
 		if text == "" {
-			text = human.Text(clip(t.resource, maxName)) + " of " + v.name(t.name)
+			text = human.Text(clip(t.resource, maxName)) + " of " + v.name(t)
 		}
 		list = append(list, finding{string(level), fmt.Sprintf("%s: %s for %s.", text, level, seconds(t.seconds(level, v.last))), "states"})
 	}

@@ -190,6 +190,23 @@ func TestGapsAreCounted(t *testing.T) {
 	}
 }
 
+// TestAStateEndsWithItsProcess, which has its name though it is long forgotten.
+func TestAStateEndsWithItsProcess(t *testing.T) {
+	w := newRecorder()
+	facts := record.ProcessFacts{PID: 7, StartTicks: 9, Comm: "leaky", StartTime: record.Some(begin)}
+	w.write(&record.Process{ProcessFacts: facts})
+	w.now = begin.Add(time.Second)
+	w.write(&record.StateChange{Resource: "fd", Target: "pid:7@9", State: record.StateWarning})
+	w.now = begin.Add(5 * time.Second)
+	w.write(&record.Exit{ProcessFacts: facts})
+	w.now = begin.Add(time.Minute)
+	w.write(&record.Host{})
+	page := text(t, w.reading(t))
+	if want := "fd of leaky (pid 7): warning for 4.0 s."; !strings.Contains(page, want) {
+		t.Errorf("the page lacks %q", want)
+	}
+}
+
 func TestStatesAndPrunesAreTimed(t *testing.T) {
 	w := newRecorder()
 	state := func(at int, s record.State) {

@@ -244,7 +244,7 @@ func (v *view) stateRows() (list []stateRow, more string) {
 func (v *view) stateRow(t *target) stateRow {
 	w := &t.worst
 	row := stateRow{
-		State: string(w.State), Resource: human.Text(clip(t.resource, maxName)), Who: v.name(t.name),
+		State: string(w.State), Resource: human.Text(clip(t.resource, maxName)), Who: v.name(t),
 		Critical: seconds(t.seconds(record.StateCritical, v.last)), Warning: seconds(t.seconds(record.StateWarning, v.last)),
 		Crossings: number(t.crossings), First: v.clock.format(t.first), Last: v.clock.format(t.last),
 		Message: human.Text(clip(w.Message, maxPath)), Advice: human.Text(clip(w.Advice, maxPath)),
