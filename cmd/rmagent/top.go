@@ -104,7 +104,11 @@ func openTop(ctx context.Context, c *cli.Context, l *config.Loaded, f engine.Fil
 		if err != nil {
 			return nil, err
 		}
-		return &agentSource{client: k, filter: f, host: facts.Host, socket: socketPath(l)}, nil
+		s := &agentSource{client: k, filter: f, host: facts.Host, name: "the running agent"}
+		if l.Origin("socket").Layer != config.LayerDefault {
+			s.name = "agent at " + socketPath(l)
+		}
+		return s, nil
 	}
 	return openEngine(ctx, l, f)
 }
@@ -114,11 +118,11 @@ type agentSource struct {
 	client *client
 	filter engine.Filter
 	host   string
-	socket string
+	name   string
 	due    time.Time // of the agent's next reading, about
 }
 
-func (s *agentSource) String() string { return "agent at " + s.socket }
+func (s *agentSource) String() string { return s.name }
 
 func (s *agentSource) close() error { return nil }
 

@@ -29,6 +29,8 @@ func process(pid, ppid int32, comm, unit string, cpu float64, rss, fds, limit ui
 		Unit: record.SomeIf(unit, unit != ""), State: record.Some("S"), Threads: record.Some[uint64](4), StartTime: record.Some(begin.Add(-3 * time.Hour)),
 		CPUCores: record.Some(cpu), CPUSecondsTotal: record.Some(cpu * 1000), RSSBytes: record.Some(rss << 20), RSSAnonBytes: record.Some(rss << 19),
 		RSSFileBytes: record.Some(rss << 19), SwapBytes: record.Some[uint64](0),
+		DiskReadBytesTotal: record.Some[uint64](3 << 20), DiskWrittenBytesTotal: record.Some[uint64](700 << 20),
+		NetReceivedBytesTotal: record.Some[uint64](5 << 30), NetSentBytesTotal: record.Some[uint64](1 << 30),
 		FDOpen: record.Some(fds), FDLimit: record.Some(limit), FDRatio: record.Some(float64(fds) / float64(limit)),
 		DiskReadBytesPerSecond: record.Some(0.0), DiskWrittenBytesPerSecond: record.Some(cpu * 1e6),
 		NetReceivedBytesPerSecond: record.Some(cpu * 3e5), NetSentBytesPerSecond: record.Some(1e3),
@@ -65,6 +67,7 @@ func busy(n int) *Reading {
 	}
 	thread := process(2, 0, "kthreadd", "", 0, 0, 0, 1)
 	thread.FDOpen, thread.FDLimit, thread.FDRatio, thread.RSSBytes, thread.CPUCores = record.Opt[uint64]{}, record.Opt[uint64]{}, record.Opt[float64]{}, record.Opt[uint64]{}, record.Opt[float64]{}
+	thread.Cgroup, thread.DiskWrittenBytesPerSecond, thread.NetSentBytesPerSecond, thread.NetReceivedBytesPerSecond = record.Opt[string]{}, record.Some(0.0), record.Opt[float64]{}, record.Opt[float64]{}
 	r.Processes = append(r.Processes, thread)
 	r.Leaks = []record.Leak{{
 		PID: 4711, StartTicks: 471100, Comm: "api", Verdict: record.VerdictLeaking, Rule: record.Some("never_closed"),
@@ -142,8 +145,8 @@ func TestScreens(t *testing.T) {
 		width, height int
 		keys          []string
 	}{
-		{"table", Options{Source: "agent at /run/rmagent/rmagent.sock"}, 80, 24, nil},
-		{"wide", Options{Source: "agent at /run/rmagent/rmagent.sock"}, 160, 24, nil},
+		{"table", Options{Source: "the running agent"}, 80, 24, nil},
+		{"wide", Options{Source: "the running agent"}, 160, 24, nil},
 		{"ascii", Options{Source: "read here, ebpf", ASCII: true}, 80, 24, []string{"down"}},
 		{"memory", Options{Source: "x"}, 80, 24, []string{"m"}},
 		{"reversed", Options{Source: "x"}, 80, 24, []string{"a", "m", "r"}},
