@@ -52,6 +52,8 @@ func Append(dst []byte, r Record) ([]byte, error) {
 		e.oom(r)
 	case *Leak:
 		e.leak(r)
+	case *Action:
+		e.action(r)
 	case *Config:
 		e.config(r)
 	case *Agent:
@@ -85,6 +87,8 @@ func KindOf(r Record) (Kind, error) {
 		return KindOOM, nil
 	case *Leak:
 		return KindLeak, nil
+	case *Action:
+		return KindAction, nil
 	case *Config:
 		return KindConfig, nil
 	case *Agent:

@@ -66,6 +66,8 @@ func newRecord(k Kind) Record {
 		return new(OOM)
 	case KindLeak:
 		return new(Leak)
+	case KindAction:
+		return new(Action)
 	case KindConfig:
 		return new(Config)
 	case KindAgent:

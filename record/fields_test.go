@@ -36,6 +36,8 @@ var fieldNames = map[Kind]string{
 		cpu_limit_cores oom_kills_total fd_open ` + pressureNames,
 	KindState: "resource target state previous value limit ratio unit message advice",
 	KindPrune: "should_prune reasons candidates",
+	KindAction: `action type cause resource target crossing recovery pid start_ticks comm why what attempt outcome detail
+		duration_seconds`,
 	KindOOM: `pid start_ticks comm uid cgroup rss_bytes rss_anon_bytes rss_file_bytes rss_shmem_bytes swap_bytes
 		oom_score_adj`,
 	KindConfig: "hash values agent_pid",
@@ -45,7 +47,7 @@ var fieldNames = map[Kind]string{
 }
 
 func TestFieldNames(t *testing.T) {
-	for _, r := range []Record{&Process{}, &Exit{}, &Host{}, &Cgroup{}, &StateChange{}, &Prune{}, &OOM{}, &Config{}, &Agent{}} {
+	for _, r := range []Record{&Process{}, &Exit{}, &Host{}, &Cgroup{}, &StateChange{}, &Prune{}, &Action{}, &OOM{}, &Config{}, &Agent{}} {
 		kind, err := KindOf(r)
 		if err != nil {
 			t.Fatal(err)

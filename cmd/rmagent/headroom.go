@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
 
+	"rmagent/internal/agent"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/gpu"
@@ -145,7 +146,7 @@ func openHeadroomGPUs(l *config.Loaded) (*headroomGPUs, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &headroomGPUs{client: openGPU(l, facts, zap.NewNop())}, nil
+	return &headroomGPUs{client: agent.OpenGPU(l, facts, zap.NewNop())}, nil
 }
 
 func (g *headroomGPUs) close() {
@@ -181,7 +182,7 @@ func headroomOfHost(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
 		return err
 	}
 	defer l.close()
-	gpus := &headroomGPUs{client: openGPU(l.config, l.parts.facts, zap.NewNop())}
+	gpus := &headroomGPUs{client: agent.OpenGPU(l.config, l.parts.Facts, zap.NewNop())}
 	defer gpus.close()
 	s := surveyor{parts: l.parts, reader: r, gpus: gpus, filter: f, identities: map[sample.ID]*sample.Identity{}}
 	var before *headroom.Survey
@@ -206,7 +207,7 @@ func headroomOfHost(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
 
 // surveyor takes surveys of the processes that a filter chooses.
 type surveyor struct {
-	parts      *parts
+	parts      *agent.Parts
 	reader     *headroom.Reader
 	gpus       *headroomGPUs
 	filter     engine.Filter
@@ -219,7 +220,7 @@ const surveyFields = sample.FieldSet(1<<sample.UID | 1<<sample.State | 1<<sample
 
 func (s *surveyor) survey(ctx context.Context) (*headroom.Survey, error) {
 	s.gpus.read(ctx) // before the processes: whose PIDs it has are those that live
-	if err := s.parts.source.Read(ctx, sample.Scope{Fields: surveyFields}, &s.snapshot); err != nil {
+	if err := s.parts.Source.Read(ctx, sample.Scope{Fields: surveyFields}, &s.snapshot); err != nil {
 		return nil, err
 	}
 	return s.reader.Survey(ctx, &s.snapshot, s.gpus.reading,
@@ -231,7 +232,7 @@ func (s *surveyor) survey(ctx context.Context) (*headroom.Survey, error) {
 func (s *surveyor) who(p *sample.Process) *sample.Identity {
 	id := s.identities[p.ID]
 	if id == nil {
-		id = s.parts.who.Identify(p)
+		id = s.parts.Who.Identify(p)
 		s.identities[p.ID] = id
 	}
 	return id

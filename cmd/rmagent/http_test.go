@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -40,9 +41,7 @@ func serveAgent(t *testing.T, args ...string) *served {
 	l.Close()
 	cmd := agentCommand(t, append([]string{"run", "--listen", address}, args...)...)
 	s := &served{dir: cmd.Dir, tcp: "http://" + address}
-	s.unix.Transport = &http.Transport{Dial: func(_, _ string) (net.Conn, error) {
-		return net.Dial("unix", filepath.Join(cmd.Dir, "rmagent.sock"))
-	}}
+	s.unix.Transport = dialUnix(filepath.Join(cmd.Dir, "rmagent.sock"))
 	s.started = start(t, cmd)
 	t.Cleanup(s.unix.CloseIdleConnections)
 	await(t, "the agent to be ready", func() bool {
@@ -54,6 +53,11 @@ func serveAgent(t *testing.T, args ...string) *served {
 		return resp.StatusCode == http.StatusNoContent
 	})
 	return s
+}
+
+// dialUnix reaches a socket whatever the URL.
+func dialUnix(path string) *http.Transport {
+	return &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) }}
 }
 
 // command is a command line that finds the agent.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"rmagent/internal/agent"
 	"rmagent/internal/config"
 	"rmagent/internal/sink"
 )
@@ -15,7 +16,7 @@ import (
 type local struct {
 	config *config.Loaded
 	log    *sink.Log
-	parts  *parts
+	parts  *agent.Parts
 }
 
 // openLocal opens all that a command line asks for, or nothing.
@@ -28,7 +29,7 @@ func openLocal(c *cli.Context) (*local, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := open(l, nil, log.Logger())
+	p, err := agent.OpenParts(l, nil, log.Logger())
 	if err != nil {
 		log.Close(c.Context)
 		return nil, err
@@ -37,5 +38,5 @@ func openLocal(c *cli.Context) (*local, error) {
 }
 
 func (l *local) close() error {
-	return errors.Join(l.parts.close(), l.log.Close(context.Background()))
+	return errors.Join(l.parts.Close(), l.log.Close(context.Background()))
 }

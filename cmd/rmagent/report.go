@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/urfave/cli/v2"
 
@@ -135,7 +136,7 @@ func firstTime(in *bufio.Reader) string {
 func writePage(c *cli.Context, path string, r *htmlreport.Report) (err error) {
 	if path == "-" {
 		out := bufio.NewWriterSize(c.App.Writer, 64<<10)
-		return quiet(errors.Join(r.Write(out, now()), out.Flush()))
+		return quiet(errors.Join(r.Write(out, time.Now()), out.Flush()))
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".rmagent-report-*")
 	if err != nil {
@@ -147,7 +148,7 @@ func writePage(c *cli.Context, path string, r *htmlreport.Report) (err error) {
 		}
 	}()
 	out := bufio.NewWriterSize(f, 64<<10)
-	if err = errors.Join(r.Write(out, now()), out.Flush(), f.Chmod(0o640), f.Close()); err != nil {
+	if err = errors.Join(r.Write(out, time.Now()), out.Flush(), f.Chmod(0o640), f.Close()); err != nil {
 		return err
 	}
 	if err = os.Rename(f.Name(), path); err != nil {

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"os"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -17,28 +15,32 @@ import (
 	"github.com/prometheus/exporter-toolkit/web"
 	"go.uber.org/zap"
 
+	"rmagent/internal/agent"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/headroom"
-	"rmagent/internal/loader"
 	"rmagent/internal/metrics"
 	"rmagent/internal/sample"
 	httpserver "rmagent/internal/server"
-	"rmagent/internal/sink"
 	"rmagent/record"
 )
 
 // front is where the agent is asked.
 type front struct {
+	views    *engine.Views
+	bus      *httpserver.Bus
 	server   *httpserver.Server // nil: it was not opened
 	doors    sync.WaitGroup
-	headroom *headroomDesk
+	headroom headroomDesk
 }
 
-// openFront opens the agent's doors, and has the engine publish what is asked for
-// there.
-func (a *agent) openFront(ctx context.Context, o *engine.Options) error {
-	l, log := a.loaded, a.log.Logger()
+func newFront() *front {
+	return &front{views: engine.NewViews(), bus: httpserver.NewBus(), headroom: headroomDesk{turn: make(chan struct{}, 1)}}
+}
+
+// open opens the agent's doors.
+func (f *front) open(ctx context.Context, a *agent.Agent) error {
+	l, log := a.Config, a.Log
 	private, err := checkWebConfig(l)
 	if err != nil {
 		return err
@@ -47,21 +49,18 @@ func (a *agent) openFront(ctx context.Context, o *engine.Options) error {
 	if err != nil {
 		return err
 	}
-	bus := httpserver.NewBus(a.parts.facts.Host, a.parts.facts.BootID)
-	o.Views = engine.NewViews()
-	o.Sink = &announcer{sink: o.Sink, bus: bus}
-	f := &a.front
-	f.headroom = &headroomDesk{turn: make(chan struct{}, 1), gpus: o.GPU}
+	about := a.About()
+	f.headroom.gpus = a.GPUs
 	f.server = httpserver.New(httpserver.Options{
-		Views:    o.Views,
-		Events:   bus,
-		Host:     a.parts.facts.Host,
-		BootID:   a.parts.facts.BootID,
-		System:   a.system(),
-		Health:   a.trouble,
+		Views:    f.views,
+		Events:   f.bus,
+		Host:     about.Facts.Host,
+		BootID:   about.Facts.BootID,
+		System:   systemOf(&about),
+		Health:   func() []httpserver.Trouble { return troublesOf(a) },
 		Headroom: f.headroom.ask,
 		Policy:   func() any { return l.Values() },
-		Metrics:  metrics.New(metrics.Options{Views: o.Views, Version: version, Source: string(o.Source)}).Handler,
+		Metrics:  metrics.New(metrics.Options{Views: f.views, Version: version, Source: about.Source}).Handler,
 		Log:      log,
 	})
 	f.serve(func() error { return f.server.ServeUnix(unix) }, log)
@@ -71,7 +70,7 @@ func (a *agent) openFront(ctx context.Context, o *engine.Options) error {
 		}
 		f.serve(func() error { return f.server.ServeTCP(door, l.WebConfigFile) }, log)
 	}
-	go notifyWhileReading(ctx, o.Views, log)
+	go notifyWhileReading(ctx, f.views, log)
 	return nil
 }
 
@@ -140,29 +139,31 @@ func listen(l *config.Loaded, log *zap.Logger) (unix net.Listener, tcp []net.Lis
 	return nil, nil, errors.Join(err, unix.Close())
 }
 
-// system is what does not change while the agent runs.
-func (a *agent) system() httpserver.System {
-	s := httpserver.System{
-		Hostname:     a.parts.facts.Host,
-		BootID:       a.parts.facts.BootID,
+// systemOf is what does not change while the agent runs.
+func systemOf(a *agent.About) httpserver.System {
+	return httpserver.System{
+		Hostname:     a.Facts.Host,
+		BootID:       a.Facts.BootID,
 		OS:           operatingSystem(),
-		Kernel:       kernelRelease(),
+		Kernel:       agent.KernelRelease(),
 		Architecture: runtime.GOARCH,
-		Cgroups:      a.parts.cgroups.Mode(),
+		Cgroups:      a.Cgroups,
 		Version:      version,
 		Commit:       commit,
 		PID:          os.Getpid(),
-		Source:       string(a.parts.source.Name),
-		SourceDetail: a.parts.source.Detail,
-		Hooks:        []string{},
-		InitialPID:   a.parts.facts.InitialPID,
+		Source:       a.Source,
+		SourceDetail: a.SourceDetail,
+		Hooks:        a.Hooks,
+		InitialPID:   a.Facts.InitialPID,
 	}
-	for _, h := range loader.Hooks {
-		if a.events != nil && a.events.Attached(h.Name) {
-			s.Hooks = append(s.Hooks, h.Name)
-		}
+}
+
+func troublesOf(a *agent.Agent) []httpserver.Trouble {
+	var list []httpserver.Trouble
+	for _, t := range a.Troubles() {
+		list = append(list, httpserver.Trouble(t))
 	}
-	return s
+	return list
 }
 
 // operatingSystem is the distribution's name, empty where it has none (os-release(5)).
@@ -179,78 +180,21 @@ func operatingSystem() string {
 	return ""
 }
 
-// trouble is what this agent can't do, and why.
-func (a *agent) trouble() []httpserver.Trouble {
-	var list []httpserver.Trouble
-	if lost := a.parts.source.Lost; lost != nil {
-		list = append(list, httpserver.Trouble{What: "source ebpf", Why: lost.Error()})
-		caps := a.parts.source.Capabilities()
-		for f := range sample.NumFields {
-			if caps[f].Level == sample.Absent {
-				list = append(list, httpserver.Trouble{What: f.String(), Why: caps[f].Why})
-			}
-		}
-	}
-	if a.eventsErr != nil {
-		list = append(list, httpserver.Trouble{What: "events", Why: a.eventsErr.Error()})
-	}
-	if a.events != nil {
-		refused := a.events.Refused()
-		for _, hook := range slices.Sorted(maps.Keys(refused)) {
-			list = append(list, httpserver.Trouble{What: "hook " + hook, Why: refused[hook].Error()})
-		}
-	}
-	if !a.parts.facts.InitialPID {
-		list = append(list, httpserver.Trouble{What: "other PID namespaces", Why: "the agent runs in one of its own and sees only its processes"})
-	}
-	return list
-}
-
-// announcer is a sink that also tells those who listen.
-type announcer struct {
-	sink engine.Sink // nil: nothing is written
-	bus  *httpserver.Bus
-	seq  uint64 // where nothing is written
-}
-
-func (a *announcer) Write(r record.Record) error {
-	var err error
-	if a.sink != nil {
-		err = a.sink.Write(r)
-	} else {
-		a.seq++
-		r.Head().Seq = a.seq
-	}
-	a.bus.Publish(r)
-	return err
-}
-
-func (a *announcer) Flush() error {
-	if a.sink == nil {
-		return nil
-	}
-	return a.sink.Flush()
-}
-
-func (a *announcer) Counters() sink.Counters {
-	if a.sink == nil {
-		return sink.Counters{}
-	}
-	return a.sink.Counters()
-}
-
 // headroomDesk answers questions for headroom, one at a time: each looks at one
 // process, and at the names of all others of its user.
 type headroomDesk struct {
 	turn   chan struct{}
 	reader *headroom.Reader // opened by the first who asks
-	gpus   engine.GPUReader // nil: none
+	gpus   func() *sample.GPUs
 }
 
 func (d *headroomDesk) ask(ctx context.Context, pid int32, between time.Duration) (h record.Headroom, err error) {
 	before, err := d.read(ctx, pid)
-	if err != nil || between == 0 {
-		return headroom.Evaluate(nil, before), err
+	if err != nil {
+		return h, err
+	}
+	if between == 0 {
+		return headroom.Evaluate(nil, before), nil
 	}
 	if err := pause(ctx, between); err != nil {
 		return h, err
@@ -277,8 +221,8 @@ func (d *headroomDesk) read(ctx context.Context, pid int32) (*headroom.Facts, er
 		d.reader = r
 	}
 	f, err := d.reader.Read(ctx, pid, headroom.Full)
-	if err == nil && d.gpus != nil {
-		f.GPUs = headroom.GPUsOf(d.gpus.Poll(), f.ID)
+	if err == nil {
+		f.GPUs = headroom.GPUsOf(d.gpus(), f.ID)
 	}
 	return f, err
 }

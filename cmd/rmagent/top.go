@@ -14,9 +14,12 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/agent"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/hostfs"
+	"rmagent/internal/sink"
+	"rmagent/internal/stack/worker"
 	"rmagent/internal/tui"
 	"rmagent/record"
 )
@@ -97,7 +100,7 @@ type topSource interface {
 	close() error
 }
 
-// openTop asks the agent that runs, or has an engine read here.
+// openTop asks the agent that runs, or has one read here.
 func openTop(ctx context.Context, c *cli.Context, l *config.Loaded, f engine.Filter) (topSource, error) {
 	if k := runningAgent(c, l); k != nil {
 		facts, err := hostfs.ReadFacts(hostfs.Options{})
@@ -110,7 +113,7 @@ func openTop(ctx context.Context, c *cli.Context, l *config.Loaded, f engine.Fil
 		}
 		return s, nil
 	}
-	return openEngine(ctx, l, f)
+	return openHere(ctx, l, f)
 }
 
 // agentSource asks a running agent.
@@ -184,50 +187,57 @@ func (s *agentSource) Detail(ctx context.Context, pid int32) tui.Detail {
 	return d
 }
 
-// engineSource has an engine read in this process.
-type engineSource struct {
-	agent *agent
-	views *engine.Views
-	desk  headroomDesk
-	ended chan error
-	stop  context.CancelFunc
+// hereSource has an agent read in this process that writes nothing.
+type hereSource struct {
+	agent  *agent.Agent
+	log    *sink.Log
+	stacks *worker.Client
+	views  *engine.Views
+	desk   headroomDesk
+	ended  chan error
+	stop   context.CancelFunc
 }
 
-// openEngine begins to read here, as an agent does that writes nothing.
-func openEngine(ctx context.Context, l *config.Loaded, f engine.Filter) (_ *engineSource, err error) {
-	l.JSONL, l.LogFormat = "", "json" // no records, no overview in the log
+// openHere begins to read here. The log goes to a file, or nowhere: the terminal shows
+// something else.
+func openHere(ctx context.Context, l *config.Loaded, f engine.Filter) (_ *hereSource, err error) {
+	l.JSONL = ""
 	if l.LogFile == "" {
-		l.LogFile = os.DevNull // the terminal shows something else
+		l.LogFile = os.DevNull
 	}
 	log, err := openLog(l)
 	if err != nil {
 		return nil, err
 	}
-	s := &engineSource{
-		agent: &agent{loaded: l, log: log}, views: engine.NewViews(),
+	s := &hereSource{
+		log: log, stacks: openStacks(), views: engine.NewViews(),
 		desk: headroomDesk{turn: make(chan struct{}, 1)}, ended: make(chan error, 1),
 	}
-	o, err := s.agent.open(f)
+	s.agent, err = agent.Open(agent.Options{Config: l, Filter: f, Version: version, Log: log.Logger(), Stacks: s.stacks, Views: s.views})
 	if err != nil {
-		return nil, errors.Join(err, s.agent.close())
+		s.stacks.Close()
+		return nil, errors.Join(err, closeLog(log))
 	}
-	o.Views = s.views
+	s.desk.gpus = s.agent.GPUs
 	ctx, s.stop = context.WithCancel(ctx)
-	go func() { s.ended <- engine.New(*o).Run(ctx) }()
+	go func() { s.ended <- s.agent.Run(ctx) }()
 	return s, nil
 }
 
-func (s *engineSource) String() string {
-	return "read here, " + string(s.agent.parts.source.Name)
-}
+func (s *hereSource) String() string { return "read here, " + s.agent.About().Source }
 
-func (s *engineSource) close() error {
+func (s *hereSource) close() error {
 	s.stop()
-	return errors.Join(<-s.ended, s.desk.close(), s.agent.close())
+	err := errors.Join(<-s.ended, s.desk.close())
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	defer cancel()
+	err = errors.Join(err, s.agent.Close(ctx))
+	s.stacks.Close()
+	return errors.Join(err, closeLog(s.log))
 }
 
 // Next waits for the engine's next view.
-func (s *engineSource) Next(ctx context.Context, after time.Time) (*tui.Reading, error) {
+func (s *hereSource) Next(ctx context.Context, after time.Time) (*tui.Reading, error) {
 	for {
 		published := s.views.Published()
 		v, err := s.views.Detailed(ctx)
@@ -248,15 +258,15 @@ func (s *engineSource) Next(ctx context.Context, after time.Time) (*tui.Reading,
 	}
 }
 
-func (s *engineSource) reading(v *engine.View) *tui.Reading {
+func (s *hereSource) reading(v *engine.View) *tui.Reading {
 	return &tui.Reading{
-		Time: v.Time, Interval: v.Interval, Host: v.Host, HostName: s.agent.parts.facts.Host, GPUs: v.GPUs,
+		Time: v.Time, Interval: v.Interval, Host: v.Host, HostName: s.agent.About().Facts.Host, GPUs: v.GPUs,
 		Processes: v.Details.Processes, Leaks: v.Details.Leaks, States: v.Details.States, Prune: v.Prune,
 	}
 }
 
 // Detail looks at a process: what it holds, and its limits.
-func (s *engineSource) Detail(ctx context.Context, pid int32) tui.Detail {
+func (s *hereSource) Detail(ctx context.Context, pid int32) tui.Detail {
 	d := tui.Detail{PID: pid}
 	d.Holds, d.HoldsErr = s.views.Holds(ctx, pid)
 	d.Headroom, d.HeadroomErr = s.desk.ask(ctx, pid, 0)

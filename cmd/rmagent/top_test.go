@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/headroom"
 	"rmagent/record"
 )
 
@@ -208,5 +210,14 @@ func TestTopOnceByItself(t *testing.T) {
 	}
 	if r := runToEnd(t, agentCommand(t, "top", "--sort", "colour")); r.status != exitUsage || !strings.HasPrefix(r.stderr, `rmagent: --sort "colour": allowed are cpu, memory`) {
 		t.Errorf("exit status %d, %s", r.status, r.stderr)
+	}
+}
+
+// TestHeadroomOfNobody: a process may end between a reading and a question.
+func TestHeadroomOfNobody(t *testing.T) {
+	d := headroomDesk{turn: make(chan struct{}, 1)}
+	defer d.close()
+	if _, err := d.ask(t.Context(), maxPID, 0); !errors.Is(err, headroom.ErrNoProcess) {
+		t.Errorf("got %v", err)
 	}
 }

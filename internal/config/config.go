@@ -42,9 +42,12 @@ type Config struct {
 	// NetworkLimitBytesPerSecond is what thresholds of network are shares of; 0: none.
 	NetworkLimitBytesPerSecond float64       `koanf:"network_limit_bytes_per_second"`
 	PredictionHorizon          time.Duration `koanf:"prediction_horizon"` // 0: nothing is foretold
-	Tracked                    []policy.Rule `koanf:"tracked"`
+	Tracked                    []Tracked     `koanf:"tracked"`
 
 	Prune `koanf:",squash"`
+
+	Actions       []Action `koanf:"actions"`
+	ActionsDryRun bool     `koanf:"actions_dry_run"`
 }
 
 // Prune holds the settings of the prune rule. The first eight also have plain names

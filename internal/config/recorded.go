@@ -28,7 +28,7 @@ func Recorded(where string, r *record.Config) (l *Loaded, unknown []string, err 
 	if err != nil {
 		return nil, unknown, fmt.Errorf("%s: %w", where, err)
 	}
-	l, err = Load(Inputs{Path: where, File: text})
+	l, err = Load(Inputs{Path: where, File: text, Part: true})
 	return l, unknown, err
 }
 

@@ -30,6 +30,7 @@ tracked:
   - {pid: 4711, max_cpu_percent: 50}
 protected: ["name:sshd", "unit:docker.service", "cgroup:/system.slice"]
 priorities: ["unit:batch-*.service=-10", "name:a=b=5"]
+actions: [{name: notify, kind: log}, {name: stop, kind: signal}]
 `
 
 func TestTracked(t *testing.T) {
@@ -126,14 +127,15 @@ func TestProblemsOfRules(t *testing.T) {
 		"tracked:\n- {name: a, prune: 1}":             "f:2: tracked[0].prune: it is the number 1; allowed: true or false",
 		"tracked:\n- {name: a, actions: [1]}":         "f:2: tracked[0].actions: an element is the number 1; allowed: names of actions",
 		"tracked:\n- {name: a, max_gpu_percent: 101}": "f:2: tracked[0].max_gpu_percent: 101 is out of range; allowed: a number from 0 to 100",
-		"tracked: &a []":                              "f:1: tracked: anchors and aliases are not allowed",
-		"protected: [sshd]":                           `f:1: protected: "sshd" has no kind; allowed: a list of name:PATTERN, unit:PATTERN or cgroup:PATTERN`,
-		"protected: ['name:']":                        `f:1: protected: "name:" has no pattern; allowed: a list of name:PATTERN, unit:PATTERN or cgroup:PATTERN`,
-		"priorities: ['name:a']":                      `f:1: priorities: "name:a" has no priority; allowed: a list of name:PATTERN=N, unit:PATTERN=N or cgroup:PATTERN=N`,
-		"priorities: ['name:a=x']":                    `f:1: priorities: "x" is no priority from -1000 to 1000; allowed: a list of name:PATTERN=N, unit:PATTERN=N or cgroup:PATTERN=N`,
-		"max_disk_usage_percent: 101":                 "f:1: max_disk_usage_percent: 101 is out of range; allowed: a number from 0 to 100",
-		"observation_period: 0":                       "f:1: observation_period: 0s is out of range; allowed: a duration from 1s to 1d",
-		"thresholds: {cpu: {after: -1s}}":             `f:1: thresholds.cpu.after: "-1s" is not a duration such as 500ms, 10s, 1m30s or 2d; allowed: a duration from 0s to 1d`,
+		"tracked:\n- {name: a, actions: [notfy]}\nactions: [{name: notify, kind: log}]": "f:2: tracked[0].actions: there is no action notfy; did you mean notify?; allowed: names of the list actions",
+		"tracked: &a []":                  "f:1: tracked: anchors and aliases are not allowed",
+		"protected: [sshd]":               `f:1: protected: "sshd" has no kind; allowed: a list of name:PATTERN, unit:PATTERN or cgroup:PATTERN`,
+		"protected: ['name:']":            `f:1: protected: "name:" has no pattern; allowed: a list of name:PATTERN, unit:PATTERN or cgroup:PATTERN`,
+		"priorities: ['name:a']":          `f:1: priorities: "name:a" has no priority; allowed: a list of name:PATTERN=N, unit:PATTERN=N or cgroup:PATTERN=N`,
+		"priorities: ['name:a=x']":        `f:1: priorities: "x" is no priority from -1000 to 1000; allowed: a list of name:PATTERN=N, unit:PATTERN=N or cgroup:PATTERN=N`,
+		"max_disk_usage_percent: 101":     "f:1: max_disk_usage_percent: 101 is out of range; allowed: a number from 0 to 100",
+		"observation_period: 0":           "f:1: observation_period: 0s is out of range; allowed: a duration from 1s to 1d",
+		"thresholds: {cpu: {after: -1s}}": `f:1: thresholds.cpu.after: "-1s" is not a duration such as 500ms, 10s, 1m30s or 2d; allowed: a duration from 0s to 1d`,
 	} {
 		_, err := Load(yamlOf(text))
 		if err == nil || err.Error() != want {

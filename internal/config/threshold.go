@@ -56,7 +56,7 @@ func (c *Config) Policy(agent int32) policy.Config {
 			PressureMemoryPercent: c.MaxMemoryPressurePercent,
 			PressureIOPercent:     c.MaxIOPressurePercent,
 		},
-		Tracked: c.Tracked,
+		Tracked: c.rules(),
 		Agent:   agent,
 	}
 	for _, text := range c.Protected {

@@ -72,6 +72,7 @@ type Options struct {
 	CPUBudget float64
 	Select    report.Selection
 	Filter    Filter
+	Settings  SettingsSource // nil: they never change
 }
 
 // Engine is one running agent.
@@ -136,6 +137,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		e.account.skipped += due.turn(time.Now())
+		e.renew()
 		if err := e.tick(ctx); err != nil {
 			return e.stop(err)
 		}

@@ -269,3 +269,6 @@ func (c *collector) collectProcesses(out chan<- prometheus.Metric, d *engine.Det
 	}
 	gauge(out, omitted, float64(max(len(d.Leaks)-maxLeaks, 0)), "leak")
 }
+
+// Describe sends what metrics there are.
+func Describe(out chan<- *prometheus.Desc) { newCollector(Options{}, true).Describe(out) }

@@ -25,6 +25,7 @@ type Change struct {
 	// actions that the rule asks for.
 	Rule    string
 	Actions []string
+	Tracked bool // it is a limit of such a rule, whether or not that has a name
 
 	key   gaugeKey
 	state int // which of the engine's states

@@ -52,7 +52,7 @@ func (e *Engine) rank(f *record.ProcessFacts, id sample.ID) {
 		}
 		best.reason, best.share, best.value = g.key, share, share*g.value
 	}
-	if best.share == 0 || e.protected(f) {
+	if best.share == 0 || e.Protects(f) {
 		return
 	}
 	best.id, best.comm, best.cgroup, best.started = id, f.Comm, f.Cgroup, f.StartTime
@@ -151,9 +151,9 @@ func inside(cgroup, parent string) bool {
 // kthreadd is the parent of all kernel threads, by its PID in the initial namespace.
 const kthreadd = 2
 
-// protected tells who never goes: PID 1, kernel threads, the agent with its children,
+// Protects tells who never goes: PID 1, kernel threads, the agent with its children,
 // and who the configuration protects.
-func (e *Engine) protected(f *record.ProcessFacts) bool {
+func (e *Engine) Protects(f *record.ProcessFacts) bool {
 	parent := f.PPID.Or(0)
 	switch agent := e.config.Agent; {
 	case f.PID <= 1:

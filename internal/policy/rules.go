@@ -191,5 +191,5 @@ func (e *Engine) judgeLimit(f *record.ProcessFacts, g *gauge, rule *Rule, value,
 		Unit:     measures[g.key.measure].unit,
 	}
 	describeLimit(&c, f, g.key.measure, rule)
-	e.tell(c, Change{key: g.key, Process: g.key.target.id, Rule: rule.Label, Actions: rule.Actions})
+	e.tell(c, Change{key: g.key, Process: g.key.target.id, Rule: rule.Label, Actions: rule.Actions, Tracked: true})
 }

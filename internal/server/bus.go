@@ -19,8 +19,6 @@ type Bus struct {
 	next    uint64        // number of the next event, from 1 on
 	more    chan struct{} // closed at the next event
 	exits   int           // listeners who want every exit
-	Host    string        // of headers that nobody filled in
-	BootID  string
 	scratch []byte
 }
 
@@ -39,18 +37,17 @@ const (
 )
 
 // NewBus returns a bus without events.
-func NewBus(host, bootID string) *Bus {
-	return &Bus{next: 1, more: make(chan struct{}), Host: host, BootID: bootID}
-}
+func NewBus() *Bus { return &Bus{next: 1, more: make(chan struct{})} }
 
 // eventKinds are the kinds that are handed on: what happens, not what is measured.
 // Exits come often, and only to who asks for them.
 var eventKinds = []record.Kind{
-	record.KindState, record.KindPrune, record.KindLeak, record.KindOOM, record.KindConfig, record.KindAgent, record.KindExit,
+	record.KindState, record.KindPrune, record.KindLeak, record.KindOOM, record.KindAction, record.KindConfig, record.KindAgent, record.KindExit,
 }
 
-// Publish hands a record on, if it is of a kind that is. It keeps nothing of r.
-func (b *Bus) Publish(r record.Record) {
+// Observe hands a record on, whose header is filled in, if it is of a kind that is. It
+// keeps nothing of r.
+func (b *Bus) Observe(r record.Record) {
 	kind, err := record.KindOf(r)
 	if err != nil || !slices.Contains(eventKinds, kind) {
 		return
@@ -60,8 +57,6 @@ func (b *Bus) Publish(r record.Record) {
 	if kind == record.KindExit && b.exits == 0 {
 		return
 	}
-	h := r.Head()
-	h.Kind, h.Host, h.BootID, h.Schema = kind, b.Host, b.BootID, record.Schema
 	if b.scratch, err = record.Append(b.scratch[:0], r); err != nil {
 		return // whoever writes it down tells
 	}

@@ -131,7 +131,7 @@ func serve(t testing.TB, views *fakeViews, change func(*Options)) *testServer {
 		t.Fatal(err)
 	}
 	s := &testServer{views: views, socket: filepath.Join(dir, "s.sock")}
-	o := Options{Views: views, Events: NewBus("web-1", "boot"), Host: "web-1", BootID: "boot", Log: zap.NewNop(), System: System{Hostname: "web-1", Source: "ebpf"}}
+	o := Options{Views: views, Events: NewBus(), Host: "web-1", BootID: "boot", Log: zap.NewNop(), System: System{Hostname: "web-1", Source: "ebpf"}}
 	if change != nil {
 		change(&o)
 	}
@@ -214,4 +214,14 @@ func (s *testServer) get(t testing.TB, path string) answer {
 func (s *testServer) getTCP(t testing.TB, path string) answer {
 	t.Helper()
 	return ask(t, http.DefaultClient, "GET", s.tcp+path)
+}
+
+// documented answers what the other tests leave out.
+func documented(o *Options) {
+	o.Headroom = func(_ context.Context, pid int32, _ time.Duration) (record.Headroom, error) {
+		row := record.HeadroomLimit{Resource: "open_files", Name: "RLIMIT_NOFILE", Known: true}
+		return record.Headroom{PID: pid, FirstInSpace: &row, Limits: []record.HeadroomLimit{row}}, nil
+	}
+	o.Policy = func() any { return map[string]any{"interval": "1s"} }
+	o.System.Hooks = []string{"net"}
 }

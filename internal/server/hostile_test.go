@@ -301,13 +301,13 @@ func event(t *testing.T, lines *bufio.Scanner) (id, kind, data string) {
 func TestEvents(t *testing.T) {
 	s := serve(t, newFake(machine(1)), nil)
 	all, oom := listen(t, s, "", ""), listen(t, s, "?kind=oom&kind=exit", "")
-	s.Events.Publish(&record.Process{}) // is measured, not happening
-	change := record.StateChange{Header: record.Header{Time: someTime}, Resource: "fd", Target: "host", State: record.StateWarning, Previous: record.StateNormal}
-	s.Events.Publish(&change)
-	s.Events.Publish(&record.OOM{Header: record.Header{Time: someTime}, PID: 7})
+	s.Events.Observe(&record.Process{}) // is measured, not happening
+	change := record.StateChange{Header: record.Header{Time: someTime, Kind: record.KindState, Host: "web-1", Schema: 1}, Resource: "fd", Target: "host", State: record.StateWarning, Previous: record.StateNormal}
+	s.Events.Observe(&change)
+	s.Events.Observe(&record.OOM{Header: record.Header{Time: someTime}, PID: 7})
 	exit := record.Exit{Header: record.Header{Time: someTime}}
 	exit.PID = 8
-	s.Events.Publish(&exit)
+	s.Events.Observe(&exit)
 
 	id, kind, data := event(t, all)
 	r, err := record.Decode([]byte(data))
@@ -334,14 +334,14 @@ func TestEvents(t *testing.T) {
 
 // Exits cost nothing while nobody wants them, and who is too slow is told.
 func TestEventsAreBounded(t *testing.T) {
-	b := NewBus("h", "b")
-	b.Publish(&record.Exit{Header: record.Header{Time: someTime}})
+	b := NewBus()
+	b.Observe(&record.Exit{Header: record.Header{Time: someTime}})
 	if b.last() != 1 {
 		t.Error("an exit was kept for nobody")
 	}
 	big := record.StateChange{Header: record.Header{Time: someTime}, Message: strings.Repeat("x", 10_000)}
 	for range 5000 {
-		b.Publish(&big)
+		b.Observe(&big)
 	}
 	events, lost, _ := b.since(nil, 1)
 	if uint64(len(events))+lost != 5000 || b.bytes > maxEventBytes {
@@ -352,7 +352,7 @@ func TestEventsAreBounded(t *testing.T) {
 	}
 	small := record.StateChange{Header: record.Header{Time: someTime}}
 	for range 10 * maxEvents {
-		b.Publish(&small)
+		b.Observe(&small)
 	}
 	if len(b.ring) > 3*maxEvents {
 		t.Errorf("%d events are kept", len(b.ring))
@@ -375,7 +375,7 @@ func TestAStuckListener(t *testing.T) {
 	reader := listen(t, s, "", "")
 	big := record.StateChange{Header: record.Header{Time: someTime}, Message: strings.Repeat("x", 100_000)}
 	for i := range 200 {
-		s.Events.Publish(&big)
+		s.Events.Observe(&big)
 		for {
 			_, kind, _ := event(t, reader)
 			if kind == "state" {
@@ -389,7 +389,7 @@ func TestAStuckListener(t *testing.T) {
 // Closing the server ends streams.
 func TestCloseEndsStreams(t *testing.T) {
 	views := newFake(machine(1))
-	s := New(Options{Views: views, Events: NewBus("h", "b"), Log: zap.NewNop()})
+	s := New(Options{Views: views, Events: NewBus(), Log: zap.NewNop()})
 	path := t.TempDir() + "/s"
 	l, err := ListenUnix(path, "")
 	if err != nil {
@@ -452,7 +452,7 @@ func FuzzRequest(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	s := New(Options{Views: newFake(machine(20)), Events: NewBus("h", "b"), Log: zap.NewNop()})
+	s := New(Options{Views: newFake(machine(20)), Events: NewBus(), Log: zap.NewNop()})
 	l := &pipes{conns: make(chan net.Conn)}
 	served := make(chan error, 1)
 	door := s.door(http.HandlerFunc(s.answer))

@@ -21,6 +21,7 @@ type route struct {
 	summary      string
 	query        []param
 	media        string // of the answer; empty: application/json
+	body         any    // of the request: a value of its type; nil: none
 	handle       func(s *Server, w http.ResponseWriter, r *http.Request) error
 }
 
@@ -37,6 +38,14 @@ func (r *route) pattern() string {
 		return "/{$}"
 	}
 	return r.path
+}
+
+// status is that of a good answer.
+func (r *route) status() int {
+	if r.path == "/readyz" {
+		return http.StatusNoContent
+	}
+	return http.StatusOK
 }
 
 // allow says why a caller may not use the route, nil if they may.
