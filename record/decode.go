@@ -66,6 +66,10 @@ func newRecord(k Kind) Record {
 		return new(OOM)
 	case KindLeak:
 		return new(Leak)
+	case KindJob:
+		return new(Job)
+	case KindLimit:
+		return new(Limit)
 	case KindAction:
 		return new(Action)
 	case KindConfig:

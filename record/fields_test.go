@@ -40,6 +40,11 @@ var fieldNames = map[Kind]string{
 		duration_seconds`,
 	KindOOM: `pid start_ticks comm uid cgroup rss_bytes rss_anon_bytes rss_file_bytes rss_shmem_bytes swap_bytes
 		oom_score_adj`,
+	KindJob: `job pid start_ticks category taskid command executable_type measured_by start_time end_time exit_type exit_status signal last_error
+		cause oom_kills wall_time_seconds cpu_time_seconds memory_bytes virtual_memory_bytes swap_memory_bytes disk_bytes read_bytes written_bytes
+		received_bytes sent_bytes bandwidth_bits_per_second gpus gpu_memory_bytes cores cores_avg context_switches max_concurrent_processes
+		total_processes total_files open_files minor_faults major_faults run_delay_seconds measured limits_exceeded`,
+	KindLimit:  "job pid start_ticks category resource value limit unit seconds enforced message",
 	KindConfig: "hash values agent_pid",
 	KindAgent: `version source cpu_seconds_total cpu_cores rss_bytes memory_bytes fd_open interval_seconds
 		events_seen events_delivered events_lost events_pending uncounted records_written records_lost tasks_missed ticks_skipped
@@ -47,7 +52,7 @@ var fieldNames = map[Kind]string{
 }
 
 func TestFieldNames(t *testing.T) {
-	for _, r := range []Record{&Process{}, &Exit{}, &Host{}, &Cgroup{}, &StateChange{}, &Prune{}, &Action{}, &OOM{}, &Config{}, &Agent{}} {
+	for _, r := range []Record{&Process{}, &Exit{}, &Host{}, &Cgroup{}, &StateChange{}, &Prune{}, &Action{}, &OOM{}, &Job{}, &Limit{}, &Config{}, &Agent{}} {
 		kind, err := KindOf(r)
 		if err != nil {
 			t.Fatal(err)

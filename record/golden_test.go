@@ -63,12 +63,27 @@ func golden() []Record {
 				}, StackEnd: Some("no_unwind_table")},
 				{Held: 3, Type: "pipe", Stack: []Frame{}},
 			}, Unattributed: map[string]uint64{"untraced_call": 2, "before_tracing": 11}},
+		goldenJob(started),
+		&Limit{Header: head(11), Job: "7", PID: 4711, StartTicks: 99, Category: Some("render"), Enforced: true, Message: "memory: 302 MB > 200 MB after 0.412 s",
+			JobLimit: JobLimit{Resource: "memory", Value: 317194240, Limit: 209715200, Unit: "bytes", Seconds: 0.4123}},
 		&Action{Header: head(11), Action: "tell-ops", Type: "webhook", Cause: "state", Resource: Some("fd"), Target: Some("pid:4711@99"), Crossing: Some[uint64](7),
 			PID: Some[int32](4711), StartTicks: Some[uint64](99), Comm: Some("api\x1b"), Why: "High FD usage: 900/1024 (88%)", What: "POST https://ops.example.org",
 			Attempt: 2, Outcome: OutcomeFailed, Detail: "503 Service Unavailable", DurationSeconds: 0.25},
 		&Agent{Header: head(8), Version: "v0.1.0", Source: SourceEBPF, CPUSecondsTotal: Some(0.75), CPUCores: Some(0.0125), RSSBytes: Some[uint64](25 << 20),
 			IntervalSeconds: 1, EventsSeen: Some[uint64](10), EventsDelivered: Some[uint64](7), EventsLost: map[string]uint64{"ring_full": 2}, EventsPending: Some[uint64](1), Uncounted: map[string]uint64{"net_bytes": 1500},
 			RecordsWritten: 7, RecordsLost: map[string]uint64{"queue_full": 3, "disk_full": 1}, ScanSeconds: Some(1.25e-7)},
+	}
+}
+
+// goldenJob is a job that broke a limit.
+func goldenJob(started time.Time) *Job {
+	return &Job{Header: head(10), Job: "7",
+		JobFacts: JobFacts{PID: 4711, StartTicks: 99, Category: Some("render\n"), Command: Some("render \u009b"), MeasuredBy: "ebpf", StartTime: Some(started),
+			EndTime: Some(started.Add(time.Second)), ExitType: "limits", ExitStatus: Some[int32](143), Signal: Some[int32](15), OOMKills: Some[uint64](0)},
+		JobUse: JobUse{WallTimeSeconds: Some(1.0), CPUTimeSeconds: Some(0.25), MemoryBytes: Some[uint64](317194240), Cores: Some(0.25), CoresAvg: Some(0.25),
+			TotalProcesses: Some[uint64](501), MaxConcurrentProcesses: Some[uint64](2), OpenFiles: Some[uint64](300)},
+		Measured: []JobValue{{Resource: "memory", Exactness: "sampled", Why: Some("ten readings a second"), PeakSeconds: Some(0.4123)}, {Resource: "gpus", Exactness: "unknown"}},
+		Limits:   []JobLimit{{Resource: "memory", Value: 317194240, Limit: 209715200, Unit: "bytes", Seconds: 0.4123}},
 	}
 }
 

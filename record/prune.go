@@ -41,23 +41,6 @@ func (e *encoder) prune(r *Prune) {
 	e.list(`,"candidates":`, r.Candidates == nil, len(r.Candidates), func(i int) { e.pruneCandidate(&r.Candidates[i]) })
 }
 
-// list writes a list, whose elements write themselves, or null.
-func (e *encoder) list(key string, null bool, n int, element func(i int)) {
-	if null {
-		e.null(key)
-		return
-	}
-	e.raw(key)
-	e.raw("[")
-	for i := range n {
-		if i > 0 {
-			e.raw(",")
-		}
-		element(i)
-	}
-	e.raw("]")
-}
-
 func (e *encoder) pruneReason(r *PruneReason) {
 	e.str(`{"resource":`, r.Resource)
 	e.str(`,"target":`, r.Target)

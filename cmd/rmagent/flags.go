@@ -38,7 +38,7 @@ func filterFlags() []cli.Flag {
 }
 
 // notSettings are the flags that are not settings of package config.
-var notSettings = []string{
+var notSettings = append(execFlagNames(),
 	"config", "pid", "name", "cgroup", "unit", "local", "json", "for", "pprof", "fail", "top", "all", "help",
 	"files", "sockets", "overhead", "margin", // of check
 	"schema",      // of config
@@ -46,7 +46,7 @@ var notSettings = []string{
 	"quiet",       // of replay
 	"output", "o", // of report
 	"sort", // of top
-}
+)
 
 // loadConfig reads the configuration that a command line asks for.
 func loadConfig(c *cli.Context) (*config.Loaded, error) { return config.Read(configSources(c)) }

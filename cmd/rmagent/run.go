@@ -112,7 +112,8 @@ type running struct {
 	*agent.Agent
 	log    *sink.Log
 	stacks *worker.Client
-	front  *front // where people and programs ask
+	front  *front     // where people and programs ask
+	jobs   *jobServer // nil: none are served
 }
 
 func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log) (*running, error) {
@@ -147,6 +148,10 @@ func (r *running) run(ctx context.Context, hup <-chan os.Signal) error {
 	if err := r.front.open(ctx, r.Agent); err != nil {
 		return err
 	}
+	var err error
+	if r.jobs, err = openJobs(r.Config, r.log.Logger()); err != nil {
+		return err
+	}
 	go r.hangUps(ctx, hup)
 	// Loading took the kernel's types apart, some 10 MiB that nobody needs again.
 	debug.FreeOSMemory()
@@ -171,7 +176,7 @@ func (r *running) hangUps(ctx context.Context, hup <-chan os.Signal) {
 func (r *running) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
-	err := errors.Join(r.front.close(ctx), r.Close(ctx))
+	err := errors.Join(r.jobs.close(), r.front.close(ctx), r.Close(ctx))
 	r.stacks.Close()
 	return errors.Join(err, r.log.Close(ctx))
 }

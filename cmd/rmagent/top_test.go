@@ -25,8 +25,8 @@ type terminalOf struct {
 	status string // file with the exit status, when the command has ended
 }
 
-// openTerminal runs a command line of rmagent in a terminal of 80 by 24.
-func openTerminal(t *testing.T, cmd *exec.Cmd, env ...string) *terminalOf {
+// openTmux runs a command line of rmagent in a terminal of 80 by 24.
+func openTmux(t *testing.T, cmd *exec.Cmd, env ...string) *terminalOf {
 	t.Helper()
 	if _, err := exec.LookPath("tmux"); err != nil {
 		t.Fatal("tmux is not installed; scripts/setup test installs it")
@@ -125,7 +125,7 @@ func asHostile(t *testing.T) int {
 // TestTopInATerminal uses top as a person does, with keys and eyes.
 func TestTopInATerminal(t *testing.T) {
 	pid := asHostile(t)
-	s := openTerminal(t, agentCommand(t, "top", "--local", "--source", "procfs", "--interval", "500ms"))
+	s := openTmux(t, agentCommand(t, "top", "--local", "--source", "procfs", "--interval", "500ms"))
 	s.shows(`(?s)^rmagent top.*CPU.*MEM.*PID +CPU%v.*read here, procfs`)
 	s.keys("/", strconv.Itoa(pid), "Enter")
 	screen := s.shows(fmt.Sprintf(`(?m)^ *%d .* \?\[2J\?\[31mA`, pid))
@@ -165,7 +165,7 @@ func TestTopAsksTheAgent(t *testing.T) {
 	socket := filepath.Join(run.Dir, "rmagent.sock")
 	await(t, "the agent's socket", func() bool { _, err := os.Stat(socket); return err == nil })
 
-	s := openTerminal(t, agentCommand(t, "top", "--socket", socket), "NO_COLOR=1")
+	s := openTmux(t, agentCommand(t, "top", "--socket", socket), "NO_COLOR=1")
 	s.shows(`(?s)rmagent top.*PID +CPU%v.*agent at`)
 	if screen := s.tmux("capture-pane", "-p", "-e"); regexp.MustCompile(`\x1b\[[0-9;]*3[0-7]m`).MatchString(screen) {
 		t.Errorf("colours, though NO_COLOR is set:\n%q", screen)
