@@ -116,6 +116,10 @@ func (v *view) notes() []string {
 	if a := &v.agents; a.version != "" {
 		list = append(list, a.text())
 	}
+	for _, outcome := range slices.Sorted(maps.Keys(v.actions)) {
+		add("%s of the policy with the outcome %s; this page does not list them.", plural(v.actions[outcome], "action", "actions"),
+			human.Text(clip(strings.ReplaceAll(string(outcome), "_", " "), maxName)))
+	}
 	if v.gaps.midway > 0 {
 		add("The files begin within a run of the agent: %s before.", plural(v.gaps.missed, "record was", "records were"))
 	}

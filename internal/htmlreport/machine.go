@@ -36,6 +36,7 @@ type machine struct {
 	ends        ends
 	configs     configs
 	agents      agents
+	actions     map[record.Outcome]uint64
 }
 
 func newMachine(name string) *machine {
@@ -50,6 +51,7 @@ func newMachine(name string) *machine {
 		leaks:       newLeaks(),
 		ends:        newEnds(),
 		agents:      agents{lost: map[string]uint64{}},
+		actions:     map[record.Outcome]uint64{},
 	}
 }
 
@@ -122,6 +124,10 @@ func (m *machine) take(b *boot, ms int64, r record.Record) {
 		m.leaks.add(ms, r, m.processes.get(processKey{b, r.PID, r.StartTicks}, ms))
 	case *record.OOM:
 		m.ooms.add(r)
+	case *record.Action:
+		if _, ok := m.actions[r.Outcome]; ok || len(m.actions) < maxCauses {
+			m.actions[r.Outcome]++
+		}
 	case *record.Config:
 		m.configs.add(ms, r)
 	case *record.Agent:

@@ -271,6 +271,7 @@ func nastyRecorder(name string, rounds int) *recorder {
 		w.write(&record.Leak{PID: 7, StartTicks: 1, Comm: name, Verdict: record.VerdictLeaking, Rule: s, FDOpen: n, Unattributed: map[string]uint64{name: 3},
 			Sites: []record.Site{{Held: 5, Type: name, Target: s, Thread: s, StackEnd: s, Stack: []record.Frame{{Function: s, File: s, Line: n, Module: s, Language: s}}}, {StackEnd: s}}})
 		w.write(&record.OOM{Comm: name, Cgroup: s})
+		w.write(&record.Action{Outcome: record.Outcome(name)})
 		w.write(&record.Prune{ShouldPrune: true, Reasons: []record.PruneReason{{Resource: name, Target: name, Unit: name, Value: f, Max: f}}, Candidates: []record.PruneCandidate{{Comm: name, Why: name}}})
 		w.write(&record.Agent{Version: name, Source: record.Source(name), RecordsLost: map[string]uint64{name: 1}})
 		facts.PID = int32(100 + i)
