@@ -193,8 +193,11 @@ type headroomDesk struct {
 
 func (d *headroomDesk) ask(ctx context.Context, pid int32, between time.Duration) (h record.Headroom, err error) {
 	before, err := d.read(ctx, pid)
-	if err != nil || between == 0 {
-		return headroom.Evaluate(nil, before), err
+	if err != nil {
+		return h, err
+	}
+	if between == 0 {
+		return headroom.Evaluate(nil, before), nil
 	}
 	if err := pause(ctx, between); err != nil {
 		return h, err
