@@ -99,7 +99,7 @@ func newFDWatch(l *config.Loaded, p *parts, f engine.Filter, log *zap.Logger) (*
 	if w.tracer, w.untraced = openTracer(l); w.tracer != nil {
 		o.Tracer = w.tracer
 		w.stacks = openStacks()
-		o.Stacks, o.Pythons = w.stacks, python.NewProcesses()
+		o.Stacks, o.Pythons = w.stacks, python.NewProcesses(w.stacks)
 	} else if l.Source == string(source.EBPF) {
 		return nil, w.untraced
 	}

@@ -54,8 +54,12 @@ var leakers = []leaker{
 	{name: "python", build: []string{"cp", "leak.py", "OUT"}, source: "leak.py", mark: "LEAK file", function: "Uploader.leak_descriptor", kind: "file"},
 	{name: "node", build: []string{"cp", "leak.js", "OUT"}, run: javascript, source: "leak.js", mark: "LEAK file", function: "leakDescriptor", kind: "file"},
 	{name: "node-pool", build: []string{"cp", "leak.js", "OUT"}, run: javascript, args: []string{"async"}, source: "leak.js", kind: "file", end: "libuv worker"},
+	{name: "java-interpreted", build: javac, run: []string{"java", "-Xint", "-Xmx64m", "-cp"}, args: []string{"Leak"}, source: "Leak.java", mark: "LEAK file", function: "Leak.leakDescriptor", kind: "file"},
+	{name: "java", build: javac, run: []string{"java", "-Xmx64m", "-cp"}, args: []string{"Leak"}, source: "Leak.java", mark: "LEAK file", function: "Leak.leakDescriptor", kind: "file"},
 	{name: "go-body", build: []string{"go", "build", "-o", "OUT", "./leakgo"}, kind: "tcp4", serve: true},
 }
+
+var javac = []string{"javac", "-d", "OUT", "Leak.java"}
 
 // javascript has Node tell where its generated code is.
 var javascript = []string{"node", "--perf-basic-prof", "--interpreted-frames-native-stack"}

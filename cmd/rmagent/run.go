@@ -224,7 +224,7 @@ func (a *agent) openLeaks() (*engine.Leaks, error) {
 	}
 	o.Tracer = a.tracer
 	a.stacks = openStacks()
-	o.Stacks, o.Pythons = a.stacks, python.NewProcesses()
+	o.Stacks, o.Pythons = a.stacks, python.NewProcesses(a.stacks)
 	return engine.NewLeaks(o), nil
 }
 
