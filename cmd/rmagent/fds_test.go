@@ -319,12 +319,13 @@ func TestFDsNamesWhoLeaks(t *testing.T) {
 // watch has a program leak while fds watches, and compares what is held.
 func (l *leaker) watch(t *testing.T, p *program) *record.Leak {
 	t.Helper()
-	cmd := builtAgent(t, "fds", "--json", "--for", "9s", "--pid", strconv.Itoa(int(p.pid())))
+	cmd := builtAgent(t, "fds", "--json", "--for", "10s", "--pid", strconv.Itoa(int(p.pid())))
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	s := start(t, cmd)
-	await(t, "the tracer", func() bool { return holdsBPF(cmd.Process.Pid) })
-	time.Sleep(time.Second) // it is attached with the first reading, which nothing outside shows
+	// It is attached with the first reading: to forks, execs, exits, and then to calls.
+	await(t, "the tracer", func() bool { return bpfLinks(cmd.Process.Pid) > 3 })
+	time.Sleep(time.Second) // what runs in the process, and how deep its stacks are, shows then
 	p.proceed()
 	time.Sleep(6 * time.Second) // it leaks for that long
 	p.proceed()
@@ -342,16 +343,16 @@ func (l *leaker) watch(t *testing.T, p *program) *record.Leak {
 	return r
 }
 
-// holdsBPF tells whether a process has BPF links open.
-func holdsBPF(pid int) bool {
+// bpfLinks is how many BPF links a process has open.
+func bpfLinks(pid int) (n int) {
 	dir := fmt.Sprintf("/proc/%d/fd/", pid)
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
-		if to, _ := os.Readlink(dir + e.Name()); to == "anon_inode:bpf_link" || strings.Contains(to, "bpf-prog") {
-			return true
+		if to, _ := os.Readlink(dir + e.Name()); strings.HasPrefix(to, "anon_inode:bpf") && strings.HasSuffix(to, "link") {
+			n++
 		}
 	}
-	return false
+	return n
 }
 
 // The agent says "growing" within seconds, with the function and the line, and

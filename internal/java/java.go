@@ -50,7 +50,6 @@ type VM struct {
 	lines  int               // what is taken from each byte of a compressed number
 
 	blobSize, heapBlock, constMethod, pool uint64 // sizes of types
-	segmentShift                           map[uint64]uint
 }
 
 // Open finds out about the HotSpot of a process. addresses are those of Symbols.
