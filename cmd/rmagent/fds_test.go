@@ -325,6 +325,7 @@ func (l *leaker) watch(t *testing.T, p *program) *record.Leak {
 	s := start(t, cmd)
 	// It is attached with the first reading: to forks, execs, exits, and then to calls.
 	await(t, "the tracer", func() bool { return bpfLinks(cmd.Process.Pid) > 3 })
+	await(t, "who walks stacks", func() bool { return len(children(cmd.Process.Pid)) > 0 })
 	time.Sleep(time.Second) // what runs in the process, and how deep its stacks are, shows then
 	p.proceed()
 	time.Sleep(6 * time.Second) // it leaks for that long
@@ -341,6 +342,19 @@ func (l *leaker) watch(t *testing.T, p *program) *record.Leak {
 		t.Errorf("%d are held where it leaks, and it leaked %d: %s", r.Sites[0].Held, leaked, brief(&r.Sites[0]))
 	}
 	return r
+}
+
+// children are the processes that any thread of a process started.
+func children(pid int) (pids []int32) {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, list := range lists {
+		b, _ := os.ReadFile(list)
+		for word := range strings.FieldsSeq(string(b)) {
+			child, _ := strconv.Atoi(word)
+			pids = append(pids, int32(child))
+		}
+	}
+	return pids
 }
 
 // bpfLinks is how many BPF links a process has open.

@@ -35,9 +35,10 @@ type healthy struct {
 
 var healthyPrograms = []healthy{
 	{name: "pool", least: 230, prepare: connect("pool", 5, 0)},
+	{name: "large pool", least: 450, prepare: connect("pool", 12, 0)},
 	{name: "keep-alive clients", least: 200, prepare: connect("clients", 10, 20)},
 	{name: "file cache", least: 450, prepare: cacheFiles},
-	{name: "idle HTTP connections", least: 150, prepare: idle},
+	{name: "idle HTTP connections", least: 130, prepare: idle},
 	{name: "tar", least: 4, prepare: archive},
 	{name: "make", long: true, least: 4, prepare: build},
 	{name: "nginx", long: true, least: 20, prepare: nginx},
@@ -187,11 +188,7 @@ func (w *workload) judge(all []record.Record, began time.Time, least uint64) {
 func (w *workload) count() {
 	pids := slices.Clone(w.roots)
 	for i := 0; i < len(pids); i++ {
-		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pids[i]))
-		for word := range strings.FieldsSeq(string(b)) {
-			child, _ := strconv.Atoi(word)
-			pids = append(pids, int32(child))
-		}
+		pids = append(pids, children(int(pids[i]))...)
 		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pids[i]))
 		if err != nil || len(fds) == 0 { // it has ended
 			continue
@@ -433,7 +430,8 @@ func manyFiles(t *testing.T, n int) string {
 func idle(w *workload) func() {
 	address, _ := freeAddress(w.T)
 	w.help("serve " + address)
-	cmd := w.help(fmt.Sprintf("idle %s 150 4", address))
+	const perSecond = 3 // so that it still fills when leaks are named
+	cmd := w.help(fmt.Sprintf("idle %s %d %d", address, int(w.span.Seconds())*perSecond, perSecond))
 	return func() { proceed(w.T, cmd) }
 }
 

@@ -183,7 +183,11 @@ func (c *Client) match(image Image, raw *sample.RawStack) *Site {
 }
 
 func (c *Client) enqueue(j job) {
-	c.queue = append(c.queue, j)
+	if j.find != nil { // it names stacks that come meanwhile
+		c.queue = slices.Insert(c.queue, 0, j)
+	} else {
+		c.queue = append(c.queue, j)
+	}
 	c.bytes += len(j.raw.Window)
 	select {
 	case c.wake <- struct{}{}:
