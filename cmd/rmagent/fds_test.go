@@ -358,15 +358,61 @@ func children(pid int) (pids []int32) {
 }
 
 // bpfLinks is how many BPF links a process has open.
-func bpfLinks(pid int) (n int) {
+func bpfLinks(pid int) int { return descriptorsOf(pid, "anon_inode:bpf_link") }
+
+// descriptorsOf is how many descriptors a process has of something.
+func descriptorsOf(pid int, of string) (n int) {
 	dir := fmt.Sprintf("/proc/%d/fd/", pid)
 	entries, _ := os.ReadDir(dir)
 	for _, e := range entries {
-		if to, _ := os.Readlink(dir + e.Name()); strings.HasPrefix(to, "anon_inode:bpf") && strings.HasSuffix(to, "link") {
+		if to, _ := os.Readlink(dir + e.Name()); to == of {
 			n++
 		}
 	}
 	return n
+}
+
+// strace and bpftrace see what they would see alone, and so does the agent, while all
+// three watch the same process.
+func TestBesideOtherTracers(t *testing.T) {
+	needTracing(t)
+	for _, name := range []string{"strace", "bpftrace"} {
+		if _, err := exec.LookPath(name); err != nil {
+			t.Skipf("there is no %s: scripts/setup test", name)
+		}
+	}
+	l := &leakers[0]
+	p := l.start(t)
+	log := filepath.Join(t.TempDir(), "strace")
+	trace := start(t, exec.Command("strace", "-f", "-e", "trace=openat", "-o", log, "-p", strconv.Itoa(int(p.pid()))))
+	await(t, "strace", func() bool {
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid()))
+		return !strings.Contains(string(b), "TracerPid:\t0\n")
+	})
+	program := fmt.Sprintf(`tracepoint:syscalls:sys_enter_openat /pid == %d && str(args->filename) == "/etc/hostname"/ { @opens = count(); }`, p.pid())
+	count := exec.Command("bpftrace", "-q", "-e", program)
+	var counted bytes.Buffer
+	count.Stdout = &counted
+	bpftrace := start(t, count)
+	await(t, "bpftrace", func() bool { return descriptorsOf(count.Process.Pid, "anon_inode:[perf_event]") > 0 })
+	r := l.watch(t, p)
+	bpftrace.stop()
+	if err := trace.cmd.Process.Signal(unix.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	trace.wait() // by that signal
+	l.check(t, &r.Sites[0])
+	held := int(r.Sites[0].Held) // as many as the program leaked, or watch says so
+	b, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := bytes.Count(b, []byte(`"/etc/hostname"`)); n != held || held == 0 {
+		t.Errorf("strace saw %d opens, of %d", n, held)
+	}
+	if want := fmt.Sprintf("@opens: %d", held); !strings.Contains(counted.String(), want) {
+		t.Errorf("bpftrace said %q, want %q", counted.String(), want)
+	}
 }
 
 // The agent says "growing" within seconds, with the function and the line, and
