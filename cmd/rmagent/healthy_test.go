@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -44,6 +46,7 @@ var healthyPrograms = []healthy{
 	{name: "nginx", long: true, least: 20, prepare: nginx},
 	{name: "redis", long: true, least: 50, prepare: redis},
 	{name: "postgresql", long: true, least: 20, prepare: postgresql},
+	{name: "chromium", long: true, least: 80, prepare: chromium},
 }
 
 // workload is a healthy program at work.
@@ -593,6 +596,32 @@ func postgresql(w *workload) func() {
 		for _, args := range [][]string{{"-n", "-c", "20", "-j", "2"}, {"-n", "-C", "-S", "-c", "4"}} {
 			w.loads = append(w.loads, w.run(with(append(args, "-T", seconds(w.span))...)))
 		}
+	}
+}
+
+// chromium loads a page with 20 images every second, from a server that has them all
+// asked for again.
+func chromium(w *workload) func() {
+	var pages atomic.Int64
+	images := strings.Repeat(`<img src="/image">`, 20)
+	site := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Cache-Control", "no-store")
+		if r.URL.Path != "/" {
+			http.ServeFile(rw, r, "/etc/hostname")
+			return
+		}
+		fmt.Fprintf(rw, `<meta http-equiv="refresh" content="1"><p>%d</p>%s`, pages.Add(1), images)
+	}))
+	w.Cleanup(site.Close)
+	w.Cleanup(func() {
+		if n := pages.Load(); n < int64(w.span.Seconds())/3 {
+			w.Errorf("it loaded %d pages", n)
+		}
+	})
+	browser := server(w.T, "lib/chromium/chromium")
+	return func() {
+		w.loadOn(browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
+			"--user-data-dir="+w.TempDir(), site.URL)
 	}
 }
 
