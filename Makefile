@@ -42,6 +42,7 @@ test-long:
 	@scripts/setup test long
 	RMAGENT_TEST_LONG=1 $(GO) test -count 1 -v -run '^TestHealthyProgramsDoNotLeak$$' ./cmd/rmagent
 
+include mk/install.mk
 include mk/guests.mk
 include mk/nvml.mk
 

@@ -106,3 +106,16 @@ func ExampleNewBackpressure() {
 	// 503 Service Unavailable 1
 	// true memory
 }
+
+// Before a large transfer: do so many files fit?
+func ExampleCheckFDs() {
+	c, err := rmagent.CheckFDs(1_000_000_000)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	if safe, known := c.Safe.Get(); known && !safe {
+		fmt.Println("risky:", c.State.Or(""), c.Batch.Known()) // so transfer in batches of c.Batch
+	}
+	// Output: risky: critical true
+}

@@ -121,7 +121,7 @@ struct percpu_counter {
 struct mm_struct {
 	struct file *exe_file;
 	unsigned long total_vm;
-	unsigned long hiwater_rss;
+	unsigned long hiwater_rss, hiwater_vm;
 	unsigned long env_end;
 	struct percpu_counter rss_stat[NR_MM_COUNTERS];
 };

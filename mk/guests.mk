@@ -22,7 +22,7 @@ guest-tools:
 test-guests: guest-kernels guest-tools
 	@status=0; for kernel in $(GUEST_KERNELS); do \
 		for package in $$(bin/matrixcheck -kernel $$kernel -packages); do \
-			$(GO) test -json -vet=off -timeout 5m -exec "$(CURDIR)/bin/vmexec -kernel $$kernel $(GUEST_FLAGS)" \
+			$(GO) test -json -vet=off -timeout 10m -exec "$(CURDIR)/bin/vmexec -timeout 10m -kernel $$kernel $(GUEST_FLAGS)" \
 				-skip "$$(bin/matrixcheck -kernel $$kernel -skip $$package)" $$package; \
 		done | bin/matrixcheck -kernel $$kernel || status=1; \
 	done; exit $$status

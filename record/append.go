@@ -46,10 +46,18 @@ func Append(dst []byte, r Record) ([]byte, error) {
 		e.gpu(r)
 	case *StateChange:
 		e.stateChange(r)
+	case *Prune:
+		e.prune(r)
 	case *OOM:
 		e.oom(r)
 	case *Leak:
 		e.leak(r)
+	case *Job:
+		e.job(r)
+	case *Limit:
+		e.limit(r)
+	case *Action:
+		e.action(r)
 	case *Config:
 		e.config(r)
 	case *Agent:
@@ -77,10 +85,18 @@ func KindOf(r Record) (Kind, error) {
 		return KindGPU, nil
 	case *StateChange:
 		return KindState, nil
+	case *Prune:
+		return KindPrune, nil
 	case *OOM:
 		return KindOOM, nil
 	case *Leak:
 		return KindLeak, nil
+	case *Job:
+		return KindJob, nil
+	case *Limit:
+		return KindLimit, nil
+	case *Action:
+		return KindAction, nil
 	case *Config:
 		return KindConfig, nil
 	case *Agent:
@@ -171,6 +187,7 @@ func (e *encoder) exit(r *Exit) {
 }
 
 func (e *encoder) host(r *Host) {
+	e.optFloat(`,"monotonic_seconds":`, r.MonotonicSeconds)
 	e.optFloat(`,"cpu_ratio":`, r.CPURatio)
 	e.optUint(`,"cpu_count":`, r.CPUCount)
 	e.optFloat(`,"load1":`, r.Load1)
@@ -195,7 +212,7 @@ func (e *encoder) host(r *Host) {
 	e.optFloat(`,"net_sent_bytes_per_second":`, r.NetSentBytesPerSecond)
 
 	e.pressure(&r.Pressure)
-	e.filesystems(`,"filesystems":`, r.Filesystems)
+	e.list(`,"filesystems":`, r.Filesystems == nil, len(r.Filesystems), func(i int) { e.filesystem(&r.Filesystems[i]) })
 }
 
 func (e *encoder) pressure(p *Pressure) {
@@ -207,26 +224,13 @@ func (e *encoder) pressure(p *Pressure) {
 	e.optFloat(`,"pressure_io_full_ratio":`, p.PressureIOFullRatio)
 }
 
-func (e *encoder) filesystems(key string, list []Filesystem) {
-	e.raw(key)
-	if list == nil {
-		e.raw("null")
-		return
-	}
-	e.raw("[")
-	for i := range list {
-		if i > 0 {
-			e.raw(",")
-		}
-		f := &list[i]
-		e.str(`{"path":`, f.Path)
-		e.optUint(`,"total_bytes":`, f.TotalBytes)
-		e.optUint(`,"available_bytes":`, f.AvailableBytes)
-		e.optUint(`,"inodes_total":`, f.InodesTotal)
-		e.optUint(`,"inodes_available":`, f.InodesAvailable)
-		e.raw("}")
-	}
-	e.raw("]")
+func (e *encoder) filesystem(f *Filesystem) {
+	e.str(`{"path":`, f.Path)
+	e.optUint(`,"total_bytes":`, f.TotalBytes)
+	e.optUint(`,"available_bytes":`, f.AvailableBytes)
+	e.optUint(`,"inodes_total":`, f.InodesTotal)
+	e.optUint(`,"inodes_available":`, f.InodesAvailable)
+	e.raw("}")
 }
 
 func (e *encoder) cgroup(r *Cgroup) {
@@ -258,30 +262,17 @@ func (e *encoder) gpu(r *GPU) {
 	e.optFloat(`,"encoder_ratio":`, r.EncoderRatio)
 	e.optFloat(`,"decoder_ratio":`, r.DecoderRatio)
 	e.optFloat(`,"age_seconds":`, r.AgeSeconds)
-	e.gpuInstances(`,"mig_instances":`, r.MIGInstances)
+	e.list(`,"mig_instances":`, r.MIGInstances == nil, len(r.MIGInstances), func(i int) { e.gpuInstance(&r.MIGInstances[i]) })
 }
 
-func (e *encoder) gpuInstances(key string, list []GPUInstance) {
-	e.raw(key)
-	if list == nil {
-		e.raw("null")
-		return
-	}
-	e.raw("[")
-	for i := range list {
-		if i > 0 {
-			e.raw(",")
-		}
-		g := &list[i]
-		e.optStr(`{"uuid":`, g.UUID)
-		e.optStr(`,"name":`, g.Name)
-		e.optUint(`,"gpu_instance_id":`, g.GPUInstanceID)
-		e.optUint(`,"compute_instance_id":`, g.ComputeInstanceID)
-		e.optUint(`,"memory_total_bytes":`, g.MemoryTotalBytes)
-		e.optUint(`,"memory_used_bytes":`, g.MemoryUsedBytes)
-		e.raw("}")
-	}
-	e.raw("]")
+func (e *encoder) gpuInstance(g *GPUInstance) {
+	e.optStr(`{"uuid":`, g.UUID)
+	e.optStr(`,"name":`, g.Name)
+	e.optUint(`,"gpu_instance_id":`, g.GPUInstanceID)
+	e.optUint(`,"compute_instance_id":`, g.ComputeInstanceID)
+	e.optUint(`,"memory_total_bytes":`, g.MemoryTotalBytes)
+	e.optUint(`,"memory_used_bytes":`, g.MemoryUsedBytes)
+	e.raw("}")
 }
 
 func (e *encoder) stateChange(r *StateChange) {
@@ -322,19 +313,7 @@ func (e *encoder) leak(r *Leak) {
 	e.optFloat(`,"growth_per_second":`, r.GrowthPerSecond)
 	e.optFloat(`,"seconds_to_limit":`, r.SecondsToLimit)
 	e.optFloat(`,"confidence_ratio":`, r.ConfidenceRatio)
-	e.raw(`,"sites":`)
-	if r.Sites == nil {
-		e.raw("null")
-	} else {
-		e.raw("[")
-		for i := range r.Sites {
-			if i > 0 {
-				e.raw(",")
-			}
-			e.site(&r.Sites[i])
-		}
-		e.raw("]")
-	}
+	e.list(`,"sites":`, r.Sites == nil, len(r.Sites), func(i int) { e.site(&r.Sites[i]) })
 	e.counts(`,"unattributed":`, r.Unattributed)
 }
 
@@ -347,19 +326,7 @@ func (e *encoder) site(s *Site) {
 	e.optStr(`,"target":`, s.Target)
 	e.optFloat(`,"oldest_seconds":`, s.OldestSeconds)
 	e.optStr(`,"thread":`, s.Thread)
-	e.raw(`,"stack":`)
-	if s.Stack == nil {
-		e.raw("null")
-	} else {
-		e.raw("[")
-		for i := range s.Stack {
-			if i > 0 {
-				e.raw(",")
-			}
-			e.frame(&s.Stack[i])
-		}
-		e.raw("]")
-	}
+	e.list(`,"stack":`, s.Stack == nil, len(s.Stack), func(i int) { e.frame(&s.Stack[i]) })
 	e.optStr(`,"stack_end":`, s.StackEnd)
 	e.raw("}")
 }
@@ -389,6 +356,7 @@ func (e *encoder) config(r *Config) {
 		return
 	}
 	e.escapeControls(bytes.TrimSuffix(values.Bytes(), []byte("\n")))
+	e.optInt(`,"agent_pid":`, r.AgentPID)
 }
 
 func (e *encoder) agent(r *Agent) {

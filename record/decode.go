@@ -60,10 +60,18 @@ func newRecord(k Kind) Record {
 		return new(GPU)
 	case KindState:
 		return new(StateChange)
+	case KindPrune:
+		return new(Prune)
 	case KindOOM:
 		return new(OOM)
 	case KindLeak:
 		return new(Leak)
+	case KindJob:
+		return new(Job)
+	case KindLimit:
+		return new(Limit)
+	case KindAction:
+		return new(Action)
 	case KindConfig:
 		return new(Config)
 	case KindAgent:

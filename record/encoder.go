@@ -37,17 +37,22 @@ func (e *encoder) str(key, v string) {
 }
 
 func (e *encoder) strs(key string, list []string) {
-	e.raw(key)
-	if list == nil {
-		e.raw("null")
+	e.list(key, list == nil, len(list), func(i int) { e.str("", list[i]) })
+}
+
+// list writes n elements, which write themselves, or null.
+func (e *encoder) list(key string, null bool, n int, element func(i int)) {
+	if null {
+		e.null(key)
 		return
 	}
+	e.raw(key)
 	e.raw("[")
-	for i, s := range list {
+	for i := range n {
 		if i > 0 {
 			e.raw(",")
 		}
-		e.str("", s)
+		element(i)
 	}
 	e.raw("]")
 }

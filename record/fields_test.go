@@ -29,22 +29,30 @@ const (
 var fieldNames = map[Kind]string{
 	KindProcess: processNames,
 	KindExit:    processNames + " exit_time exit_code exit_signal core_dumped cpu_final inferred",
-	KindHost: `cpu_ratio cpu_count load1 memory_total_bytes memory_available_bytes memory_used_bytes swap_total_bytes swap_used_bytes
+	KindHost: `monotonic_seconds cpu_ratio cpu_count load1 memory_total_bytes memory_available_bytes memory_used_bytes swap_total_bytes swap_used_bytes
 		files_open files_limit processes threads pid_limit disk_read_bytes_total disk_written_bytes_total net_received_bytes_total net_sent_bytes_total
 		disk_read_bytes_per_second disk_written_bytes_per_second net_received_bytes_per_second net_sent_bytes_per_second filesystems ` + pressureNames,
 	KindCgroup: `path container_id unit memory_bytes memory_limit_bytes swap_bytes pids pids_limit cpu_seconds_total cpu_throttled_seconds_total
 		cpu_limit_cores oom_kills_total fd_open ` + pressureNames,
 	KindState: "resource target state previous value limit ratio unit message advice",
+	KindPrune: "should_prune reasons candidates",
+	KindAction: `action type cause resource target crossing recovery pid start_ticks comm why what attempt outcome detail
+		duration_seconds`,
 	KindOOM: `pid start_ticks comm uid cgroup rss_bytes rss_anon_bytes rss_file_bytes rss_shmem_bytes swap_bytes
 		oom_score_adj`,
-	KindConfig: "hash values",
+	KindJob: `job pid start_ticks category taskid command executable_type measured_by start_time end_time exit_type exit_status signal last_error
+		cause oom_kills wall_time_seconds cpu_time_seconds memory_bytes virtual_memory_bytes swap_memory_bytes disk_bytes read_bytes written_bytes
+		received_bytes sent_bytes bandwidth_bits_per_second gpus gpu_memory_bytes cores cores_avg context_switches max_concurrent_processes
+		total_processes total_files open_files minor_faults major_faults run_delay_seconds measured limits_exceeded`,
+	KindLimit:  "job pid start_ticks category resource value limit unit seconds enforced message",
+	KindConfig: "hash values agent_pid",
 	KindAgent: `version source cpu_seconds_total cpu_cores rss_bytes memory_bytes fd_open interval_seconds
 		events_seen events_delivered events_lost events_pending uncounted records_written records_lost tasks_missed ticks_skipped
 		map_entries map_capacity scan_seconds program_seconds_estimated`,
 }
 
 func TestFieldNames(t *testing.T) {
-	for _, r := range []Record{&Process{}, &Exit{}, &Host{}, &Cgroup{}, &StateChange{}, &OOM{}, &Config{}, &Agent{}} {
+	for _, r := range []Record{&Process{}, &Exit{}, &Host{}, &Cgroup{}, &StateChange{}, &Prune{}, &Action{}, &OOM{}, &Job{}, &Limit{}, &Config{}, &Agent{}} {
 		kind, err := KindOf(r)
 		if err != nil {
 			t.Fatal(err)

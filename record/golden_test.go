@@ -28,13 +28,13 @@ func golden() []Record {
 	process.Header = head(2)
 	process.Comm, process.Cmdline = "foo) Z\n", &[]string{"foo) Z\n", Text([]byte("--name=\xff<&>")), "\x1b[2J\u009b1m\u2028"}
 	return []Record{
-		&Config{Header: head(1), Hash: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", Values: map[string]any{"interval": "1s", "hooks": []string{"exit"}, "jsonl": "/tmp/<a&b>\u009b"}},
+		&Config{Header: head(1), Hash: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", Values: map[string]any{"interval": "1s", "hooks": []string{"exit"}, "jsonl": "/tmp/<a&b>\u009b"}, AgentPID: Some[int32](4242)},
 		&process,
 		&Exit{Header: head(3), ProcessFacts: ProcessFacts{
 			PID: 4711, StartTicks: 99, PPID: Some[int32](1), StartTime: Some(started), Comm: "true", Source: SourceEBPF,
 			CPUSecondsTotal: Some(0.000412345), RSSPeakBytes: Some[uint64](1 << 20),
 		}, ExitTime: Some(started.Add(time.Second)), ExitSignal: Some[int32](9), CoreDumped: Some(false), CPUFinal: true},
-		&Host{Header: head(4), CPURatio: Some(0.25), CPUCount: Some[uint64](2), Load1: Some(1.5),
+		&Host{Header: head(4), MonotonicSeconds: Some(3600.000001), CPURatio: Some(0.25), CPUCount: Some[uint64](2), Load1: Some(1.5),
 			MemoryTotalBytes: Some[uint64](8 << 30), MemoryAvailableBytes: Some[uint64](6 << 30), MemoryUsedBytes: Some[uint64](2 << 30),
 			Pressure: Pressure{PressureCPUSomeRatio: Some(0.0), PressureIOFullRatio: Some(0.0312)},
 			Filesystems: []Filesystem{
@@ -49,6 +49,9 @@ func golden() []Record {
 		&StateChange{Header: head(6), Resource: "fd", Target: "pid:4711@99", State: StateWarning, Previous: StateNormal,
 			Value: Some(900.0), Limit: Some(1024.0), Ratio: Some(0.87890625), Unit: "files",
 			Message: `process 4711 ("true") has 900 of 1024 files open`, Advice: "raise RLIMIT_NOFILE or close files"},
+		&Prune{Header: head(10), ShouldPrune: true, Reasons: []PruneReason{
+			{Resource: "memory", Target: "host", Value: Some(9e9), Max: Some(8589934592.0), Unit: "bytes", AverageRatio: Some(1.012345), TargetRatio: Some(0.9)}, {}},
+			Candidates: []PruneCandidate{{PID: 4711, StartTicks: 99, Comm: "java\n", Cgroup: Some("/user.slice"), Resource: "memory", Value: Some(3e9), Why: "3.0 GiB, 36% of what is used"}, {}}},
 		&OOM{Header: head(7), PID: 4711, StartTicks: 99, Comm: "java", UID: Some[uint32](1000), Cgroup: Some("/user.slice"),
 			RSSBytes: Some[uint64](3 << 30), RSSAnonBytes: Some[uint64](3 << 30), OOMScoreAdj: Some[int32](-500)},
 		&Leak{Header: head(9), PID: 4711, StartTicks: 99, Comm: "api\n", Verdict: VerdictLeaking, Rule: Some("never_closed"), FDOpen: Some[uint64](612), FDLimit: Some[uint64](1024),
@@ -60,9 +63,27 @@ func golden() []Record {
 				}, StackEnd: Some("no_unwind_table")},
 				{Held: 3, Type: "pipe", Stack: []Frame{}},
 			}, Unattributed: map[string]uint64{"untraced_call": 2, "before_tracing": 11}},
+		goldenJob(started),
+		&Limit{Header: head(11), Job: "7", PID: 4711, StartTicks: 99, Category: Some("render"), Enforced: true, Message: "memory: 302 MB > 200 MB after 0.412 s",
+			JobLimit: JobLimit{Resource: "memory", Value: 317194240, Limit: 209715200, Unit: "bytes", Seconds: 0.4123}},
+		&Action{Header: head(11), Action: "tell-ops", Type: "webhook", Cause: "state", Resource: Some("fd"), Target: Some("pid:4711@99"), Crossing: Some[uint64](7),
+			PID: Some[int32](4711), StartTicks: Some[uint64](99), Comm: Some("api\x1b"), Why: "High FD usage: 900/1024 (88%)", What: "POST https://ops.example.org",
+			Attempt: 2, Outcome: OutcomeFailed, Detail: "503 Service Unavailable", DurationSeconds: 0.25},
 		&Agent{Header: head(8), Version: "v0.1.0", Source: SourceEBPF, CPUSecondsTotal: Some(0.75), CPUCores: Some(0.0125), RSSBytes: Some[uint64](25 << 20),
 			IntervalSeconds: 1, EventsSeen: Some[uint64](10), EventsDelivered: Some[uint64](7), EventsLost: map[string]uint64{"ring_full": 2}, EventsPending: Some[uint64](1), Uncounted: map[string]uint64{"net_bytes": 1500},
 			RecordsWritten: 7, RecordsLost: map[string]uint64{"queue_full": 3, "disk_full": 1}, ScanSeconds: Some(1.25e-7)},
+	}
+}
+
+// goldenJob is a job that broke a limit.
+func goldenJob(started time.Time) *Job {
+	return &Job{Header: head(10), Job: "7",
+		JobFacts: JobFacts{PID: 4711, StartTicks: 99, Category: Some("render\n"), Command: Some("render \u009b"), MeasuredBy: "ebpf", StartTime: Some(started),
+			EndTime: Some(started.Add(time.Second)), ExitType: "limits", ExitStatus: Some[int32](143), Signal: Some[int32](15), OOMKills: Some[uint64](0)},
+		JobUse: JobUse{WallTimeSeconds: Some(1.0), CPUTimeSeconds: Some(0.25), MemoryBytes: Some[uint64](317194240), Cores: Some(0.25), CoresAvg: Some(0.25),
+			TotalProcesses: Some[uint64](501), MaxConcurrentProcesses: Some[uint64](2), OpenFiles: Some[uint64](300)},
+		Measured: []JobValue{{Resource: "memory", Exactness: "sampled", Why: Some("ten readings a second"), PeakSeconds: Some(0.4123)}, {Resource: "gpus", Exactness: "unknown"}},
+		Limits:   []JobLimit{{Resource: "memory", Value: 317194240, Limit: 209715200, Unit: "bytes", Seconds: 0.4123}},
 	}
 }
 

@@ -135,8 +135,9 @@ type Exit struct {
 // Host is one reading of the machine.
 type Host struct {
 	Header
-	CPURatio             Opt[float64] `json:"cpu_ratio"` // busy share of all CPUs since the last reading
-	CPUCount             Opt[uint64]  `json:"cpu_count"` // online
+	MonotonicSeconds     Opt[float64] `json:"monotonic_seconds"` // CLOCK_MONOTONIC when the reading began: unlike Time it never steps
+	CPURatio             Opt[float64] `json:"cpu_ratio"`         // busy share of all CPUs since the last reading
+	CPUCount             Opt[uint64]  `json:"cpu_count"`         // online
 	Load1                Opt[float64] `json:"load1"`
 	MemoryTotalBytes     Opt[uint64]  `json:"memory_total_bytes"`
 	MemoryAvailableBytes Opt[uint64]  `json:"memory_available_bytes"`
@@ -277,8 +278,9 @@ type OOM struct {
 // Config is the effective configuration, at start and at each reload.
 type Config struct {
 	Header
-	Hash   string         `json:"hash"` // SHA-256 of the canonical JSON of Values
-	Values map[string]any `json:"values"`
+	Hash     string         `json:"hash"` // SHA-256 of the canonical JSON of Values
+	Values   map[string]any `json:"values"`
+	AgentPID Opt[int32]     `json:"agent_pid"` // of the agent, which is never to go
 }
 
 // Agent is the agent's account of itself, once a minute and at the end:

@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
 
+	"rmagent/internal/agent"
 	"rmagent/internal/config"
 	"rmagent/internal/gpu"
 	"rmagent/internal/hostfs"
@@ -94,7 +95,7 @@ func doctorCommand() *cli.Command {
 }
 
 func diagnose(choice source.Choice) (*diagnosis, error) {
-	d := &diagnosis{Kernel: kernelRelease(), PIDSpace: "initial: every process is seen"}
+	d := &diagnosis{Kernel: agent.KernelRelease(), PIDSpace: "initial: every process is seen"}
 	facts, err := hostfs.ReadFacts(hostfs.Options{})
 	if err != nil {
 		return nil, err
@@ -153,7 +154,7 @@ func examineGPUs(ctx context.Context, l *config.Loaded) (gpuFinding, error) {
 	if err != nil {
 		return gpuFinding{}, err
 	}
-	client := openGPU(l, facts, zap.NewNop())
+	client := agent.OpenGPU(l, facts, zap.NewNop())
 	if client == nil {
 		return gpuFinding{State: "off", Why: "gpu: off"}, nil
 	}

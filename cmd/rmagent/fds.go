@@ -11,9 +11,9 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/agent"
 	"rmagent/internal/aggregate"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
@@ -42,10 +42,6 @@ func fdsCommand() *cli.Command {
 }
 
 func fds(c *cli.Context) error {
-	l, err := loadConfig(c)
-	if err != nil {
-		return err
-	}
 	f, err := filter(c)
 	if err != nil {
 		return err
@@ -54,18 +50,19 @@ func fds(c *cli.Context) error {
 	if err != nil || length < 0 || length > 24*time.Hour {
 		return usagef("--for %q: allowed is a duration from 0 to 24h", c.String("for"))
 	}
-	log, err := openLog(l)
+	if k, err := agentFor(c); err != nil {
+		return err
+	} else if k != nil {
+		if done, err := fdsOfAgent(c, k, f); done || err != nil {
+			return err
+		}
+	}
+	l, err := openLocal(c)
 	if err != nil {
 		return err
 	}
-	defer log.Close(c.Context)
-	l.GPU = "off" // nobody asks for them here
-	p, err := open(l, nil, log.Logger())
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	w, err := newFDWatch(l, p, f, log.Logger())
+	defer l.close()
+	w, err := newFDWatch(l, f)
 	if err != nil {
 		return err
 	}
@@ -80,7 +77,7 @@ func fds(c *cli.Context) error {
 
 // fdWatch watches descriptors for a while, without a running agent.
 type fdWatch struct {
-	parts  *parts
+	parts  *agent.Parts
 	filter engine.Filter
 	tracer *loader.FDTracer // nil: untraced says why
 	// untraced is why nobody can tell who opened what.
@@ -93,26 +90,18 @@ type fdWatch struct {
 	stacks   *worker.Client
 }
 
-func newFDWatch(l *config.Loaded, p *parts, f engine.Filter, log *zap.Logger) (*fdWatch, error) {
-	w := &fdWatch{parts: p, filter: f, table: aggregate.NewTable(), interval: min(l.Interval, time.Second)}
-	o := engine.LeakOptions{Proc: held.OpenProc("/proc"), Tracing: engine.Tracing(l.FDTracing), Always: f.PIDs, Log: log, Now: monotonic}
-	if w.tracer, w.untraced = openTracer(l); w.tracer != nil {
+func newFDWatch(l *local, f engine.Filter) (*fdWatch, error) {
+	w := &fdWatch{parts: l.parts, filter: f, table: aggregate.NewTable(), interval: min(l.config.Interval, time.Second)}
+	o := engine.LeakOptions{Proc: held.OpenProc("/proc"), Tracing: engine.Tracing(l.config.FDTracing), Always: f.PIDs, Log: l.log.Logger(), Now: monotonic}
+	if w.tracer, w.untraced = agent.OpenTracer(l.config); w.tracer != nil {
 		o.Tracer = w.tracer
 		w.stacks = openStacks()
 		o.Stacks, o.Pythons = w.stacks, python.NewProcesses(w.stacks)
-	} else if l.Source == string(source.EBPF) {
+	} else if l.config.Source == string(source.EBPF) {
 		return nil, w.untraced
 	}
 	w.leaks = engine.NewLeaks(o)
 	return w, nil
-}
-
-// openTracer opens the tracer where eBPF may be used; the error says why it isn't.
-func openTracer(l *config.Loaded) (*loader.FDTracer, error) {
-	if l.Source == string(source.Procfs) {
-		return nil, errors.New("procfs does not tell who opens descriptors")
-	}
-	return loader.OpenFDTracer(loader.FDTraceOptions{})
 }
 
 func monotonic() time.Duration {
@@ -156,7 +145,7 @@ func (w *fdWatch) watch(ctx context.Context, length time.Duration) error {
 			p.show(monotonic() - begin)
 			err = w.tick(ctx, false)
 		case <-look.C:
-			w.leaks.Look(ctx, w.parts.source, w.table)
+			w.leaks.Look(ctx, w.parts.Source, w.table)
 			continue
 		}
 		w.watched = monotonic() - begin
@@ -172,7 +161,7 @@ func (w *fdWatch) watch(ctx context.Context, length time.Duration) error {
 // last reads what there is at the end, whatever interrupted.
 func (w *fdWatch) last(length time.Duration) error {
 	if length > 0 {
-		w.leaks.Look(context.Background(), w.parts.source, w.table)
+		w.leaks.Look(context.Background(), w.parts.Source, w.table)
 		w.leaks.Settle()
 	}
 	return w.tick(context.Background(), false)
@@ -180,7 +169,7 @@ func (w *fdWatch) last(length time.Duration) error {
 
 func (w *fdWatch) tick(ctx context.Context, first bool) error {
 	scope := sample.Scope{PIDs: w.filter.PIDs}
-	if err := w.parts.source.Read(ctx, scope, &w.snapshot); err != nil {
+	if err := w.parts.Source.Read(ctx, scope, &w.snapshot); err != nil {
 		return err
 	}
 	if first {
@@ -194,7 +183,7 @@ func (w *fdWatch) tick(ctx context.Context, first bool) error {
 	w.table.Update(&w.snapshot)
 	for i := range w.table.Len() {
 		if p := w.table.At(i); p.Renew {
-			p.Identity = w.parts.who.Identify(&p.Process)
+			p.Identity = w.parts.Who.Identify(&p.Process)
 		}
 	}
 	w.leaks.Tick(w.table)
@@ -254,11 +243,11 @@ func (w *fdWatch) print(c *cli.Context) error {
 	var err error
 	switch {
 	case c.Bool("json"):
-		err = w.printJSON(&lineWriter{out: out, facts: w.parts.facts}, list)
+		err = w.printJSON(&lineWriter{out: out, facts: w.parts.Facts}, list)
 	case chosen:
 		w.printProcesses(newPainter(out, c.App.Writer), list)
 	default:
-		w.printHost(newPainter(out, c.App.Writer))
+		w.printHost(newPainter(out, c.App.Writer), w.summaries(), w.describe(w.grown))
 	}
 	if err = errors.Join(err, out.Flush()); err != nil {
 		return quiet(err)
@@ -302,7 +291,7 @@ func writeProfile(path string, list []record.Leak) error {
 	if err != nil {
 		return fmt.Errorf("write the profile: %w", err)
 	}
-	if err := errors.Join(pprof.Profile(now(), list).Write(f), f.Close()); err != nil {
+	if err := errors.Join(pprof.Profile(time.Now().UTC(), list).Write(f), f.Close()); err != nil {
 		return fmt.Errorf("write the profile: %w", err)
 	}
 	return nil

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"fmt"
@@ -20,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/childtest"
 	"rmagent/internal/report"
 	"rmagent/record"
 )
@@ -66,10 +66,8 @@ var javascript = []string{"node", "--perf-basic-prof", "--interpreted-frames-nat
 
 // program is a running one that leaks.
 type program struct {
-	t   *testing.T
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Scanner
+	*childtest.Child
+	t *testing.T
 }
 
 // there tells whether this machine has what it takes.
@@ -118,7 +116,7 @@ func (l *leaker) start(t *testing.T) *program {
 	words := slices.Concat(l.run, []string{path}, args)
 	p, _ := startProgram(t, words[0], words[1:]...)
 	if l.run != nil {
-		t.Cleanup(func() { os.Remove(fmt.Sprintf("/tmp/perf-%d.map", p.pid())) })
+		t.Cleanup(func() { os.Remove(fmt.Sprintf("/tmp/perf-%d.map", p.PID())) })
 	}
 	return p
 }
@@ -129,53 +127,20 @@ func startProgram(t *testing.T, path string, args ...string) (p *program, said [
 	t.Helper()
 	cmd := exec.Command(path, args...)
 	cmd.Dir = t.TempDir()
-	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { in.Close(); cmd.Process.Kill(); cmd.Wait() })
-	p = &program{t, cmd, in, bufio.NewScanner(out)}
-	for p.out.Scan() {
-		if p.out.Text() == "ready" {
-			return p, said
-		}
-		said = append(said, p.out.Text())
-	}
-	t.Fatalf("%s ended", path)
-	return nil, nil
-}
-
-// proceed sends a line.
-func (p *program) proceed() {
-	p.t.Helper()
-	if _, err := io.WriteString(p.in, "\n"); err != nil {
-		p.t.Fatal(err)
-	}
+	p = &program{childtest.Start(t, cmd), t}
+	return p, p.Ready()
 }
 
 // number reads one.
 func (p *program) number() uint64 {
 	p.t.Helper()
-	if !p.out.Scan() {
-		p.t.Fatal("the program ended")
-	}
-	n, err := strconv.ParseUint(p.out.Text(), 10, 64)
+	n, err := strconv.ParseUint(p.Hear(""), 10, 64)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	return n
 }
-
-func (p *program) pid() int32 { return int32(p.cmd.Process.Pid) }
 
 // lineOf is the number of the line of a source that has a mark.
 func lineOf(t *testing.T, source, mark string) uint64 {
@@ -319,7 +284,7 @@ func TestFDsNamesWhoLeaks(t *testing.T) {
 // watch has a program leak while fds watches, and compares what is held.
 func (l *leaker) watch(t *testing.T, p *program) *record.Leak {
 	t.Helper()
-	cmd := builtAgent(t, "fds", "--json", "--for", "10s", "--pid", strconv.Itoa(int(p.pid())))
+	cmd := builtAgent(t, "fds", "--json", "--for", "10s", "--pid", strconv.Itoa(int(p.PID())))
 	var out bytes.Buffer
 	cmd.Stdout = &out
 	s := start(t, cmd)
@@ -327,9 +292,9 @@ func (l *leaker) watch(t *testing.T, p *program) *record.Leak {
 	await(t, "the tracer", func() bool { return bpfLinks(cmd.Process.Pid) > 3 })
 	await(t, "who walks stacks", func() bool { return len(children(cmd.Process.Pid)) > 0 })
 	time.Sleep(time.Second) // what runs in the process, and how deep its stacks are, shows then
-	p.proceed()
+	p.Say("")
 	time.Sleep(6 * time.Second) // it leaks for that long
-	p.proceed()
+	p.Say("")
 	leaked := p.number()
 	if status := s.wait(); status != 0 {
 		t.Fatalf("exit status %d: %s", status, s.stderr.String())
@@ -384,12 +349,12 @@ func TestBesideOtherTracers(t *testing.T) {
 	l := &leakers[0]
 	p := l.start(t)
 	log := filepath.Join(t.TempDir(), "strace")
-	trace := start(t, exec.Command("strace", "-f", "-e", "trace=openat", "-o", log, "-p", strconv.Itoa(int(p.pid()))))
+	trace := start(t, exec.Command("strace", "-f", "-e", "trace=openat", "-o", log, "-p", strconv.Itoa(int(p.PID()))))
 	await(t, "strace", func() bool {
-		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.pid()))
+		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.PID()))
 		return !strings.Contains(string(b), "TracerPid:\t0\n")
 	})
-	program := fmt.Sprintf(`tracepoint:syscalls:sys_enter_openat /pid == %d && str(args->filename) == "/etc/hostname"/ { @opens = count(); }`, p.pid())
+	program := fmt.Sprintf(`tracepoint:syscalls:sys_enter_openat /pid == %d && str(args->filename) == "/etc/hostname"/ { @opens = count(); }`, p.PID())
 	count := exec.Command("bpftrace", "-q", "-e", program)
 	var counted bytes.Buffer
 	count.Stdout = &counted
@@ -429,14 +394,14 @@ func TestTheAgentNamesWhoLeaks(t *testing.T) {
 			continue // of inotify a user has 128 only (fs.inotify.max_user_instances)
 		}
 		p := l.start(t)
-		programs[p.pid()] = l
+		programs[p.PID()] = l
 		all = append(all, p)
 	}
 	s := start(t, cmd)
 	await(t, "the first records", func() bool { return size(out) > 0 })
 	begin := time.Now()
 	for _, p := range all {
-		p.proceed()
+		p.Say("")
 	}
 	leaks := func(v record.Verdict) map[int32]*record.Leak {
 		found := map[int32]*record.Leak{}
@@ -529,7 +494,7 @@ func TestAnAcceptLoopThatForgets(t *testing.T) {
 			}
 		}
 	}()
-	cmd := builtAgent(t, "fds", "--json", "--fail", "--for", "75s", "--pid", strconv.Itoa(int(p.pid())))
+	cmd := builtAgent(t, "fds", "--json", "--fail", "--for", "75s", "--pid", strconv.Itoa(int(p.PID())))
 	r := runToEnd(t, cmd)
 	close(stop)
 	<-stopped

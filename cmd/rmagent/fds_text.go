@@ -254,35 +254,42 @@ func framePlace(f *record.Frame) string {
 // as many.
 const hostRows = 15
 
-// printHost shows who holds most, who is near a limit, and what grew.
-func (w *fdWatch) printHost(p *painter) {
-	var list []*aggregate.Process
+// summaries are the processes that are shown, without their sites.
+func (w *fdWatch) summaries() []record.Leak {
+	var rows []record.Leak
 	for i := range w.table.Len() {
 		if q := w.table.At(i); !q.KernelThread && q.Known.Has(sample.FDOpen) && w.filter.Match(&q.Process, q.Identity) {
-			list = append(list, q)
+			rows = append(rows, w.leaks.Summary(q, w.watched))
 		}
 	}
-	slices.SortFunc(list, func(a, b *aggregate.Process) int {
-		return cmp.Or(cmp.Compare(w.severity(b), w.severity(a)), cmp.Compare(b.FDOpen, a.FDOpen), cmp.Compare(a.ID.PID, b.ID.PID))
+	return rows
+}
+
+// grown tells whether a process grows or leaks.
+func (w *fdWatch) grown(q *aggregate.Process) bool {
+	v := w.leaks.Verdict(q.ID)
+	return v == record.VerdictLeaking || v == record.VerdictGrowing
+}
+
+// printHost shows who holds most, who is near a limit, and what those hold who grew.
+func (w *fdWatch) printHost(p *painter, rows, grown []record.Leak) {
+	slices.SortFunc(rows, func(a, b record.Leak) int {
+		return cmp.Or(severity(&b)-severity(&a), cmp.Compare(b.FDOpen.Or(0), a.FDOpen.Or(0)), cmp.Compare(a.PID, b.PID))
 	})
 	total := uint64(0)
-	for _, q := range list {
-		total += q.FDOpen
+	for i := range rows {
+		total += rows[i].FDOpen.Or(0)
 	}
-	p.line("%d processes hold %d descriptors%s", len(list), total, w.watchedText())
+	p.line("%d processes hold %d descriptors%s", len(rows), total, w.watchedText())
 	p.line("")
 	p.line("%s", p.paint(bold, fmt.Sprintf("%7s  %-15s %8s %10s %5s  %-9s %-12s %s", "PID", "NAME", "OPEN", "LIMIT", "USED", "FULL IN", "GROWTH", "VERDICT")))
-	for i, q := range list {
-		if i >= hostRows && w.severity(q) == 0 {
-			p.line("%s", p.paint(dim, fmt.Sprintf("%d more hold fewer; rmagent fds --pid P shows what one holds", len(list)-i)))
+	for i := range rows {
+		if i >= hostRows && severity(&rows[i]) == 0 {
+			p.line("%s", p.paint(dim, fmt.Sprintf("%d more hold fewer; rmagent fds --pid P shows what one holds", len(rows)-i)))
 			break
 		}
-		w.printRow(p, q)
+		printRow(p, &rows[i])
 	}
-	grown := w.describe(func(q *aggregate.Process) bool {
-		v := w.leaks.Verdict(q.ID)
-		return v == record.VerdictLeaking || v == record.VerdictGrowing
-	})
 	for i := range grown {
 		p.line("")
 		w.printProcess(p, &grown[i])
@@ -297,24 +304,29 @@ func (w *fdWatch) watchedText() string {
 }
 
 // severity ranks who comes first in the table.
-func (w *fdWatch) severity(p *aggregate.Process) int {
-	switch v := w.leaks.Verdict(p.ID); {
-	case v == record.VerdictLeaking:
+func severity(r *record.Leak) int {
+	switch share, ok := fdShare(r); {
+	case r.Verdict == record.VerdictLeaking:
 		return 3
-	case v == record.VerdictGrowing:
+	case r.Verdict == record.VerdictGrowing:
 		return 2
-	case p.FDRatio().Or(0) >= 0.7:
+	case ok && share >= 0.7:
 		return 1
 	}
 	return 0
 }
 
-func (w *fdWatch) printRow(p *painter, q *aggregate.Process) {
-	r := w.leaks.Summary(q, w.watched)
+// fdShare is the share of the limit that is open.
+func fdShare(r *record.Leak) (share float64, ok bool) {
+	limit, limited := r.FDLimit.Get()
+	return float64(r.FDOpen.Or(0)) / float64(max(limit, 1)), limited
+}
+
+func printRow(p *painter, r *record.Leak) {
 	limit, used := "-", "-"
-	if n, ok := r.FDLimit.Get(); ok {
-		limit = fmt.Sprint(n)
-		used = fmt.Sprintf("%.0f%%", q.FDRatio().Or(0)*100)
+	if share, ok := fdShare(r); ok {
+		limit = fmt.Sprint(r.FDLimit.Or(0))
+		used = fmt.Sprintf("%.0f%%", share*100)
 	}
 	left, growth := "-", "-"
 	if seconds, ok := r.SecondsToLimit.Get(); ok {
@@ -323,6 +335,6 @@ func (w *fdWatch) printRow(p *painter, q *aggregate.Process) {
 	if rate := r.GrowthPerSecond.Or(0); rate > 0 {
 		growth = human.Rate(rate)
 	}
-	text := fmt.Sprintf("%7d  %-15s %8d %10s %5s  %-9s %-12s %s", r.PID, shown(r.Comm), q.FDOpen, limit, used, left, growth, string(r.Verdict))
+	text := fmt.Sprintf("%7d  %-15s %8d %10s %5s  %-9s %-12s %s", r.PID, shown(r.Comm), r.FDOpen.Or(0), limit, used, left, growth, string(r.Verdict))
 	p.line("%s", p.paint(verdictColours[r.Verdict], text))
 }

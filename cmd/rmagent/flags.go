@@ -38,22 +38,31 @@ func filterFlags() []cli.Flag {
 }
 
 // notSettings are the flags that are not settings of package config.
-var notSettings = []string{"config", "pid", "name", "cgroup", "unit", "local", "json", "for", "pprof", "fail", "top", "all", "help"}
+var notSettings = append(execFlagNames(),
+	"config", "pid", "name", "cgroup", "unit", "local", "json", "for", "pprof", "fail", "top", "all", "help",
+	"files", "sockets", "overhead", "margin", // of check
+	"schema", // of config
+	"open",   // of dashboard
+	"quiet",  // of replay
+)
 
 // loadConfig reads the configuration that a command line asks for.
-func loadConfig(c *cli.Context) (*config.Loaded, error) {
+func loadConfig(c *cli.Context) (*config.Loaded, error) { return config.Read(configSources(c)) }
+
+// configSources says where that is.
+func configSources(c *cli.Context) config.Sources {
 	flags := map[string]string{}
 	for _, name := range c.LocalFlagNames() {
 		if c.IsSet(name) && !slices.Contains(notSettings, name) {
 			flags[name] = fmt.Sprint(c.Value(name))
 		}
 	}
-	return config.Read(config.Sources{
+	return config.Sources{
 		Path:    c.String("config"),
 		Environ: os.Environ(),
 		Flags:   flags,
 		Hooks:   hookNames(),
-	})
+	}
 }
 
 func hookNames() []string {

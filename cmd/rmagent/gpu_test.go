@@ -197,13 +197,25 @@ func TestSnapshotAndDoctorWithGPUs(t *testing.T) {
 func TestHeadroomOfAGPU(t *testing.T) {
 	holder := helper(t, "still")
 	m := gputest.New(t, gputest.Card(0, 1, 40<<30-4096)+fmt.Sprintf("process compute %d 4096 60\n", holder.Process.Pid)+gputest.Card(1, 1, 40<<30))
+	check := func(h *record.Headroom) {
+		if l := h.FirstInSpace; l == nil || l.Name != "GPU memory" || l.Scope != "GPU 0 (Fake A100)" || l.Available.Or(0) != 4096 {
+			t.Errorf("%+v", l)
+		}
+	}
 	cmd := agentCommand(t, "headroom", "--pid", fmt.Sprint(holder.Process.Pid), "--for", "0s", "--json", "--local")
 	withGPUs(t, cmd, m)
 	var h record.Headroom
 	decode(t, runToEnd(t, cmd), &h)
-	if l := h.FirstInSpace; l == nil || l.Name != "GPU memory" || l.Scope != "GPU 0 (Fake A100)" || l.Available.Or(0) != 4096 {
-		t.Errorf("%+v", l)
+	check(&h)
+
+	cmd = agentCommand(t, "headroom", "--for", "0s", "--json", "--local")
+	withGPUs(t, cmd, m)
+	var list record.HeadroomList
+	decode(t, runToEnd(t, cmd), &list)
+	if nearest := &list.Processes[0]; int(nearest.PID) != holder.Process.Pid {
+		t.Errorf("the nearest is %+v", nearest)
 	}
+	check(&list.Processes[0])
 }
 
 func TestGPUsSwitchedOff(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
 
+	"rmagent/internal/agent"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/gpu"
@@ -49,6 +50,13 @@ func showHeadroom(c *cli.Context) error {
 	}
 	if n := c.Int("top"); n < 0 {
 		return usagef("--top %d: allowed are 0 (all) and more", n)
+	}
+	if k, err := agentFor(c); err != nil {
+		return err
+	} else if k != nil {
+		if done, err := headroomOfAgent(c, k, f); done || err != nil {
+			return quiet(err)
+		}
 	}
 	r, err := headroom.Open()
 	if err != nil {
@@ -117,15 +125,7 @@ func headroomOfPIDs(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
 		}
 		facts.GPUs = gpus.of(facts.ID)
 		h := headroom.Evaluate(before[pid], facts)
-		if c.Bool("json") {
-			err = printJSON(c.App.Writer, h, len(f.PIDs) == 1)
-		} else {
-			if i > 0 {
-				fmt.Fprintln(c.App.Writer)
-			}
-			err = newHeadroomPage(c).process(&h)
-		}
-		if err != nil {
+		if err := printHeadroom(c, &h, i, len(f.PIDs)); err != nil {
 			return err
 		}
 	}
@@ -146,7 +146,7 @@ func openHeadroomGPUs(l *config.Loaded) (*headroomGPUs, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &headroomGPUs{client: openGPU(l, facts, zap.NewNop())}, nil
+	return &headroomGPUs{client: agent.OpenGPU(l, facts, zap.NewNop())}, nil
 }
 
 func (g *headroomGPUs) close() {
@@ -177,21 +177,14 @@ func printJSON(w io.Writer, v any, pretty bool) error {
 
 // headroomOfHost lists the processes nearest to a limit.
 func headroomOfHost(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
-	l, err := loadConfig(c)
+	l, err := openLocal(c)
 	if err != nil {
 		return err
 	}
-	log, err := openLog(l)
-	if err != nil {
-		return err
-	}
-	defer log.Close(c.Context)
-	p, err := open(l, nil, log.Logger())
-	if err != nil {
-		return err
-	}
-	defer p.close()
-	s := surveyor{parts: p, reader: r, filter: f, identities: map[sample.ID]*sample.Identity{}}
+	defer l.close()
+	gpus := &headroomGPUs{client: agent.OpenGPU(l.config, l.parts.Facts, zap.NewNop())}
+	defer gpus.close()
+	s := surveyor{parts: l.parts, reader: r, gpus: gpus, filter: f, identities: map[sample.ID]*sample.Identity{}}
 	var before *headroom.Survey
 	if d := c.Duration("for"); d > 0 {
 		if before, err = s.survey(c.Context); err != nil {
@@ -214,8 +207,9 @@ func headroomOfHost(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
 
 // surveyor takes surveys of the processes that a filter chooses.
 type surveyor struct {
-	parts      *parts
+	parts      *agent.Parts
 	reader     *headroom.Reader
+	gpus       *headroomGPUs
 	filter     engine.Filter
 	identities map[sample.ID]*sample.Identity
 	snapshot   sample.Snapshot
@@ -225,10 +219,11 @@ const surveyFields = sample.FieldSet(1<<sample.UID | 1<<sample.State | 1<<sample
 	1<<sample.FDOpen | 1<<sample.FDLimit | 1<<sample.FDHardLimit | 1<<sample.Virtual | 1<<sample.CPU)
 
 func (s *surveyor) survey(ctx context.Context) (*headroom.Survey, error) {
-	if err := s.parts.source.Read(ctx, sample.Scope{Fields: surveyFields}, &s.snapshot); err != nil {
+	s.gpus.read(ctx) // before the processes: whose PIDs it has are those that live
+	if err := s.parts.Source.Read(ctx, sample.Scope{Fields: surveyFields}, &s.snapshot); err != nil {
 		return nil, err
 	}
-	return s.reader.Survey(ctx, &s.snapshot,
+	return s.reader.Survey(ctx, &s.snapshot, s.gpus.reading,
 		func(p *sample.Process) bool { return s.filter.Match(p, s.who(p)) },
 		func(p *sample.Process) string { return record.Text([]byte(s.who(p).Cgroup)) })
 }
@@ -237,7 +232,7 @@ func (s *surveyor) survey(ctx context.Context) (*headroom.Survey, error) {
 func (s *surveyor) who(p *sample.Process) *sample.Identity {
 	id := s.identities[p.ID]
 	if id == nil {
-		id = s.parts.who.Identify(p)
+		id = s.parts.Who.Identify(p)
 		s.identities[p.ID] = id
 	}
 	return id

@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/childtest"
 	"rmagent/record"
 )
 
@@ -96,11 +97,11 @@ func TestHealthyProgramsDoNotLeak(t *testing.T) {
 	out := filepath.Join(cmd.Dir, "out.jsonl")
 	await(t, "the first records", func() bool { return size(out) > 0 })
 	began := time.Now()
-	control.proceed()
+	control.Say("")
 	for _, begin := range begins {
 		begin()
 	}
-	mark := fmt.Appendf(nil, `"pid":%d,`, control.pid())
+	mark := fmt.Appendf(nil, `"pid":%d,`, control.PID())
 	named := func() bool {
 		b, _ := os.ReadFile(out)
 		for line := range bytes.Lines(b) {
@@ -120,7 +121,7 @@ func TestHealthyProgramsDoNotLeak(t *testing.T) {
 	s.stop()
 	all := records(t, out)
 	for _, r := range only[*record.Leak](all) {
-		if r.PID == control.pid() && r.Verdict == record.VerdictLeaking {
+		if r.PID == control.PID() && r.Verdict == record.VerdictLeaking {
 			t.Logf("what leaks is said to after %v", r.Time.Sub(began))
 		}
 	}
@@ -275,7 +276,7 @@ func (l *load) finish(t *testing.T) {
 }
 
 // help starts a helper that belongs to the workload.
-func (w *workload) help(does string) *exec.Cmd {
+func (w *workload) help(does string) *childtest.Child {
 	w.Helper()
 	cmd := helper(w.T, does)
 	w.roots = append(w.roots, int32(cmd.Process.Pid))
@@ -405,7 +406,7 @@ func connect(name string, perSecond, short int) func(w *workload) func() {
 			does += fmt.Sprintf(" %d", short)
 		}
 		cmd := w.help(does)
-		return func() { proceed(w.T, cmd) }
+		return func() { cmd.Say("") }
 	}
 }
 
@@ -414,7 +415,7 @@ func cacheFiles(w *workload) func() {
 	const perSecond = 10
 	most := int(w.span.Seconds()) * perSecond
 	cmd := w.help(fmt.Sprintf("cache %s %d %d", manyFiles(w.T, most), most, perSecond))
-	return func() { proceed(w.T, cmd) }
+	return func() { cmd.Say("") }
 }
 
 // manyFiles makes a directory of files.
@@ -435,7 +436,7 @@ func idle(w *workload) func() {
 	w.help("serve " + address)
 	const perSecond = 3 // so that it still fills when leaks are named
 	cmd := w.help(fmt.Sprintf("idle %s %d %d", address, int(w.span.Seconds())*perSecond, perSecond))
-	return func() { proceed(w.T, cmd) }
+	return func() { cmd.Say("") }
 }
 
 // archive is tar, which writes 10,000 files over a line that is slow.

@@ -42,6 +42,9 @@ func main() { os.Exit(execute(os.Args, os.Stdout, os.Stderr)) }
 
 // execute runs one command line and returns its exit status.
 func execute(args []string, stdout, stderr io.Writer) int {
+	if isResourceMonitor(args) {
+		return resourceMonitor(args[1:], stdout, stderr)
+	}
 	err := newApp(stdout, stderr).Run(args)
 	if err == nil {
 		return exitOK
@@ -51,6 +54,9 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	}
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		fmt.Fprintf(stderr, "rmagent: %s\n", line)
+	}
+	if failure := (*execError)(nil); errors.As(err, &failure) {
+		return failure.status
 	}
 	var usage *usageError
 	var wrong *config.Error
@@ -73,8 +79,15 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			snapshotCommand(),
 			fdsCommand(),
 			headroomCommand(),
+			execCommand(),
+			categoryCommand(),
+			checkCommand(),
 			doctorCommand(),
+			replayCommand(),
 			configCommand(),
+			dashboardCommand(),
+			completionCommand(),
+			manCommand(),
 			versionCommand(),
 			stackWorkerCommand(),
 		},

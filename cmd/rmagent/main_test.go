@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/childtest"
 	"rmagent/record"
 )
 
@@ -175,48 +178,16 @@ func size(path string) int64 {
 }
 
 // helper starts a process that does something known, and waits until it has.
-func helper(t *testing.T, does string, change ...func(*exec.Cmd)) *exec.Cmd {
+func helper(t *testing.T, does string, change ...func(*exec.Cmd)) *childtest.Child {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), asHelper+"="+does)
+	cmd := childtest.Itself(asHelper, does)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	for _, f := range change {
 		f(cmd)
 	}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		in.Close()
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	cmd.Stdin = writerAsReader{in}
-	if _, err := io.ReadFull(out, make([]byte, len("ready\n"))); err != nil {
-		t.Fatalf("the helper %s did not get ready: %v", does, err)
-	}
-	return cmd
-}
-
-// writerAsReader keeps a helper's standard input where proceed finds it.
-type writerAsReader struct{ io.WriteCloser }
-
-func (writerAsReader) Read([]byte) (int, error) { return 0, io.EOF }
-
-// proceed lets a helper go on.
-func proceed(t *testing.T, cmd *exec.Cmd) {
-	t.Helper()
-	if _, err := io.WriteString(cmd.Stdin.(writerAsReader), "\n"); err != nil {
-		t.Fatal(err)
-	}
+	c := childtest.Start(t, cmd)
+	c.Hear("ready")
+	return c
 }
 
 // A helper's main goroutine stays on the thread that leads.
@@ -233,6 +204,10 @@ func check(err error) {
 	}
 }
 
+type zeroReader struct{}
+
+func (zeroReader) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
 // help is what the helpers do.
 func help(words []string) {
 	say := func() { fmt.Println("ready") }
@@ -242,6 +217,16 @@ func help(words []string) {
 		}
 	}
 	switch words[0] {
+	case "send": // so many bytes to an address
+		n, err := strconv.ParseInt(words[2], 10, 64)
+		check(err)
+		c, err := net.Dial("tcp", words[1])
+		check(err)
+		_, err = io.CopyN(struct{ io.Writer }{c}, zeroReader{}, n) // no sendfile or splice: calls that write
+		check(err)
+		check(c.(*net.TCPConn).CloseWrite())
+		say()
+		wait()
 	case "still":
 		say()
 		wait()

@@ -81,7 +81,7 @@ func TestFieldNames(t *testing.T) {
 			cpu_seconds_total cpu_user_seconds_total cpu_system_seconds_total cpu_cores run_delay_seconds_total
 			disk_read_bytes_total disk_written_bytes_total disk_read_bytes_per_second disk_written_bytes_per_second io_read_bytes_total io_written_bytes_total
 			net_received_bytes_total net_sent_bytes_total net_received_bytes_per_second net_sent_bytes_per_second gpu_memory_bytes gpu_utilization_ratio`,
-		"host": `cpu_ratio cpu_count load1 memory_total_bytes memory_available_bytes memory_used_bytes swap_total_bytes swap_used_bytes
+		"host": `monotonic_seconds cpu_ratio cpu_count load1 memory_total_bytes memory_available_bytes memory_used_bytes swap_total_bytes swap_used_bytes
 			files_open files_limit processes threads pid_limit disk_read_bytes_total disk_written_bytes_total net_received_bytes_total net_sent_bytes_total
 			disk_read_bytes_per_second disk_written_bytes_per_second net_received_bytes_per_second net_sent_bytes_per_second
 			pressure_cpu_some_ratio pressure_cpu_full_ratio pressure_memory_some_ratio pressure_memory_full_ratio pressure_io_some_ratio pressure_io_full_ratio filesystems`,
@@ -428,7 +428,7 @@ func TestStates(t *testing.T) {
 			return got
 		}
 		await(t, "the state critical", func() bool { return slices.Contains(states(), "critical") })
-		proceed(t, h)
+		h.Say("")
 		await(t, "the state normal", func() bool { return slices.Contains(states(), "normal") })
 		s.stop()
 		got := states()
@@ -470,7 +470,7 @@ func TestExitRecords(t *testing.T) {
 			b, _ := os.ReadFile(out)
 			return bytes.Contains(b, []byte(fmt.Sprintf(`"pid":%d,`, pid)))
 		})
-		proceed(t, h)
+		h.Say("")
 		state, err := h.Process.Wait()
 		if err != nil {
 			t.Fatal(err)
@@ -515,7 +515,7 @@ func TestAProcessThatBecomesAnotherProgram(t *testing.T) {
 			pids[from] = h.Process.Pid
 			pid := fmt.Sprintf(`"pid":%d,`, h.Process.Pid)
 			await(t, "a reading of the first program", func() bool { return lines(out, pid) > 0 })
-			proceed(t, h)
+			h.Say("")
 			await(t, "a reading of the second", func() bool { return lines(out, pid, `"kind":"process"`, `"comm":"sleep"`) > 0 })
 			h.Process.Kill()
 			h.Wait()

@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/agent"
 	"rmagent/internal/aggregate"
 	"rmagent/internal/engine"
 	"rmagent/internal/gpu"
@@ -35,29 +36,26 @@ func snapshotCommand() *cli.Command {
 }
 
 func snapshot(c *cli.Context) error {
-	l, err := loadConfig(c)
-	if err != nil {
-		return err
-	}
 	f, err := filter(c)
 	if err != nil {
 		return err
 	}
-	log, err := openLog(l)
+	if k, err := agentFor(c); err != nil {
+		return err
+	} else if k != nil {
+		return snapshotOfAgent(c, k, f)
+	}
+	l, err := openLocal(c)
 	if err != nil {
 		return err
 	}
-	defer log.Close(c.Context)
-	p, err := open(l, nil, log.Logger())
-	if err != nil {
-		return err
-	}
-	defer p.close()
+	defer l.close()
+	p := l.parts
 	// That there is no GPU is worth a line of an agent's log, not of a snapshot's.
-	p.watchGPUs(l, log.Logger().WithOptions(zap.IncreaseLevel(zap.WarnLevel)))
+	p.WatchGPUs(l.config, l.log.Logger().WithOptions(zap.IncreaseLevel(zap.WarnLevel)))
 	signal.Ignore(unix.SIGPIPE) // a reader that has seen enough is seen by the write that fails
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
-	if err := writeSnapshot(c, p, f, &lineWriter{out: out, facts: p.facts}); err != nil {
+	if err := writeSnapshot(c, p, f, &lineWriter{out: out, facts: p.Facts}); err != nil {
 		return quiet(err)
 	}
 	return quiet(out.Flush())
@@ -71,14 +69,14 @@ func quiet(err error) error {
 	return err
 }
 
-func writeSnapshot(c *cli.Context, p *parts, f engine.Filter, w *lineWriter) error {
+func writeSnapshot(c *cli.Context, p *agent.Parts, f engine.Filter, w *lineWriter) error {
 	var reading *sample.GPUs
-	if p.gpu != nil {
-		reading = readGPUs(c.Context, p.gpu) // before the processes, as the engine does
+	if p.GPU != nil {
+		reading = readGPUs(c.Context, p.GPU) // before the processes, as the engine does
 	}
 	var s sample.Snapshot
 	scope := sample.Scope{PIDs: f.PIDs}
-	if err := p.source.Read(c.Context, scope, &s); err != nil {
+	if err := p.Source.Read(c.Context, scope, &s); err != nil {
 		return err
 	}
 	if err := missingPIDs(f.PIDs, &s); err != nil {
@@ -86,11 +84,11 @@ func writeSnapshot(c *cli.Context, p *parts, f engine.Filter, w *lineWriter) err
 	}
 	table := aggregate.NewTable()
 	table.Update(&s)
-	b := report.NewBuilder(p.source.Name)
+	b := report.NewBuilder(p.Source.Name)
 	b.SetClocks(s.Time, s.Boottime, s.Monotonic)
 	for i := range table.Len() {
 		q := table.At(i)
-		q.Identity = p.who.Identify(&q.Process)
+		q.Identity = p.Who.Identify(&q.Process)
 	}
 	var gpus aggregate.GPUs
 	gpus.Update(reading, s.Monotonic, gpuTime)
@@ -135,9 +133,9 @@ func readGPUs(ctx context.Context, c *gpu.Client) *sample.GPUs {
 
 // writeMachine writes the host, its cgroups and its GPUs. The table's processes are
 // identified.
-func writeMachine(p *parts, table *aggregate.Table, gpus *aggregate.GPUs, b *report.Builder, w *lineWriter) error {
+func writeMachine(p *agent.Parts, table *aggregate.Table, gpus *aggregate.GPUs, b *report.Builder, w *lineWriter) error {
 	var host sample.Host
-	p.host.Read(&host)
+	p.Host.Read(&host)
 	host.Processes = record.Some(uint64(table.Len()))
 	var machine aggregate.Host
 	machine.Update(&host)
@@ -148,7 +146,7 @@ func writeMachine(p *parts, table *aggregate.Table, gpus *aggregate.GPUs, b *rep
 	}
 	fds := aggregate.NewFDSums()
 	fds.Update(table)
-	for _, g := range p.cgroups.Read(nil, nil) {
+	for _, g := range p.Cgroups.Read(nil, nil) {
 		var r record.Cgroup
 		sum, known := fds.Of(g.Path)
 		b.Cgroup(&r, &g, record.SomeIf(sum, known))
@@ -193,7 +191,13 @@ type lineWriter struct {
 }
 
 func (w *lineWriter) write(r record.Record) error {
-	*r.Head() = record.Header{Time: now(), Host: w.facts.Host, BootID: w.facts.BootID, Seq: w.seq, Schema: record.Schema}
+	*r.Head() = record.Header{Time: time.Now().UTC(), Host: w.facts.Host, BootID: w.facts.BootID, Schema: record.Schema}
+	return w.writeAt(r)
+}
+
+// writeAt writes a record whose header says when and where it is from.
+func (w *lineWriter) writeAt(r record.Record) error {
+	r.Head().Seq = w.seq
 	w.seq++
 	var err error
 	if w.line, err = record.Append(w.line[:0], r); err != nil {

@@ -49,6 +49,13 @@ func TestMistakes(t *testing.T) {
 		{"headroom --for -1s", 2, []string{"--for -1s", "allowed"}},
 		{"headroom --top -1", 2, []string{"--top -1", "allowed"}},
 		{"headroom --pid 1 --name x", 2, []string{"--pid", "--name"}},
+		{"check", 2, []string{"--files"}},
+		{"check --files -1", 2, []string{"--files", `"-1"`, "allowed"}},
+		{"check --files many", 2, []string{"--files", `"many"`, "allowed"}},
+		{"check --files 1 --sockets 1e3", 2, []string{"--sockets", `"1e3"`, "allowed"}},
+		{"check --files 1 --margin 20", 2, []string{"--margin 20", "allowed"}},
+		{"check --files 1 --pid 0", 2, []string{"--pid 0", "allowed"}},
+		{"check --files 1 --pid 4194303", 1, []string{"no process", "4194303"}},
 		{"run --jsonl " + dir + "/none/x.jsonl --duration 1s", 1, []string{"none/x.jsonl", "no such file"}},
 		{"run --log-file " + dir + "/none/x.log --duration 1s", 1, []string{"none/x.log", "no such file"}},
 	} {
@@ -86,7 +93,7 @@ func mistake(stderr string) string {
 }
 
 func TestHelp(t *testing.T) {
-	for _, args := range []string{"", "--help", "run --help", "snapshot --help", "headroom --help", "doctor --help", "config --help", "version --help"} {
+	for _, args := range []string{"", "--help", "run --help", "snapshot --help", "headroom --help", "check --help", "doctor --help", "config --help", "version --help"} {
 		r := runToEnd(t, agentCommand(t, strings.Fields(args)...))
 		if r.status != 0 || r.stderr != "" || !strings.Contains(r.stdout, "USAGE") {
 			t.Errorf("%q: exit status %d, stderr %q, stdout %q", args, r.status, r.stderr, r.stdout)

@@ -11,7 +11,7 @@ import (
 	"rmagent/record"
 )
 
-// Two ticks: compare, name who is new, judge, report.
+// Two ticks: compare, name who is new, report, judge.
 func Example() {
 	table := aggregate.NewTable()
 	engine := policy.New(policy.Default())
@@ -30,11 +30,13 @@ func Example() {
 				p.Identity = &sample.Identity{Exe: "/usr/sbin/nginx"} // read from /proc
 			}
 		}
-		for _, c := range engine.Judge(&policy.Facts{Monotonic: now, Processes: table}) {
-			fmt.Println(c.State, c.Message)
-		}
 		builder.Now = now
 		builder.Process(&r, table.At(0), nil)
+		engine.Begin(&record.Host{MonotonicSeconds: record.Some(now.Seconds())}, true)
+		engine.Process(&r.ProcessFacts)
+		for _, c := range engine.End() {
+			fmt.Println(c.State.State, c.State.Message)
+		}
 		cores, known := r.CPUCores.Get()
 		fmt.Println(r.Exe.Or("?"), cores, known)
 	}

@@ -17,7 +17,8 @@ type GPUs struct {
 
 	reading  *sample.GPUs // what holders was made from; nil: none
 	holders  map[int32]holding
-	complete bool // whoever is not in holders holds nothing
+	held     map[int32]bool // who was in holders at the tick before
+	complete bool           // whoever is not in holders holds nothing
 	unread   []sample.GPU
 }
 
@@ -30,8 +31,15 @@ type holding struct {
 // Update takes the latest reading, nil where there are no cards. One that is older
 // than maxAge says only which cards there were.
 func (g *GPUs) Update(r *sample.GPUs, now, maxAge time.Duration) {
+	clear(g.held)
+	for pid := range g.holders {
+		if g.held == nil {
+			g.held = map[int32]bool{}
+		}
+		g.held[pid] = true
+	}
 	if r == nil {
-		*g = GPUs{Current: true}
+		*g = GPUs{Current: true, held: g.held}
 		return
 	}
 	g.Age = max(now-r.Monotonic, 0)
@@ -110,6 +118,16 @@ func (g *GPUs) Process(id sample.ID) (memory sample.Opt[uint64], utilization sam
 		return h.memory, h.utilization
 	}
 	return record.Some(uint64(0)), record.Some(0.0)
+}
+
+// Holds tells whether a PID has, or had in the reading before, something of a card. What
+// it has may change while nothing else of the process does.
+func (g *GPUs) Holds(pid int32) bool {
+	if len(g.holders) == 0 && len(g.held) == 0 {
+		return false
+	}
+	_, now := g.holders[pid]
+	return now || g.held[pid]
 }
 
 // Fullest returns the card that is used most, and the one that has the greatest

@@ -34,22 +34,46 @@ type Config struct {
 	CPUBudget float64       `koanf:"cpu_budget"` // share of one core; 0: none
 	Socket    string        `koanf:"socket"`
 
+	SocketGroup   string `koanf:"socket_group"`    // empty: the socket is its owner's
+	Listen        string `koanf:"listen"`          // empty: no TCP
+	WebConfigFile string `koanf:"web_config_file"` // empty: none
+
 	Thresholds map[policy.Resource]policy.Threshold `koanf:"thresholds"`
+	// NetworkLimitBytesPerSecond is what thresholds of network are shares of; 0: none.
+	NetworkLimitBytesPerSecond float64       `koanf:"network_limit_bytes_per_second"`
+	PredictionHorizon          time.Duration `koanf:"prediction_horizon"` // 0: nothing is foretold
+	Tracked                    []Tracked     `koanf:"tracked"`
 
 	Prune `koanf:",squash"`
+
+	Actions       []Action `koanf:"actions"`
+	ActionsDryRun bool     `koanf:"actions_dry_run"`
 }
 
-// Prune holds the settings that also have plain names in the environment. They
-// are read and validated; nothing is decided by them yet.
+// Prune holds the settings of the prune rule. The first eight also have plain names
+// in the environment. Of every maximum, 0 is none.
 type Prune struct {
 	ObservationPeriod             time.Duration `koanf:"observation_period"`
 	CheckInterval                 time.Duration `koanf:"check_interval"`
 	RollingWindowSize             int           `koanf:"rolling_window_size"`
 	TargetUtilization             float64       `koanf:"target_utilization"`
-	MaxMemoryUsageMB              float64       `koanf:"max_memory_usage_mb"` // 0, here and below: no maximum
+	MaxMemoryUsageMB              float64       `koanf:"max_memory_usage_mb"`
 	MaxCPUUsagePercent            float64       `koanf:"max_cpu_usage_percent"`
 	MaxGPUUsagePercent            float64       `koanf:"max_gpu_usage_percent"`
 	MaxNetworkUsageBytesPerSecond float64       `koanf:"max_network_usage_bytes_per_second"`
+
+	MaxCgroupMemoryUsagePercent float64 `koanf:"max_cgroup_memory_usage_percent"`
+	MaxFDUsagePercent           float64 `koanf:"max_fd_usage_percent"`
+	MaxDiskUsagePercent         float64 `koanf:"max_disk_usage_percent"`
+	MaxGPUMemoryUsagePercent    float64 `koanf:"max_gpu_memory_usage_percent"`
+	MaxPIDsUsagePercent         float64 `koanf:"max_pids_usage_percent"`
+	MaxCPUPressurePercent       float64 `koanf:"max_cpu_pressure_percent"`
+	MaxMemoryPressurePercent    float64 `koanf:"max_memory_pressure_percent"`
+	MaxIOPressurePercent        float64 `koanf:"max_io_pressure_percent"`
+
+	PruneCandidates int      `koanf:"prune_candidates"` // named at most
+	Priorities      []string `koanf:"priorities"`       // SELECTOR=N, the lowest goes first
+	Protected       []string `koanf:"protected"`        // SELECTOR
 }
 
 // The words that stand in hooks for more than one name.

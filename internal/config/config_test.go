@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"rmagent/internal/policy"
 )
@@ -27,7 +29,7 @@ func TestDefaultsAreValid(t *testing.T) {
 		t.Errorf("notes: %q", l.Notes)
 	}
 	for _, k := range keys { // the defaults pass their own parser
-		if k.form == formList {
+		if k.form == formList || k.form == formItems {
 			continue
 		}
 		if _, err := k.parse(strings.Trim(show(k.def), `"`)); err != nil {
@@ -99,8 +101,8 @@ func TestFile(t *testing.T) {
 	want := Config{
 		Source: "procfs", Interval: 250 * time.Millisecond, LogLevel: "debug", LogFormat: "json",
 		LogFile: "/var/log/rmagent.log", WarningsFile: "/var/log/rmagent-warnings.log", JSONL: "-", Processes: "all",
-		WithCmdline: true, GPU: "off", Hooks: []string{"exit", "net"}, Duration: 90 * time.Second, CPUBudget: 0.05, FDTracing: "auto", Socket: "/tmp/s",
-		Thresholds: def.Thresholds, Prune: def.Prune,
+		WithCmdline: true, GPU: "off", Hooks: []string{"exit", "net"}, Duration: 90 * time.Second, CPUBudget: 0.05, FDTracing: "auto", Socket: "/tmp/s", Listen: "127.0.0.1:9475",
+		Thresholds: def.Thresholds, Prune: def.Prune, PredictionHorizon: time.Hour, Tracked: []Tracked{}, Actions: []Action{},
 	}
 	want.Thresholds["fd"] = policy.Threshold{Info: 0.5, Warning: 0.6, Critical: 0.7, Hysteresis: 0.01, Hold: time.Second}
 	memory := want.Thresholds["memory"]
@@ -135,13 +137,13 @@ func TestPolicyIsValid(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := l.Policy()
+		p := l.Policy(0)
 		if err := p.Validate(); err != nil {
 			t.Error(err)
 		}
 	}
 	l, _ := Load(Inputs{})
-	if diff := cmp.Diff(policy.Default(), l.Policy()); diff != "" {
+	if diff := cmp.Diff(policy.Default(), l.Policy(0), cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("not the policy's defaults (-want +got):\n%s", diff)
 	}
 }
@@ -349,9 +351,6 @@ func TestDotEnvTrust(t *testing.T) {
 			if c.note == "" && len(l.Notes) > 0 || c.note != "" && (len(l.Notes) == 0 || l.Notes[0] != c.note) {
 				t.Errorf("notes %q, want %q", l.Notes, c.note)
 			}
-			if isUsed && (len(l.Notes) != 2 || !strings.Contains(l.Notes[1], "target_utilization (.env:1) is valid but has no effect yet")) {
-				t.Errorf("notes %q do not say that the setting has no effect", l.Notes)
-			}
 		})
 	}
 }
@@ -490,5 +489,106 @@ func writeYAML(t *testing.T, dir string) {
 	t.Helper()
 	if err := os.WriteFile(filepath.Join(dir, "x.yaml"), []byte("source: auto\n"), 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestActions reads one with every field, and one with few.
+func TestActions(t *testing.T) {
+	l, err := Load(Inputs{Path: "f", File: []byte(`
+actions:
+  - name: tell-ops
+    kind: webhook
+    on: [prune, leak]
+    resources: [memory]
+    min_state: warning
+    targets: [host, "cgroup:/a/*"]
+    names: ["x*"]
+    recovery: true
+    dry_run: true
+    min_interval: 1m
+    max_per_hour: 4
+    time_limit: 2s
+    url: https://user:secret@example.org/hook/secret
+    headers: ["X-Token: secret"]
+    authorization_file: /etc/token
+    retries: 2
+  - {name: end, kind: signal, signal: KILL}
+`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []Action{
+		{
+			Name: "tell-ops", Kind: "webhook", On: []string{"prune", "leak"}, Resources: []string{"memory"}, MinState: "warning",
+			Targets: []string{"host", "cgroup:/a/*"}, Names: []string{"x*"}, Recovery: true, DryRun: true, MinInterval: time.Minute, MaxPerHour: 4,
+			TimeLimit: 2 * time.Second, Argv: []string{}, URL: "https://user:secret@example.org/hook/secret", Headers: []string{"X-Token: secret"},
+			AuthorizationFile: "/etc/token", Retries: 2, Signal: "TERM",
+		},
+		{
+			Name: "end", Kind: "signal", On: []string{}, Resources: []string{}, MinState: "critical", Targets: []string{}, Names: []string{},
+			MaxPerHour: 60, TimeLimit: 10 * time.Second, Argv: []string{}, Headers: []string{}, Retries: 5, Signal: "KILL",
+		},
+	}
+	if diff := cmp.Diff(want, l.Actions); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := l.Origin("actions[1].signal").String(); got != "f:19" {
+		t.Errorf("origin %s, want f:19", got)
+	}
+	values, err := json.Marshal(l.Values())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var shown bytes.Buffer
+	if err := l.Write(&shown); err != nil {
+		t.Fatal(err)
+	}
+	for what, text := range map[string]string{"the record": string(values), "rmagent config": shown.String()} {
+		if strings.Contains(text, "secret") || !strings.Contains(text, "tell-ops") || !strings.Contains(text, "KILL") {
+			t.Errorf("%s says %s", what, text)
+		}
+	}
+	if !strings.Contains(shown.String(), "https://example.org/(hidden)") || !strings.Contains(shown.String(), "X-Token: (hidden)") {
+		t.Errorf("it says\n%s", shown.String())
+	}
+	again, err := Load(Inputs{Path: "f", File: shown.Bytes()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(l.Values(), again.Values()); diff != "" {
+		t.Errorf("what it shows is not what it has (-had +shown):\n%s", diff)
+	}
+}
+
+func TestWrongActions(t *testing.T) {
+	for _, c := range [][2]string{
+		{"actions: 5", "f:1: actions: it is the number 5; allowed: a list of actions"},
+		{"actions: [5]", "f:1: actions[0]: it is the number 5; allowed: keys with values"},
+		{"actions:\n  - kind: log", "f:2: actions[0].name: it is missing"},
+		{"actions:\n  - name: a\n    kind: log\n    name: b", "f:4: actions[0].name: it was set in line 2 already"},
+		{"actions:\n  - name: a\n    kind: log\n    min_intervall: 1s", "f:4: actions[0].min_intervall: there is no such key; did you mean min_interval?"},
+		{"actions:\n  - name: A b\n    kind: log", `f:2: actions[0].name: "A b" is no name; allowed: a name of a-z`},
+		{"actions:\n  - {name: a, kind: log}\n  - {name: a, kind: log}", "f:3: actions[1].name: a is the name of actions[0] already"},
+		{"actions:\n  - name: a\n    kind: log\n    argv: [/bin/true]", "f:4: actions[0].argv: it means nothing for the kind log; it is for command"},
+		{"actions:\n  - {name: a, kind: command}", "f:2: actions[0].argv: the program's path is missing"},
+		{"actions:\n  - {name: a, kind: command, argv: [rm]}", "f:2: actions[0].argv: the program's path is missing"},
+		{"actions:\n  - {name: a, kind: webhook}", "f:2: actions[0].url: it is missing"},
+		{"actions:\n  - {name: a, kind: webhook, url: 'ftp://secret'}", "f:2: actions[0].url: it is no such address"},
+		{"actions:\n  - {name: a, kind: webhook, url: 'http://h', headers: ['secret']}", "f:2: actions[0].headers: an element is no header"},
+		{"actions:\n  - {name: a, kind: webhook, url: 'http://h', headers: ['Host: x']}", "f:2: actions[0].headers: Host is set by the agent"},
+		{"actions:\n  - {name: a, kind: signal, signal: SIGSEGV}", `f:2: actions[0].signal: "SIGSEGV" is none of these`},
+		{"actions:\n  - {name: a, kind: log, targets: ['[']}", `f:2: actions[0].targets: "[" is no pattern`},
+		{"actions:\n  - {name: a, kind: log, on: [prune, paint]}", `f:2: actions[0].on: "paint" is none of these`},
+		{"actions:\n  - {name: a, kind: log, time_limit: -1s}", "f:2: actions[0].time_limit: "},
+		{"actions:\n  - {name: a, kind: log, max_per_hour: 1.5}", "f:2: actions[0].max_per_hour: 1.5 is not whole"},
+	} {
+		_, err := Load(Inputs{Path: "f", File: []byte(c[0])})
+		if err == nil || !strings.HasPrefix(err.Error(), c[1]) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s\nsays %v, want %s", c[0], err, c[1])
+		}
+	}
+	_, err := Load(Inputs{Environ: []string{"RMAGENT_ACTIONS=x"}})
+	if err == nil || !strings.Contains(err.Error(), "environment RMAGENT_ACTIONS: actions: only the YAML file can set it") {
+		t.Error(err)
 	}
 }

@@ -120,29 +120,140 @@ func (w *walker) entry(name string, line int, v *yaml.Node) {
 }
 
 func (w *walker) value(k *key, line int, v *yaml.Node) {
-	if w.refused(v, k.name) {
+	if k.form == formItems {
+		w.items(k, line, v)
 		return
+	}
+	if texts, ok := w.texts(k, k.name, v); ok {
+		w.ld.set(k, w.at(line), texts...)
+	}
+}
+
+// texts takes what was given for a key, or reports why not; name is the key's in
+// full.
+func (w *walker) texts(k *key, name string, v *yaml.Node) ([]string, bool) {
+	if w.refused(v, name) {
+		return nil, false
 	}
 	if k.form == formList && v.Kind == yaml.SequenceNode {
 		texts := make([]string, 0, len(v.Content))
 		for _, e := range v.Content {
-			if w.refused(e, k.name) {
-				return
+			if w.refused(e, name) {
+				return nil, false
 			}
 			if e.Kind != yaml.ScalarNode || e.Tag != "!!str" {
-				w.ld.problem(w.at(e.Line), k.name, "an element is %s; allowed: %s", describe(e), k.allowed)
-				return
+				w.ld.problem(w.at(e.Line), name, "an element is %s; allowed: %s", describe(e), k.allowed)
+				return nil, false
 			}
 			texts = append(texts, e.Value)
 		}
-		w.ld.set(k, w.at(line), texts...)
+		return texts, true
+	}
+	if v.Kind != yaml.ScalarNode || !k.takes(v.Tag) || k.form == formList && !k.commas {
+		w.ld.problem(w.at(v.Line), name, "it is %s; allowed: %s", describe(v), k.allowed)
+		return nil, false
+	}
+	return splitList(k, v.Value), true
+}
+
+// items takes a list of mappings.
+func (w *walker) items(k *key, line int, v *yaml.Node) {
+	if w.refused(v, k.name) {
 		return
 	}
-	if v.Kind != yaml.ScalarNode || !k.takes(v.Tag) {
+	if v.Kind != yaml.SequenceNode {
 		w.ld.problem(w.at(v.Line), k.name, "it is %s; allowed: %s", describe(v), k.allowed)
 		return
 	}
-	w.ld.set(k, w.at(line), splitList(k, v.Value)...)
+	if len(v.Content) > maxItems {
+		w.ld.problem(w.at(v.Line), k.name, "it has %d items; allowed: at most %d", len(v.Content), maxItems)
+		return
+	}
+	all := Items{}
+	for i, e := range v.Content {
+		if item := w.item(k, itemName(k.name, i), e); item != nil {
+			all = append(all, item)
+		}
+	}
+	w.ld.put(k, w.at(line), all)
+}
+
+// itemName is how messages and origins call an item: its position counts from 0.
+func itemName(key string, i int) string { return fmt.Sprintf("%s[%d]", key, i) }
+
+// item takes one mapping; what is left out has its default.
+func (w *walker) item(k *key, name string, n *yaml.Node) map[string]any {
+	if w.refused(n, name) {
+		return nil
+	}
+	if n.Kind != yaml.MappingNode {
+		w.ld.problem(w.at(n.Line), name, "it is %s; allowed: keys with values", describe(n))
+		return nil
+	}
+	w.ld.origins[name] = w.at(n.Line)
+	item := map[string]any{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		w.field(k, item, name, n.Content[i], n.Content[i+1])
+	}
+	whole := true
+	for i := range k.fields {
+		f := &k.fields[i]
+		if _, set := item[f.name]; set {
+			continue
+		}
+		if w.seen[name+"."+f.name] > 0 {
+			whole = false // and what is wrong with it was reported
+			continue
+		}
+		if f.def == nil {
+			w.ld.problem(w.at(n.Line), name+"."+f.name, "it is missing; allowed: %s", f.allowed)
+			whole = false
+			continue
+		}
+		item[f.name] = f.def
+		w.ld.origins[name+"."+f.name] = Origin{Layer: LayerDefault}
+	}
+	if !whole {
+		return nil
+	}
+	return item
+}
+
+func (w *walker) field(k *key, item map[string]any, of string, name, v *yaml.Node) {
+	if name.Kind != yaml.ScalarNode || name.Tag == "!!merge" {
+		w.ld.problem(w.at(name.Line), of, "a key is %s; allowed: a name", describe(name))
+		return
+	}
+	full := of + "." + name.Value
+	if first, twice := w.seen[full]; twice {
+		w.ld.problem(w.at(name.Line), full, "it was set in line %d already", first)
+		return
+	}
+	w.seen[full] = name.Line
+	f := k.field(name.Value)
+	if f == nil {
+		w.ld.unknown(w.at(name.Line), full, "key", name.Value, k.fieldNames())
+		return
+	}
+	texts, ok := w.texts(f, full, v)
+	if !ok {
+		return
+	}
+	value, err := f.value(texts)
+	if err != nil {
+		w.ld.problem(w.at(name.Line), full, "%v; allowed: %s", err, f.allowed)
+		return
+	}
+	item[f.name] = value
+	w.ld.origins[full] = w.at(name.Line)
+}
+
+func (k *key) fieldNames() []string {
+	names := make([]string, len(k.fields))
+	for i := range k.fields {
+		names[i] = k.fields[i].name
+	}
+	return names
 }
 
 // takes reports whether a scalar of YAML's tag suits the key.

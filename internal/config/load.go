@@ -17,6 +17,9 @@ type Inputs struct {
 	Flags   map[string]string // those that were given, by name without dashes
 	// Hooks are the names of hooks that exist; nil: any name will do.
 	Hooks []string
+	// Part says that this is a part of a configuration: the actions that its rules name
+	// need not be in it.
+	Part bool
 }
 
 // Load makes the configuration. Its error is an [*Error] that lists all mistakes.
@@ -35,9 +38,11 @@ func Load(in Inputs) (*Loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.origins, l.Notes = ld.origins, ld.notes()
+	l.origins = ld.origins
 	if len(ld.problems) == 0 {
-		ld.problems = l.checkThresholds()
+		for _, p := range slices.Concat(l.checkThresholds(), l.checkTracked(in.Part), l.checkActions()) {
+			ld.problem(p.Origin, p.Key, "%s", p.What)
+		}
 	}
 	if len(ld.problems) > 0 {
 		return nil, &Error{ld.problems, ld.more}
@@ -93,6 +98,11 @@ func (ld *loader) set(k *key, o Origin, texts ...string) {
 		ld.problem(o, k.name, "%v; allowed: %s", err, k.allowed)
 		return
 	}
+	ld.put(k, o, value)
+}
+
+// put puts a typed value on the top layer.
+func (ld *loader) put(k *key, o Origin, value any) {
 	ld.layers[len(ld.layers)-1][k.name] = value
 	ld.origins[k.name] = o
 }
@@ -110,7 +120,7 @@ func (k *key) value(texts []string) (any, error) {
 		}
 		list = append(list, v.(string))
 	}
-	if len(list) == 0 {
+	if len(list) == 0 && !k.empty {
 		return nil, fmt.Errorf("it is empty")
 	}
 	return list, nil
@@ -120,6 +130,9 @@ func (k *key) value(texts []string) (any, error) {
 func splitList(k *key, text string) []string {
 	if k.form != formList {
 		return []string{text}
+	}
+	if text == "" && k.empty {
+		return nil
 	}
 	parts := strings.Split(text, ",")
 	for i := range parts {
@@ -160,7 +173,10 @@ func (ld *loader) environ(environ []string) {
 			continue
 		}
 		o := Origin{Layer: LayerEnv, Name: name}
-		if k := envKey(name); k != nil {
+		if k := envKey(name); k != nil && k.fileOnly() {
+			ld.problem(o, k.name, "only the YAML file can set it; allowed: %s", k.allowed)
+			continue
+		} else if k != nil {
 			ld.set(k, o, splitList(k, value)...)
 			continue
 		}
@@ -205,21 +221,10 @@ func (ld *loader) flags(flags map[string]string) {
 	ld.newLayer()
 	for i := range keys {
 		k := &keys[i]
-		if text, given := flags[k.flag()]; given {
+		if text, given := flags[k.flag()]; given && !k.fileOnly() {
 			ld.set(k, Origin{Layer: LayerFlag, Name: k.flag()}, splitList(k, text)...)
 		}
 	}
-}
-
-// notes says which settings do nothing yet.
-func (ld *loader) notes() []string {
-	var notes []string
-	for _, name := range plainNames {
-		if o := ld.origins[name]; o.Layer != LayerDefault {
-			notes = append(notes, fmt.Sprintf("%s (%s) is valid but has no effect yet: this version does not decide on pruning", name, o))
-		}
-	}
-	return notes
 }
 
 // didYouMean returns a hint, or nothing.

@@ -27,10 +27,41 @@ func (l *Loaded) Write(w io.Writer) error {
 				group = append(group[:min(depth, len(group))], name)
 			}
 		}
-		line := strings.Repeat("  ", len(parts)-1) + parts[len(parts)-1] + ": " + show(l.values[k.name])
-		fmt.Fprintf(b, "%-46s # %s\n", line, oneLine(l.origins[k.name].String()))
+		name := strings.Repeat("  ", len(parts)-1) + parts[len(parts)-1] + ":"
+		if list, ok := l.values[k.name].(Items); ok && len(list) > 0 {
+			fmt.Fprintln(b, name)
+			l.writeItems(b, k, list)
+			continue
+		}
+		l.writeLine(b, name+" "+k.show(l.values[k.name]), k.name)
 	}
 	return b.Flush()
+}
+
+func (l *Loaded) writeLine(w io.Writer, line, key string) {
+	fmt.Fprintf(w, "%-46s # %s\n", line, oneLine(l.origins[key].String()))
+}
+
+func (l *Loaded) writeItems(w io.Writer, k *key, list Items) {
+	for i, item := range list {
+		bullet := "  - "
+		for j := range k.fields {
+			f := &k.fields[j]
+			if !f.shown(item[f.name]) {
+				continue
+			}
+			l.writeLine(w, bullet+f.name+": "+f.show(item[f.name]), itemName(k.name, i)+"."+f.name)
+			bullet = "    "
+		}
+	}
+}
+
+// show writes a typed value of the key as YAML, without secrets.
+func (k *key) show(v any) string {
+	if k.hide != nil {
+		v = k.hide(v)
+	}
+	return show(v)
 }
 
 // show writes a typed value as YAML.
@@ -40,6 +71,8 @@ func show(v any) string {
 		return showDuration(v)
 	case string:
 		return quote(v)
+	case Items:
+		return "[]" // others are written line by line
 	case []string:
 		quoted := make([]string, len(v))
 		for i, s := range v {

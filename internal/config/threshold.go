@@ -22,6 +22,7 @@ func thresholdKeys() []key {
 			number(prefix+"info", def.Info, 0.01, 1),
 			number(prefix+"warning", def.Warning, 0.01, 1),
 			number(prefix+"critical", def.Critical, 0.01, 1),
+			duration(prefix+"after", def.After, 0, 24*time.Hour),
 			number(prefix+"hysteresis", def.Hysteresis, 0, 0.99),
 			duration(prefix+"hold", def.Hold, 0, 24*time.Hour),
 		)
@@ -29,8 +30,47 @@ func thresholdKeys() []key {
 	return list
 }
 
-// Policy returns what the policy judges by.
-func (c *Config) Policy() policy.Config { return policy.Config{Thresholds: c.Thresholds} }
+// Policy returns what the policy judges by. agent is the PID of the agent itself, 0
+// where it is unknown.
+func (c *Config) Policy(agent int32) policy.Config {
+	p := policy.Config{
+		Thresholds:   c.Thresholds,
+		NetworkLimit: c.NetworkLimitBytesPerSecond,
+		Horizon:      c.PredictionHorizon,
+		Prune: policy.Prune{
+			ObservationPeriod:     c.ObservationPeriod,
+			CheckInterval:         c.CheckInterval,
+			Samples:               c.RollingWindowSize,
+			Target:                c.TargetUtilization,
+			Candidates:            c.PruneCandidates,
+			MemoryBytes:           c.MaxMemoryUsageMB * mebibyte,
+			CPUPercent:            c.MaxCPUUsagePercent,
+			GPUPercent:            c.MaxGPUUsagePercent,
+			NetworkBytesPerSecond: c.MaxNetworkUsageBytesPerSecond,
+			CgroupMemoryPercent:   c.MaxCgroupMemoryUsagePercent,
+			FDPercent:             c.MaxFDUsagePercent,
+			DiskPercent:           c.MaxDiskUsagePercent,
+			GPUMemoryPercent:      c.MaxGPUMemoryUsagePercent,
+			PIDsPercent:           c.MaxPIDsUsagePercent,
+			PressureCPUPercent:    c.MaxCPUPressurePercent,
+			PressureMemoryPercent: c.MaxMemoryPressurePercent,
+			PressureIOPercent:     c.MaxIOPressurePercent,
+		},
+		Tracked: c.rules(),
+		Agent:   agent,
+	}
+	for _, text := range c.Protected {
+		if s, err := parseSelector(text); err == nil { // else it would not have loaded
+			p.Protected = append(p.Protected, s)
+		}
+	}
+	for _, text := range c.Priorities {
+		if s, err := parsePriority(text); err == nil {
+			p.Priorities = append(p.Priorities, s)
+		}
+	}
+	return p
+}
 
 // checkThresholds reports thresholds that are not in order. The key to blame is
 // the one that the stronger layer set, or the first of both.

@@ -22,10 +22,13 @@ type account struct {
 	cpu      uint64        // CPU time of the agent at the last tick
 	hooks    time.Duration // CPU time of the hooks at the last tick
 	hooksAt  time.Duration // when that was
-	reported struct {      // at the last agent record
-		cpu uint64
-		at  time.Duration
-	}
+	reported spent         // at the last agent record
+}
+
+// spent is what the agent had spent at one time, so that the next account has a rate.
+type spent struct {
+	cpu uint64        // nanoseconds
+	at  time.Duration // monotonic; 0: never
 }
 
 func (a *account) scanned(s *sample.Snapshot) {
@@ -106,9 +109,15 @@ func (e *Engine) hookCost() (total time.Duration) {
 
 // writeAgent writes the agent's account of itself.
 func (e *Engine) writeAgent() {
+	e.describeAgent(&e.agent, &e.account.reported)
+	e.emit(&e.agent)
+}
+
+// describeAgent fills r but for its header. last is when it was described before, and
+// becomes now.
+func (e *Engine) describeAgent(r *record.Agent, last *spent) {
 	a := &e.account
 	self := e.Cgroups.Self()
-	r := &e.agent
 	*r = record.Agent{
 		Version:         e.Version,
 		Source:          e.Source,
@@ -125,10 +134,10 @@ func (e *Engine) writeAgent() {
 	now := e.snapshot.Monotonic
 	if cpu, ok := e.ownCPU(self).Get(); ok {
 		r.CPUSecondsTotal = record.Some(float64(cpu) / 1e9)
-		if elapsed := now - a.reported.at; a.reported.at != 0 && elapsed > 0 {
-			r.CPUCores = record.Some(float64(cpu-a.reported.cpu) / float64(elapsed))
+		if elapsed := now - last.at; last.at != 0 && elapsed > 0 {
+			r.CPUCores = record.Some(float64(cpu-last.cpu) / float64(elapsed))
 		}
-		a.reported.cpu, a.reported.at = cpu, now
+		*last = spent{cpu, now}
 	}
 	if scan, ok := a.medianScan(); ok {
 		r.ScanSeconds = record.Some(scan.Seconds())
@@ -144,7 +153,6 @@ func (e *Engine) writeAgent() {
 		c := e.Sink.Counters()
 		r.RecordsWritten, r.RecordsLost = c.Written, c.Lost
 	}
-	e.emit(r)
 }
 
 // fillBalance fills in what became of the events.

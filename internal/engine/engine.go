@@ -61,6 +61,7 @@ type Options struct {
 	Policy  *policy.Engine
 	Leaks   *Leaks // nil: nobody looks for leaks
 	Sink    Sink   // nil: no records
+	Views   *Views // nil: nobody reads views
 	Log     *zap.Logger
 
 	Version  string
@@ -71,6 +72,7 @@ type Options struct {
 	CPUBudget float64
 	Select    report.Selection
 	Filter    Filter
+	Settings  SettingsSource // nil: they never change
 }
 
 // Engine is one running agent.
@@ -89,12 +91,16 @@ type Engine struct {
 	budget  *budget
 	account account
 
-	active   map[string]bool // paths of cgroups in which something moved
-	now      time.Time       // of what is being written: a reading's beginning, or a drain
-	before   time.Duration   // monotonic time of the last tick
-	overview time.Duration   // of the last overview
-	minute   time.Duration   // of the last that began a minute
-	failures int             // readings that failed in a row
+	active   map[string]bool    // paths of cgroups in which something moved
+	exited   map[sample.ID]bool // whose ends were told since the last tick
+	now      time.Time          // of what is being written: a reading's beginning, or a drain
+	since    time.Duration      // monotonic time of the first tick
+	before   time.Duration      // and of the last
+	overview time.Duration      // of the last overview
+	minute   time.Duration      // of the last that began a minute
+	failures int                // readings that failed in a row
+
+	standings standings
 
 	ended sample.Identity // of identityOf
 
@@ -117,6 +123,9 @@ func New(o Options) *Engine {
 		builder: report.NewBuilder(o.Source),
 		budget:  newBudget(o.CPUBudget, o.Interval),
 		active:  map[string]bool{},
+		exited:  map[sample.ID]bool{},
+
+		standings: newStandings(),
 	}
 }
 
@@ -128,6 +137,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	defer ticker.Stop()
 	for {
 		e.account.skipped += due.turn(time.Now())
+		e.renew()
 		if err := e.tick(ctx); err != nil {
 			return e.stop(err)
 		}
@@ -155,12 +165,21 @@ func (e *Engine) wait(ctx context.Context, tick <-chan time.Time) error {
 		defer ticker.Stop()
 		look = ticker.C
 	}
+	var ask <-chan struct{}
+	var questions <-chan func(*Engine)
+	if e.Views != nil {
+		ask, questions = e.Views.ask, e.Views.questions
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-tick:
 			return nil
+		case <-ask:
+			e.publishDetails()
+		case question := <-questions:
+			question(e)
 		case <-ready:
 			e.drain()
 			if err := e.flush(); err != nil {
@@ -225,6 +244,9 @@ func (e *Engine) tick(ctx context.Context) error {
 	}
 	e.failures = 0
 	s := &e.snapshot
+	if e.before == 0 {
+		e.since = s.Monotonic
+	}
 	e.builder.SetClocks(s.Time, s.Boottime, s.Monotonic)
 	e.account.scanned(s)
 	minute := s.Monotonic-e.minute >= time.Minute || e.before == 0
@@ -243,16 +265,8 @@ func (e *Engine) tick(ctx context.Context) error {
 	e.readCgroups(minute)
 	e.gpus.Update(gpus, s.Monotonic, gpuPatience*e.budget.current)
 
-	changes := e.Policy.Judge(&policy.Facts{
-		Monotonic: s.Monotonic,
-		Processes: e.table,
-		Host:      &e.machine,
-		Cgroups:   e.cgroups,
-		GPUs:      &e.gpus,
-
-		AllCgroups: minute,
-	})
-	err := e.write(changes, minute)
+	err := e.write(minute)
+	e.publish(minute)
 	e.logOverview()
 	e.before = s.Monotonic
 	return err
@@ -316,6 +330,7 @@ func (e *Engine) drain() {
 	e.now = time.Now()
 	for i := range e.events.Exits {
 		x := &e.events.Exits[i]
+		e.exited[x.P.ID] = true
 		id := e.identityOf(&x.P)
 		if !e.Filter.Match(&x.P, id) {
 			continue
@@ -349,65 +364,6 @@ func (e *Engine) writeOOM(o *sample.OOM) {
 	e.emit(&e.oom)
 }
 
-func (e *Engine) write(changes []record.StateChange, minute bool) error {
-	for i := range changes {
-		e.logChange(&changes[i])
-		e.emit(&changes[i])
-	}
-	report.Host(&e.hostRec, &e.machine)
-	e.emit(&e.hostRec)
-	e.writeCgroups()
-	e.writeGPUs()
-	e.writeProcesses()
-	if minute && e.before != 0 {
-		e.writeAgent()
-	}
-	return e.flush()
-}
-
-func (e *Engine) writeCgroups() {
-	if len(e.cgroups) == 0 {
-		return
-	}
-	e.fds.Update(e.table)
-	for i := range e.cgroups {
-		c := &e.cgroups[i]
-		sum, known := e.fds.Of(c.Path)
-		e.builder.Cgroup(&e.cgroup, c, record.SomeIf(sum, known))
-		e.emit(&e.cgroup)
-	}
-}
-
-func (e *Engine) writeGPUs() {
-	for i := range e.gpus.Devices {
-		e.builder.GPU(&e.gpu, &e.gpus.Devices[i], e.gpus.Age)
-		e.emit(&e.gpu)
-	}
-}
-
-func (e *Engine) writeProcesses() {
-	now := e.snapshot.Monotonic
-	for i := range e.table.Len() {
-		p := e.table.At(i)
-		if !e.Select.Due(p, e.before, now) || !e.Filter.Match(&p.Process, p.Identity) {
-			continue
-		}
-		e.builder.Process(&e.process, p, &e.gpus)
-		e.emit(&e.process)
-	}
-	if e.Events != nil && e.Events.Attached("exits") {
-		return // the kernel tells of every end
-	}
-	for i := range e.table.Gone() {
-		p := &e.table.Gone()[i]
-		if !e.Filter.Match(&p.Process, p.Identity) {
-			continue
-		}
-		e.builder.InferredExit(&e.exit, p)
-		e.emit(&e.exit)
-	}
-}
-
 // logOverview says how the machine is, from the second tick on: the first has no
 // rates.
 func (e *Engine) logOverview() {
@@ -438,6 +394,7 @@ func (e *Engine) tell(list []Announcement) {
 		}
 		e.emit(r)
 		e.logLeak(r)
+		e.standings.announce(r)
 	}
 }
 
@@ -465,29 +422,5 @@ func (e *Engine) logLeak(r *record.Leak) {
 		e.Log.Warn("leak", fields...)
 	default:
 		e.Log.Info("leak", fields...)
-	}
-}
-
-func (e *Engine) logChange(c *record.StateChange) {
-	fields := []zap.Field{
-		zap.String("resource", c.Resource),
-		zap.String("target", c.Target),
-		zap.String("state", string(c.State)),
-		zap.String("previous", string(c.Previous)),
-		zap.Float64("value", c.Value.Or(0)),
-		zap.Float64("limit", c.Limit.Or(0)),
-		zap.Float64("ratio", c.Ratio.Or(0)),
-		zap.String("message", c.Message),
-	}
-	if c.Advice != "" {
-		fields = append(fields, zap.String("advice", c.Advice))
-	}
-	switch c.State {
-	case record.StateCritical:
-		e.Log.Error("state", fields...)
-	case record.StateWarning:
-		e.Log.Warn("state", fields...)
-	default:
-		e.Log.Info("state", fields...)
 	}
 }

@@ -1,17 +1,15 @@
 package engine
 
 import (
-	"path"
 	"slices"
-	"strings"
 
+	"rmagent/internal/pattern"
 	"rmagent/internal/sample"
+	"rmagent/record"
 )
 
 // Filter chooses the processes that are shown. Each list that is not empty must
-// have a match. Patterns are those of path.Match, where a cgroup's also matches
-// whatever is below it, and a slash in a name is a character like others, as in
-// kworker/0:1.
+// have a match, as package pattern matches.
 type Filter struct {
 	PIDs    []int32
 	Names   []string
@@ -20,9 +18,9 @@ type Filter struct {
 }
 
 // Validate names the first pattern that is malformed.
-func (f *Filter) Validate() (pattern string, err error) {
+func (f *Filter) Validate() (malformed string, err error) {
 	for _, p := range slices.Concat(f.Names, f.Cgroups, f.Units) {
-		if _, err := path.Match(p, ""); err != nil {
+		if err := pattern.Check(p); err != nil {
 			return p, err
 		}
 	}
@@ -34,42 +32,28 @@ func (f *Filter) Match(p *sample.Process, id *sample.Identity) bool {
 	if len(f.PIDs) > 0 && !slices.Contains(f.PIDs, p.ID.PID) {
 		return false
 	}
-	if len(f.Names) > 0 && !slices.ContainsFunc(f.Names, func(n string) bool { return matchesName(n, p) }) {
+	if len(f.Names) > 0 && !matches(f.Names, string(p.Comm.Bytes()), pattern.Name) {
 		return false
 	}
 	if len(f.Cgroups) == 0 && len(f.Units) == 0 {
 		return true
 	}
-	if id == nil {
-		return false
-	}
-	return (len(f.Cgroups) == 0 || matchesAbove(f.Cgroups, id.Cgroup)) &&
-		(len(f.Units) == 0 || matchesAny(f.Units, id.Unit))
+	return id != nil && f.belongs(id.Cgroup, id.Unit)
 }
 
-func matchesName(pattern string, p *sample.Process) bool {
-	plain := func(s string) string { return strings.ReplaceAll(s, "/", "\x00") } // which no name has
-	ok, err := path.Match(plain(pattern), plain(string(p.Comm.Bytes())))
-	return ok && err == nil
+// MatchRecord tells the same of a process's record.
+func (f *Filter) MatchRecord(p *record.ProcessFacts) bool {
+	return (len(f.PIDs) == 0 || slices.Contains(f.PIDs, p.PID)) &&
+		(len(f.Names) == 0 || matches(f.Names, p.Comm, pattern.Name)) &&
+		f.belongs(p.Cgroup.Or(""), p.Unit.Or(""))
 }
 
-func matchesAny(patterns []string, s string) bool {
-	return slices.ContainsFunc(patterns, func(p string) bool {
-		ok, err := path.Match(p, s)
-		return ok && err == nil
-	})
+// belongs tells whether the cgroup and the unit are those that are shown.
+func (f *Filter) belongs(cgroup, unit string) bool {
+	return (len(f.Cgroups) == 0 || matches(f.Cgroups, cgroup, pattern.Cgroup)) &&
+		(len(f.Units) == 0 || matches(f.Units, unit, pattern.Unit))
 }
 
-// matchesAbove matches a cgroup or one of its ancestors.
-func matchesAbove(patterns []string, cgroup string) bool {
-	for cgroup != "" {
-		if matchesAny(patterns, cgroup) {
-			return true
-		}
-		if cgroup == "/" {
-			break
-		}
-		cgroup = path.Dir(cgroup)
-	}
-	return false
+func matches(patterns []string, s string, match func(pattern, s string) bool) bool {
+	return slices.ContainsFunc(patterns, func(p string) bool { return match(p, s) })
 }

@@ -1,18 +1,13 @@
 package fallback
 
 import (
-	"bytes"
-
 	"rmagent/internal/hostfs/kfile"
 	"rmagent/internal/sample"
 )
 
 // parseIO reads /proc/PID/io: of the whole process, its dead threads included.
 func parseIO(b []byte, p *sample.Process) {
-	for len(b) > 0 {
-		var line []byte
-		line, b = kfile.Line(b)
-		key, value, _ := bytes.Cut(line, []byte{':'})
+	for key, value := range kfile.Pairs(b) {
 		v, _, ok := kfile.NextUint(value)
 		if !ok {
 			continue

@@ -1,17 +1,16 @@
 package fallback
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"runtime"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/childtest"
 	"rmagent/internal/sampletest"
 )
 
@@ -173,36 +172,10 @@ func threads() {
 	}
 }
 
-// start runs a helper until the test ends and returns its PID and what it wrote
-// before "ready".
-func start(t *testing.T, kind string) (cmd *exec.Cmd, said []string) {
+// start runs a helper until the test ends and returns it and what it wrote before
+// "ready".
+func start(t *testing.T, kind string) (c *childtest.Child, said []string) {
 	t.Helper()
-	cmd = exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), helperVariable+"="+kind)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		in.Close()
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
-		if lines.Text() == "ready" {
-			return cmd, said
-		}
-		said = append(said, lines.Text())
-	}
-	t.Fatalf("helper %q said %q and ended", kind, said)
-	return nil, nil
+	c = childtest.Start(t, childtest.Itself(helperVariable, kind))
+	return c, c.Ready()
 }

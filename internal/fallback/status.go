@@ -1,7 +1,6 @@
 package fallback
 
 import (
-	"bytes"
 	"math"
 
 	"rmagent/internal/hostfs/kfile"
@@ -13,13 +12,8 @@ import (
 // (kernel threads, zombies): its sizes are known to be 0, but not its peak.
 func parseStatus(b []byte, p *sample.Process) {
 	hasMemory := false
-	for len(b) > 0 {
-		var line []byte
-		line, b = kfile.Line(b)
-		key, value, ok := bytes.Cut(line, []byte{':'})
-		if !ok {
-			continue
-		}
+lines:
+	for key, value := range kfile.Pairs(b) {
 		switch string(key) {
 		case "Uid":
 			if v, _, ok := kfile.NextUint(value); ok && v <= math.MaxUint32 {
@@ -41,7 +35,7 @@ func parseStatus(b []byte, p *sample.Process) {
 		case "VmSwap":
 			kibibytes(value, &p.SwapBytes, sample.Swap, p)
 		case "Threads": // nothing wanted comes after it
-			b = nil
+			break lines
 		}
 	}
 	if !hasMemory {

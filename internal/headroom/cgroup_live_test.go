@@ -38,7 +38,7 @@ func TestDrivenIntoMemoryMax(t *testing.T) {
 	inner.Limit("memory.max", 1<<30)
 	r := openReader(t)
 	c := start(t, "touch")
-	inner.Add(c.pid)
+	inner.Add(c.Process.Pid)
 	c.take(80 << 20)
 	h := c.read(r)
 	l := h.FirstInSpace
@@ -48,14 +48,8 @@ func TestDrivenIntoMemoryMax(t *testing.T) {
 	if !strings.HasPrefix(l.Consequence, "OOM kill") || !strings.Contains(l.Consequence, g.Path()) {
 		t.Errorf("consequence %q", l.Consequence)
 	}
-	c.say("end")
-	if c.out.Scan() {
-		t.Fatalf("it said %q", c.out.Text())
-	}
-	c.cmd.Wait()
-	if s := c.cmd.ProcessState.Sys().(syscall.WaitStatus); s.Signal() != unix.SIGKILL {
-		t.Errorf("it ended by %v, not by the OOM killer", c.cmd.ProcessState)
-	}
+	c.Say("end")
+	c.diesOf(unix.SIGKILL) // by the OOM killer
 }
 
 // TestPageCacheIsNotUsed: what the kernel can drop is available.
@@ -73,7 +67,7 @@ func TestPageCacheIsNotUsed(t *testing.T) {
 		t.Skip("all filesystems here are memory")
 	}
 	c := start(t, "write "+filepath.Join(dir, "file"))
-	g.Add(c.pid)
+	g.Add(c.Process.Pid)
 	c.take(200 << 20) // more than the limit goes through the cache
 	l := find(t, c.read(r), "memory.max", "cgroup "+g.Path())
 	if used := l.Used.Or(1e18); used > 24<<20 {
@@ -90,7 +84,7 @@ func TestDrivenIntoMemoryHigh(t *testing.T) {
 	g.Limit("memory.high", 64<<20)
 	r := openReader(t)
 	c := start(t, "touch")
-	g.Add(c.pid)
+	g.Add(c.Process.Pid)
 	c.take(56 << 20)
 	l := c.read(r).FirstInSpace
 	if l == nil || l.Name != "memory.high" || !strings.HasPrefix(l.Consequence, "throttling") {
@@ -139,7 +133,7 @@ func TestDrivenIntoCPUMax(t *testing.T) {
 	g.Limit("cpu.max", 10000) // a tenth of a core
 	r := openReader(t)
 	c := start(t, "burn")
-	g.Add(c.pid)
+	g.Add(c.Process.Pid)
 	l := burnBetween(t, r, c, 100).FirstInSpace
 	if l == nil || l.Name != "cpu.max" || l.Scope != "cgroup "+g.Path() || l.Limit.Or(0) != 0.1 ||
 		!strings.HasPrefix(l.Consequence, "throttling") || l.UsedRatio.Or(0) < 0.5 {
@@ -164,7 +158,7 @@ func TestDrivenIntoCPUSet(t *testing.T) {
 	}
 	g.SetCPUs("0")
 	c := start(t, "burn")
-	inner.Add(c.pid)
+	inner.Add(c.Process.Pid)
 	l := burnBetween(t, r, c, 300).FirstInSpace
 	if l == nil || l.Name != "cpuset.cpus" || l.Scope != "cgroup "+g.Path() || l.Limit.Or(0) != 1 || !strings.HasPrefix(l.Consequence, "waiting") {
 		t.Errorf("first in space: %+v", l)
@@ -183,8 +177,8 @@ func TestHybridPaths(t *testing.T) {
 	a.Limit("memory.max", 1<<30)
 	b.Limit("pids.max", 500)
 	c := start(t, "files")
-	a.Add(c.pid, "memory")
-	b.Add(c.pid, "pids")
+	a.Add(c.Process.Pid, "memory")
+	b.Add(c.Process.Pid, "pids")
 	h := c.read(openReader(t))
 	if l := find(t, h, "memory.max", "cgroup "+a.Path()); l.Limit.Or(0) != 1<<30 {
 		t.Errorf("%+v", l)
@@ -253,9 +247,8 @@ func TestGoneProcess(t *testing.T) {
 	c := start(t, "files")
 	r := openReader(t)
 	c.read(r)
-	c.cmd.Process.Kill()
-	c.cmd.Wait()
-	if _, err := r.Read(context.Background(), int32(c.pid), Full); !errors.Is(err, ErrNoProcess) {
+	c.Kill()
+	if _, err := r.Read(context.Background(), int32(c.Process.Pid), Full); !errors.Is(err, ErrNoProcess) {
 		t.Errorf("%v", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -275,14 +268,14 @@ func TestLoweredWhileRunning(t *testing.T) {
 	if l := find(t, c.read(r), "RLIMIT_NOFILE", "process"); l.Limit.Or(0) != 300 {
 		t.Fatalf("%+v", l)
 	}
-	if err := unix.Prlimit(c.pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: 300}, nil); err != nil {
+	if err := unix.Prlimit(c.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: 300}, nil); err != nil {
 		t.Fatal(err)
 	}
 	l := c.read(r).FirstInSpace
 	if l == nil || l.Name != "RLIMIT_NOFILE" || l.Limit.Or(0) != 64 || l.Available.Or(1) != 0 || l.UsedRatio.Or(0) != 1 || l.Used.Or(0) < 100 {
 		t.Fatalf("%+v", l)
 	}
-	if !strings.Contains(l.Raise, "prlimit --pid "+strconv.Itoa(c.pid)+" --nofile=300:") {
+	if !strings.Contains(l.Raise, "prlimit --pid "+strconv.Itoa(c.Process.Pid)+" --nofile=300:") {
 		t.Errorf("raise: %q", l.Raise)
 	}
 	if more, why := c.end(); more != 0 || why != "too many open files" {
@@ -328,7 +321,7 @@ func TestOtherUsersProcess(t *testing.T) {
 	}
 	cmd := exec.Command(dir+"/test", "-test.run=^TestOtherUsersProcess$")
 	cmd.Dir = "/"
-	cmd.Env = append(os.Environ(), target+"="+strconv.Itoa(c.pid))
+	cmd.Env = append(os.Environ(), target+"="+strconv.Itoa(c.Process.Pid))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: ordinary, Gid: ordinary}}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)

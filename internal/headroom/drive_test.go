@@ -45,7 +45,7 @@ func above(resource, kind int, more uint64) func(*testing.T, *child) {
 func softCPU(t *testing.T, c *child) {
 	used, _ := c.facts(openReader(t)).CPUNanos.Get()
 	limit := &unix.Rlimit{Cur: used/1e9 + 2, Max: unix.RLIM_INFINITY}
-	if err := unix.Prlimit(c.pid, unix.RLIMIT_CPU, limit, nil); err != nil {
+	if err := unix.Prlimit(c.Process.Pid, unix.RLIMIT_CPU, limit, nil); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -166,7 +166,7 @@ func TestDrivenIntoPIDsMax(t *testing.T) {
 	}
 	r := openReader(t)
 	c := start(t, "tasks")
-	inner.Add(c.pid)
+	inner.Add(c.Process.Pid)
 	g.Limit("pids.max", 100)
 	inner.Limit("pids.max", 1000)
 	d := drive{helper: "tasks", take: 85, name: "pids.max", scope: "cgroup " + g.Path(),

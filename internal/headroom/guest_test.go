@@ -5,7 +5,6 @@ import (
 	"os"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -95,7 +94,7 @@ func TestGuestDrivenIntoMemAvailable(t *testing.T) {
 	needGuest(t)
 	r := openReader(t)
 	c := start(t, "touch")
-	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.pid), []byte("1000"), 0); err != nil {
+	if err := os.WriteFile(fmt.Sprintf("/proc/%d/oom_score_adj", c.Process.Pid), []byte("1000"), 0); err != nil {
 		t.Fatal(err)
 	}
 	available := machineValue(t, func(m *sample.Machine) sample.Opt[uint64] { return m.MemoryAvailableBytes })
@@ -104,12 +103,6 @@ func TestGuestDrivenIntoMemAvailable(t *testing.T) {
 	if l == nil || l.Name != "MemAvailable" || !strings.HasPrefix(l.Consequence, "OOM kill") {
 		t.Fatalf("first in space: %+v", l)
 	}
-	c.say("end")
-	if c.out.Scan() {
-		t.Fatalf("it said %q", c.out.Text())
-	}
-	c.cmd.Wait()
-	if s := c.cmd.ProcessState.Sys().(syscall.WaitStatus); s.Signal() != unix.SIGKILL {
-		t.Errorf("it ended by %v, not by the OOM killer", c.cmd.ProcessState)
-	}
+	c.Say("end")
+	c.diesOf(unix.SIGKILL) // by the OOM killer
 }

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -20,6 +19,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/childtest"
+	"rmagent/internal/sampletest"
 	"rmagent/record"
 )
 
@@ -102,7 +103,10 @@ func newTaker(what string, args []string) (taker, error) {
 			return err
 		}}, nil
 	case "tasks":
-		return taker{1, forkPaused}, nil
+		return taker{1, func() error {
+			pid, errno := sampletest.ForkPaused(0)
+			return errnoOf(pid, 0, errno)
+		}}, nil
 	case "reserve":
 		return mapper(1<<20, unix.PROT_NONE, false), nil
 	case "promise": // private writable, not touched
@@ -154,27 +158,21 @@ func errnoOf(_, _ uintptr, errno unix.Errno) error {
 	return nil
 }
 
-// forkPaused makes a child that waits until its parent ends. It touches nothing of
-// the Go runtime.
-func forkPaused() error {
-	pid, _, errno := unix.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
-	if errno == 0 && pid == 0 {
-		unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0)
-		for {
-			unix.RawSyscall6(unix.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
-		}
-	}
-	return errnoOf(pid, 0, errno)
-}
-
-func mapper(size int, protection int, touch bool) taker {
+// mapper maps memory. It asks the kernel itself, because the runtime may have no room
+// to note what it mapped; and when there is no more it gives the last back, so that
+// there is room to say so.
+func mapper(size uintptr, protection uintptr, touch bool) taker {
+	last := uintptr(0)
 	return taker{uint64(size), func() error {
-		b, err := unix.Mmap(-1, 0, size, protection, unix.MAP_PRIVATE|unix.MAP_ANON)
-		if err != nil || !touch {
-			return err
+		at, _, errno := unix.RawSyscall6(unix.SYS_MMAP, 0, size, protection, unix.MAP_PRIVATE|unix.MAP_ANON, ^uintptr(0), 0)
+		if errno != 0 {
+			unix.RawSyscall(unix.SYS_MUNMAP, last, size, 0)
+			return errno
 		}
-		for i := 0; i < len(b); i += 4096 {
-			b[i] = 1
+		last = at
+		for i := uintptr(0); touch && i < size; i += 4096 {
+			page := at + i
+			**(**byte)(unsafe.Pointer(&page)) = 1
 		}
 		return nil
 	}}
@@ -278,71 +276,49 @@ func watcher() (taker, error) {
 	}}, err
 }
 
-// child is a running helper.
-type child struct {
-	t   testing.TB
-	cmd *exec.Cmd
-	pid int
-	in  io.Writer
-	out *bufio.Scanner
-}
-
+// start runs a helper and waits until it is ready.
 func start(t testing.TB, helper string, change ...func(*exec.Cmd)) *child {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), helperVariable+"="+helper)
-	cmd.Stderr = os.Stderr
+	cmd := childtest.Itself(helperVariable, helper)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	for _, f := range change {
 		f(cmd)
 	}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	c := &child{t, cmd, cmd.Process.Pid, in, bufio.NewScanner(out)}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	c.hear("ready")
+	c := &child{childtest.Start(t, cmd), t}
+	c.Hear("ready")
 	return c
 }
 
-// hear waits for a line that begins with word, and returns the rest.
-func (c *child) hear(word string) string {
-	c.t.Helper()
-	if !c.out.Scan() {
-		c.t.Fatalf("the helper ended instead of saying %q: %v", word, c.cmd.Wait())
-	}
-	rest, ok := strings.CutPrefix(c.out.Text(), word)
-	if !ok {
-		c.t.Fatalf("the helper said %q", c.out.Text())
-	}
-	return strings.TrimSpace(rest)
+// child is a running helper.
+type child struct {
+	*childtest.Child
+	t testing.TB
 }
 
-func (c *child) say(text string) { fmt.Fprintln(c.in, text) }
+// diesOf waits for the end of a helper that is to be killed by a signal.
+func (c *child) diesOf(signal unix.Signal) {
+	c.t.Helper()
+	if line, ok := c.Line(); ok {
+		c.t.Fatalf("it said %q", line)
+	}
+	c.Wait()
+	if s := c.ProcessState.Sys().(syscall.WaitStatus); s.Signal() != signal {
+		c.t.Errorf("it ended by %v, not by %v", c.ProcessState, signal)
+	}
+}
 
 // take lets the helper take n in all.
 func (c *child) take(n uint64) {
 	c.t.Helper()
-	c.say(fmt.Sprint("take ", n))
-	c.hear("at")
+	c.Say("take %d", n)
+	c.Hear("at")
 }
 
 // end lets the helper take until it gets no more; it got more, and then why.
 func (c *child) end() (more float64, why string) {
 	c.t.Helper()
-	c.say("end")
-	number, why, _ := strings.Cut(c.hear("end"), " ")
+	c.Say("end")
+	number, why, _ := strings.Cut(c.Hear("end"), " ")
 	more, err := strconv.ParseFloat(number, 64)
 	if err != nil {
 		c.t.Fatal(err)
@@ -353,14 +329,14 @@ func (c *child) end() (more float64, why string) {
 // becomeOrdinary drops root.
 func (c *child) becomeOrdinary() {
 	c.t.Helper()
-	c.say("user")
-	c.hear("ready")
+	c.Say("user")
+	c.Hear("ready")
 }
 
 // limit sets both limits of an rlimit.
 func (c *child) limit(resource int, v uint64) {
 	c.t.Helper()
-	if err := unix.Prlimit(c.pid, resource, &unix.Rlimit{Cur: v, Max: v}, nil); err != nil {
+	if err := unix.Prlimit(int(c.PID()), resource, &unix.Rlimit{Cur: v, Max: v}, nil); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -373,7 +349,7 @@ func (c *child) read(r *Reader) record.Headroom {
 
 func (c *child) facts(r *Reader) *Facts {
 	c.t.Helper()
-	f, err := r.Read(context.Background(), int32(c.pid), Full)
+	f, err := r.Read(context.Background(), c.PID(), Full)
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -416,8 +392,5 @@ func StartTasks(t testing.TB, n uint64) (stop func()) {
 	t.Helper()
 	c := start(t, "tasks")
 	c.take(n)
-	return func() {
-		c.cmd.Process.Kill()
-		c.cmd.Wait()
-	}
+	return func() { c.Kill() }
 }

@@ -5,12 +5,12 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"os/exec"
 	"runtime/debug"
 	"testing"
 
 	"rmagent"
 	"rmagent/internal/cgrouptest"
+	"rmagent/internal/childtest"
 	"rmagent/internal/headroom"
 )
 
@@ -62,34 +62,23 @@ func TestAvailableFallsAndRises(t *testing.T) {
 		t.Skip("no memory controller")
 	}
 	g.Limit("memory.max", fillLimit)
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), "HEADROOM_TEST_HELPER=fill")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd.Stderr = os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
-	g.Add(cmd.Process.Pid)
-	fmt.Fprintln(in)
+	c := childtest.Start(t, childtest.Itself("HEADROOM_TEST_HELPER", "fill"))
+	g.Add(int(c.PID()))
+	c.Say("")
 
 	var taken, available, first, last float64
 	readings, worst := 0, 0.0
-	lines := bufio.NewScanner(out)
-	for lines.Scan() {
+	for {
+		line, ok := c.Line()
+		if !ok {
+			break
+		}
 		var name, of, cgroup, path string
-		if _, err := fmt.Sscan(lines.Text(), &taken, &available, &name, &of, &cgroup, &path); err != nil {
-			t.Fatalf("%q: %v", lines.Text(), err)
+		if _, err := fmt.Sscan(line, &taken, &available, &name, &of, &cgroup, &path); err != nil {
+			t.Fatalf("%q: %v", line, err)
 		}
 		if name != "memory.max" || path != g.Path() {
-			t.Fatalf("limited by %q", lines.Text())
+			t.Fatalf("limited by %q", line)
 		}
 		if readings == 0 {
 			first = available
@@ -101,7 +90,7 @@ func TestAvailableFallsAndRises(t *testing.T) {
 			t.Logf("%3.0f MiB taken, %3.0f MiB available", taken/(1<<20), available/(1<<20))
 		}
 	}
-	if err := cmd.Wait(); err != nil {
+	if err := c.Wait(); err != nil {
 		t.Fatalf("it did not live: %v", err)
 	}
 	if first < 0.9*fillLimit || first > fillLimit {

@@ -24,13 +24,7 @@ type status struct {
 // parseStatus reads /proc/PID/status. The kernel escapes newlines in the name
 // there, so that no name can forge a line.
 func parseStatus(b []byte) (s status) {
-	for len(b) > 0 {
-		var line []byte
-		line, b = kfile.Line(b)
-		key, value, ok := bytes.Cut(line, []byte{':'})
-		if !ok {
-			continue
-		}
+	for key, value := range kfile.Pairs(b) {
 		switch string(key) {
 		case "Uid":
 			s.parseUIDs(value)
@@ -121,10 +115,7 @@ type descriptor struct {
 
 // parseDescriptor reads a /proc/PID/fdinfo/N; flags are octal (proc(5)).
 func parseDescriptor(b []byte) (d descriptor, ok bool) {
-	for len(b) > 0 {
-		var line []byte
-		line, b = kfile.Line(b)
-		key, value, _ := bytes.Cut(line, []byte{':'})
+	for key, value := range kfile.Pairs(b) {
 		switch string(key) {
 		case "flags":
 			word, _ := kfile.Word(value)

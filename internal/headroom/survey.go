@@ -18,9 +18,9 @@ import (
 
 // Survey is what limits many processes at one instant, as far as a scan's
 // snapshot, prlimit(2), each process's status file and shared readings of cgroups
-// tell. What takes a look at each descriptor or mapping (filesystems, RLIMIT_FSIZE,
-// RLIMIT_SIGPENDING, vm.max_map_count, inotify) is not in it, and a user's tasks are those of its
-// number in every user namespace.
+// tell, and a reading of the GPUs. What takes a look at each descriptor or mapping
+// (filesystems, RLIMIT_FSIZE, RLIMIT_SIGPENDING, vm.max_map_count, inotify) is not in
+// it, and a user's tasks are those of its number in every user namespace.
 type Survey struct {
 	at        time.Duration
 	machine   *Facts
@@ -39,6 +39,7 @@ type surveyed struct {
 	used, limit [numRlimits]float64
 	hard        [numRlimits]uint64
 	cgroup      *surveyedCgroup
+	gpus        []GPU // nil but for those that use cards
 	started     time.Time
 }
 
@@ -59,8 +60,8 @@ const statusLimits = 1<<data | 1<<stack | 1<<memlock
 
 // Survey reads what limits the processes of a snapshot that want says yes to; a
 // nil want takes all. cgroupOf names a process's cgroup as [hostfs.CgroupReader]
-// does.
-func (r *Reader) Survey(ctx context.Context, s *sample.Snapshot, want func(*sample.Process) bool, cgroupOf func(*sample.Process) string) (*Survey, error) {
+// does. gpus is a reading of the cards from before the snapshot, or nil.
+func (r *Reader) Survey(ctx context.Context, s *sample.Snapshot, gpus *sample.GPUs, want func(*sample.Process) bool, cgroupOf func(*sample.Process) string) (*Survey, error) {
 	r.cgroup.Refresh()
 	v := &Survey{
 		at: s.Monotonic, machine: r.ReadMachine(), processes: make([]surveyed, 0, len(s.Processes)),
@@ -83,6 +84,7 @@ func (r *Reader) Survey(ctx context.Context, s *sample.Snapshot, want func(*samp
 		q.started = hostfs.StartTime(p.ID.StartTicks, s.Time, s.Boottime).UTC().Round(time.Second / sample.UserHz)
 		r.surveyRlimits(q)
 		q.cgroup = v.cgroupAt(r, cgroupOf(p))
+		q.gpus = GPUsOf(gpus, p.ID)
 	}
 	return v, nil
 }
@@ -204,18 +206,20 @@ func (v *Survey) cgroupAt(r *Reader, path string) *surveyedCgroup {
 	return g
 }
 
-// nearest is what a process is nearest to: an rlimit, or -1 for its cgroup.
+// nearest is what a process is nearest to: an rlimit, or a row that was judged.
 type nearest struct {
 	process *surveyed
 	ratio   float64 // share gone of the first in space
 	space   int
 	seconds float64 // to the first in time
 	time    int
+	// The rows of judged: of its cgroups or cards.
+	spaceRow, timeRow *record.HeadroomLimit
 }
 
 const (
-	byCgroup = -1
-	byNone   = -2
+	judged = -1
+	byNone = -2
 )
 
 // Nearest judges a survey: the processes nearest to a limit that is theirs, their
@@ -272,6 +276,7 @@ func firstOf(before, now *Survey, q *surveyed) nearest {
 		}
 	}
 	first.cgroup(before, now)
+	first.cards(old, elapsed)
 	return first
 }
 
@@ -298,12 +303,29 @@ func (n *nearest) cgroup(before, now *Survey) {
 		g.judged = true
 		g.space, g.time = first(judgeCgroup(before, now, g))
 	}
-	if g.space != nil && g.space.UsedRatio.Or(-1) > n.ratio {
-		n.ratio, n.space = g.space.UsedRatio.Or(-1), byCgroup
+	n.hold(g.space, g.time)
+}
+
+// hold holds what was found against rows that are first elsewhere.
+func (n *nearest) hold(space, time *record.HeadroomLimit) {
+	if space != nil && space.UsedRatio.Or(-1) > n.ratio {
+		n.ratio, n.space, n.spaceRow = space.UsedRatio.Or(-1), judged, space
 	}
-	if g.time != nil && g.time.SecondsToLimit.Or(math.Inf(1)) < n.seconds {
-		n.seconds, n.time = g.time.SecondsToLimit.Or(0), byCgroup
+	if time != nil && time.SecondsToLimit.Or(math.Inf(1)) < n.seconds {
+		n.seconds, n.time, n.timeRow = time.SecondsToLimit.Or(0), judged, time
 	}
+}
+
+// cards holds what was found against the memory of the cards that the process uses.
+func (n *nearest) cards(old *surveyed, elapsed float64) {
+	if n.process.gpus == nil {
+		return
+	}
+	var before []row
+	if old != nil {
+		before = gpuRows(&Facts{GPUs: old.gpus})
+	}
+	n.hold(first(judge(before, gpuRows(&Facts{GPUs: n.process.gpus}), elapsed)))
 }
 
 func judgeCgroup(before, now *Survey, g *surveyedCgroup) []record.HeadroomLimit {
@@ -330,25 +352,29 @@ func (n *nearest) headroom(before, now *Survey) record.Headroom {
 		h.Cgroup = known(q.cgroup.path)
 		h.ContainerID, h.Unit = known(hostfs.ContainerOf(q.cgroup.path)), known(hostfs.UnitOf(q.cgroup.path))
 	}
-	h.FirstInSpace, h.FirstInTime = n.limit(before, now, n.space, true), n.limit(before, now, n.time, false)
+	h.FirstInSpace = n.limit(before, now, n.space, n.spaceRow)
+	h.FirstInTime = n.limit(before, now, n.time, n.timeRow)
 	return h
 }
 
-func (n *nearest) limit(before, now *Survey, which int, space bool) *record.HeadroomLimit {
-	switch {
-	case which == byNone:
+func (n *nearest) limit(before, now *Survey, which int, row *record.HeadroomLimit) *record.HeadroomLimit {
+	switch which {
+	case byNone:
 		return nil
-	case which == byCgroup && space:
-		return clone(n.process.cgroup.space)
-	case which == byCgroup:
-		return clone(n.process.cgroup.time)
+	case judged:
+		return clone(row)
 	}
+	return n.process.judgeRlimit(before, now, which)
+}
+
+// judgeRlimit judges one rlimit of a process.
+func (q *surveyed) judgeRlimit(before, now *Survey, which int) *record.HeadroomLimit {
 	var old []row
-	o, elapsed := earlier(before, now, n.process)
+	o, elapsed := earlier(before, now, q)
 	if o != nil {
 		old = []row{o.row(which)}
 	}
-	return &judge(old, []row{n.process.row(which)}, elapsed)[0]
+	return &judge(old, []row{q.row(which)}, elapsed)[0]
 }
 
 // row writes one rlimit as facts of one process would have it.

@@ -24,6 +24,7 @@ type surveyed struct {
 	cgroups  *hostfs.CgroupReader
 	who      *hostfs.Identifier
 	snapshot sample.Snapshot
+	gpus     *sample.GPUs
 	known    map[sample.ID]string
 }
 
@@ -56,7 +57,7 @@ func (s *surveyed) take(want func(*sample.Process) bool) *headroom.Survey {
 	if err := s.source.Read(context.Background(), sample.Scope{}, &s.snapshot); err != nil {
 		s.t.Fatal(err)
 	}
-	v, err := s.reader.Survey(context.Background(), &s.snapshot, want, s.cgroupOf)
+	v, err := s.reader.Survey(context.Background(), &s.snapshot, s.gpus, want, s.cgroupOf)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -117,6 +118,41 @@ func TestSurveyAgreesWithOneProcess(t *testing.T) {
 	l := got.FirstInSpace
 	if alone == nil || alone.Limit != l.Limit || alone.Consequence != l.Consequence || alone.Raise != l.Raise || alone.Unit != l.Unit || !l.Known {
 		t.Errorf("%+v, alone %+v", l, alone)
+	}
+}
+
+// A card that is nearly full is the first limit of those that use it, and of nobody
+// else.
+func TestSurveyHasCards(t *testing.T) {
+	s := openSurvey(t)
+	me, other := int32(os.Getpid()), int32(os.Getppid())
+	only := func(p *sample.Process) bool { return p.ID.PID == me || p.ID.PID == other }
+	reading := func(used uint64) *sample.GPUs {
+		return &sample.GPUs{ListedTicks: 1 << 62, Devices: []sample.GPU{
+			{Index: 0, Name: "A100", MemoryTotalBytes: record.Some[uint64](1000), MemoryUsedBytes: record.Some(used),
+				Processes: []sample.GPUProcess{{PID: me}}, Complete: true},
+			{Index: 1, Name: "A100", MemoryTotalBytes: record.Some[uint64](1000), MemoryUsedBytes: record.Some[uint64](1000), Complete: true},
+		}}
+	}
+	s.gpus = reading(989)
+	before := s.take(only)
+	s.gpus = reading(999)
+	list := headroom.Nearest(before, s.take(only), 0)
+	if len(list.Processes) != 2 || list.Processes[0].PID != me {
+		t.Fatalf("%+v", list.Processes)
+	}
+	mine := list.Processes[0]
+	for _, l := range []*record.HeadroomLimit{mine.FirstInSpace, mine.FirstInTime} {
+		if l == nil || l.Name != "GPU memory" || l.Scope != "GPU 0 (A100)" || l.Available.Or(0) != 1 || l.SecondsToLimit.Or(0) <= 0 {
+			t.Errorf("%+v", l)
+		}
+	}
+	if l := list.Processes[1].FirstInSpace; l != nil && l.Resource == "gpu_memory" {
+		t.Errorf("who uses no card: %+v", l)
+	}
+	s.gpus = nil
+	if l := headroom.Nearest(before, s.take(only), 0).Processes[0].FirstInSpace; l != nil && l.Resource == "gpu_memory" {
+		t.Errorf("without a reading: %+v", l)
 	}
 }
 

@@ -27,21 +27,34 @@ type CgroupReader struct {
 	round  uint64 // of listing
 	open   int    // directories kept open
 	most   int    // of those
+	files  int    // files kept open
 	buf    []byte
 	names  kfile.Dir
 }
 
 // cgroup is one that is known to exist. Its directories stay open while there
-// are descriptors to spare: a file below an open directory costs one look-up.
+// are descriptors to spare: a file below an open directory costs one look-up. Of
+// those that are read at every tick, the files stay open too: reading one again
+// costs half.
 type cgroup struct {
 	id        uint64
 	path      string
 	container string
 	unit      string
 	dirs      cgroupDirs
-	opened    bool // dirs are open
+	opened    bool         // dirs are open
+	files     []cgroupFile // that stay open
+	active    bool         // was wanted since all were read
 	round     uint64
 }
+
+type cgroupFile struct {
+	name *byte // where its kfile.Name is
+	fd   int
+}
+
+// mostFiles bounds the files that are kept open. The kernel keeps a page for each.
+const mostFiles = 512
 
 // cgroupDirs are a cgroup's directories, -1 where it has none: main is that of
 // the hierarchy it was found in, and one of the others is the same.
@@ -125,11 +138,15 @@ func (c *CgroupReader) main() *hierarchy {
 func (c *CgroupReader) Read(dst []sample.Cgroup, want func(id uint64, path string) bool) []sample.Cgroup {
 	if want == nil {
 		c.list()
+		c.rest()
 	}
 	first := len(dst)
 	for _, g := range c.byID {
-		if want != nil && !want(g.id, g.path) {
-			continue
+		if want != nil {
+			if !want(g.id, g.path) {
+				continue
+			}
+			g.active = true
 		}
 		dst = append(dst, sample.Cgroup{})
 		if !c.read(g, &dst[len(dst)-1]) {
@@ -141,18 +158,28 @@ func (c *CgroupReader) Read(dst []sample.Cgroup, want func(id uint64, path strin
 	return dst
 }
 
+// rest closes the files of cgroups that nobody wanted since all were read.
+func (c *CgroupReader) rest() {
+	for _, g := range c.byID {
+		if !g.active {
+			c.closeFiles(g)
+		}
+		g.active = false
+	}
+}
+
 func (c *CgroupReader) read(g *cgroup, dst *sample.Cgroup) (alive bool) {
 	c.hold(g)
 	dst.ID, dst.Path, dst.ContainerID, dst.Unit = g.id, g.path, g.container, g.unit
 	if c.controller == "" {
-		c.readV2(&g.dirs, dst)
+		alive = c.readV2(g, dst)
 	} else {
-		c.readV1(&g.dirs, dst)
+		alive = c.readV1(g, dst)
 	}
 	if g.id == rootID {
 		dst.Pressure.PressureCPUFullRatio = sample.Opt[float64]{} // as for the host
 	}
-	alive = c.exists(g.dirs.main)
+	alive = alive || c.exists(g.dirs.main)
 	if c.open > c.most {
 		c.release(g)
 	}
@@ -196,6 +223,7 @@ func (c *CgroupReader) release(g *cgroup) {
 		return
 	}
 	g.opened = false
+	c.closeFiles(g)
 	g.dirs.each(func(fd int) {
 		kfile.Close(fd)
 		c.open--
@@ -297,93 +325,4 @@ func (c *CgroupReader) find(path []byte) *cgroup {
 	}
 	defer kfile.Close(fd)
 	return c.meet(own, fd)
-}
-
-// Version 2's files.
-var (
-	memoryCurrent = kfile.MakeName("memory.current")
-	memoryMax     = kfile.MakeName("memory.max")
-	memorySwap    = kfile.MakeName("memory.swap.current")
-	memoryEvents  = kfile.MakeName("memory.events")
-	pidsCurrent   = kfile.MakeName("pids.current")
-	pidsMax       = kfile.MakeName("pids.max")
-	cpuStat       = kfile.MakeName("cpu.stat")
-	cpuMax        = kfile.MakeName("cpu.max")
-	cpuPressure   = kfile.MakeName("cpu.pressure")
-	memPressure   = kfile.MakeName("memory.pressure")
-	ioPressure    = kfile.MakeName("io.pressure")
-)
-
-// readV2 reads what version 2 counts: all of it includes the descendants.
-// memory.current is everything charged: anonymous and page cache, kernel memory
-// (slabs, stacks, page tables, BPF maps) and socket buffers. OOM kills too
-// include those of descendants.
-func (c *CgroupReader) readV2(d *cgroupDirs, dst *sample.Cgroup) {
-	dst.MemoryBytes = parseNumber(c.file(d.main, memoryCurrent))
-	if dst.MemoryBytes.Known() { // else the root, or the controller isn't enabled here
-		dst.MemoryLimit = parseLimit(c.file(d.main, memoryMax))
-		dst.SwapBytes = parseNumber(c.file(d.main, memorySwap))
-		dst.OOMKills = parseKeyed(c.file(d.main, memoryEvents), "oom_kill")
-	}
-	if dst.PIDs = parseNumber(c.file(d.main, pidsCurrent)); dst.PIDs.Known() {
-		dst.PIDsLimit = parseLimit(c.file(d.main, pidsMax))
-	}
-	b := c.file(d.main, cpuStat)
-	dst.CPUNanos = microseconds(parseKeyed(b, "usage_usec"))
-	dst.ThrottledNanos = microseconds(parseKeyed(b, "throttled_usec"))
-	dst.CPULimitCores = parseCPUMax(c.file(d.main, cpuMax))
-	c.readPressure(d.main, &dst.Pressure)
-}
-
-func (c *CgroupReader) readPressure(dir int, p *sample.Pressure) {
-	p.PressureCPUSomeRatio, p.PressureCPUFullRatio = parsePressure(c.file(dir, cpuPressure))
-	p.PressureMemorySomeRatio, p.PressureMemoryFullRatio = parsePressure(c.file(dir, memPressure))
-	p.PressureIOSomeRatio, p.PressureIOFullRatio = parsePressure(c.file(dir, ioPressure))
-}
-
-// Version 1's files.
-var (
-	memoryUsage  = kfile.MakeName("memory.usage_in_bytes")
-	memoryLimit  = kfile.MakeName("memory.limit_in_bytes")
-	memoryStat   = kfile.MakeName("memory.stat")
-	oomControl   = kfile.MakeName("memory.oom_control")
-	cpuacctUsage = kfile.MakeName("cpuacct.usage")
-	cfsQuota     = kfile.MakeName("cpu.cfs_quota_us")
-	cfsPeriod    = kfile.MakeName("cpu.cfs_period_us")
-)
-
-// readV1 reads what version 1 counts. memory.usage_in_bytes is anonymous memory
-// and page cache, and kernel memory where that is accounted; without swap.
-// OOM kills are the cgroup's own only.
-func (c *CgroupReader) readV1(d *cgroupDirs, dst *sample.Cgroup) {
-	dst.MemoryBytes = parseNumber(c.file(d.memory, memoryUsage))
-	dst.MemoryLimit = parseLimit(c.file(d.memory, memoryLimit))
-	dst.SwapBytes = parseKeyed(c.file(d.memory, memoryStat), "total_swap")
-	dst.OOMKills = parseKeyed(c.file(d.memory, oomControl), "oom_kill")
-	if dst.PIDs = parseNumber(c.file(d.pids, pidsCurrent)); dst.PIDs.Known() {
-		dst.PIDsLimit = parseLimit(c.file(d.pids, pidsMax))
-	}
-	dst.CPUNanos = parseNumber(c.file(d.cpuacct, cpuacctUsage))
-	dst.ThrottledNanos = parseKeyed(c.file(d.cpu, cpuStat), "throttled_time")
-	// An absent quota is -1, which is no number.
-	quota, ok := parseNumber(c.file(d.cpu, cfsQuota)).Get()
-	if ok {
-		period, ok := parseNumber(c.file(d.cpu, cfsPeriod)).Get()
-		dst.CPULimitCores = cores(quota, period, ok)
-	}
-	if d.unified >= 0 {
-		c.readPressure(d.unified, &dst.Pressure)
-	}
-}
-
-// file reads a file of a cgroup, nil where it is not there.
-func (c *CgroupReader) file(dir int, name kfile.Name) []byte {
-	if dir < 0 {
-		return nil
-	}
-	b, errno := kfile.Read(dir, name, kfile.Whole, &c.buf)
-	if errno != 0 {
-		return nil
-	}
-	return b
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -189,7 +190,8 @@ func TestCgroupsComeAndGo(t *testing.T) {
 		t.Errorf("id %d, inode %d", got[0].ID, st.Ino)
 	}
 	unix.Close(fd)
-	open := c.open
+	checkKeptFiles(t, c, path, dirs)
+	open, files := c.open, c.files
 	for _, d := range dirs {
 		if err := os.Remove(d); err != nil {
 			t.Fatal(err)
@@ -198,11 +200,60 @@ func TestCgroupsComeAndGo(t *testing.T) {
 	if got := c.Read(nil, wanted); len(got) != 0 {
 		t.Errorf("still there: %+v", got)
 	}
-	if c.open >= open || c.byPath[path] != nil || c.byID[st.Ino] != nil {
-		t.Errorf("%d directories open, before %d", c.open, open)
+	if c.open >= open || c.files >= files || c.byPath[path] != nil || c.byID[st.Ino] != nil {
+		t.Errorf("%d directories and %d files open, before %d and %d", c.open, c.files, open, files)
 	}
 	if _, ok := readCgroups(t, c)[path]; ok {
 		t.Error("listed after its end")
+	}
+}
+
+// checkKeptFiles proves that the files of a cgroup that is wanted again and again stay
+// open, that they say what is the case now, and that they are closed once nobody has
+// wanted it for a while.
+func checkKeptFiles(t *testing.T, c *CgroupReader, path string, dirs []string) {
+	t.Helper()
+	read := func() sample.Cgroup {
+		t.Helper()
+		got := c.Read(nil, func(_ uint64, p string) bool { return p == path })
+		if len(got) != 1 {
+			t.Fatalf("read %+v", got)
+		}
+		return got[0]
+	}
+	g := c.byPath[path]
+	read()
+	kept := slices.Clone(g.files)
+	if len(kept) == 0 || c.files < len(kept) {
+		t.Fatalf("%d files are kept, %d in all", len(kept), c.files)
+	}
+	for _, most := range []uint64{11, 22} {
+		if set(t, dirs, "pids.max", strconv.FormatUint(most, 10)) {
+			if l := read().PIDsLimit; l.Get() != some(most) {
+				t.Errorf("at most %d processes, read %v", most, l)
+			}
+		}
+	}
+	if !slices.Equal(g.files, kept) {
+		t.Errorf("files %v, before %v", g.files, kept)
+	}
+	for range 2 { // at the first it was wanted since the one before
+		readCgroups(t, c)
+	}
+	if g.files != nil {
+		t.Errorf("files %v of a cgroup that nobody wants", g.files)
+	}
+	if read(); c.Mode() != "v2" {
+		return
+	}
+	for _, has := range []bool{false, true} { // the controller goes, and is another when it comes back
+		value := map[bool]string{false: "-pids", true: "+pids"}[has]
+		if err := os.WriteFile(filepath.Join(filepath.Dir(dirs[0]), "cgroup.subtree_control"), []byte(value), 0); err != nil {
+			t.Fatal(err)
+		}
+		if known := read().PIDsLimit.Value.Known(); known != has {
+			t.Errorf("after %s the limit of processes is known: %v", value, known)
+		}
 	}
 }
 

@@ -12,6 +12,9 @@ import (
 // HostReader reads the machine as a whole.
 type HostReader struct {
 	buf []byte
+	// The kernel clears as much memory as a reader of a sysctl has room for
+	// (proc_sys_call_handler).
+	number []byte
 
 	stat, loadavg, meminfo        file
 	fileNr, pidMax, threadsMax    file
@@ -26,6 +29,7 @@ func OpenHost(o Options) *HostReader {
 	whole := func(path string) file { return openFile(o.Root+path, kfile.Whole) }
 	return &HostReader{
 		buf:         make([]byte, 16<<10),
+		number:      make([]byte, 64),
 		stat:        whole("/proc/stat"),
 		loadavg:     whole("/proc/loadavg"),
 		meminfo:     whole("/proc/meminfo"),
@@ -62,8 +66,8 @@ func (h *HostReader) Read(dst *sample.Host) {
 	parseCPU(h.stat.read(&h.buf), dst)
 	parseLoad(h.loadavg.read(&h.buf), dst)
 	parseMeminfo(h.meminfo.read(&h.buf), dst)
-	parseFileNr(h.fileNr.read(&h.buf), dst)
-	dst.PIDLimit = lower(parseNumber(h.pidMax.read(&h.buf)), parseNumber(h.threadsMax.read(&h.buf)))
+	parseFileNr(h.fileNr.read(&h.number), dst)
+	dst.PIDLimit = lower(parseNumber(h.pidMax.read(&h.number)), parseNumber(h.threadsMax.read(&h.number)))
 	h.disks.read(&h.buf, dst)
 	h.uplinks.read(&h.buf, dst)
 	p := &dst.Pressure

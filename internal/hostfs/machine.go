@@ -55,10 +55,7 @@ func kibi(o sample.Opt[uint64]) sample.Opt[uint64] {
 
 // parseMachineMemory reads /proc/meminfo down to Committed_AS.
 func parseMachineMemory(b []byte, m *sample.Machine) {
-	for len(b) > 0 {
-		var line []byte
-		line, b = kfile.Line(b)
-		key, value, _ := bytes.Cut(line, []byte{':'})
+	for key, value := range kfile.Pairs(b) {
 		switch string(key) {
 		case "MemTotal":
 			m.MemoryTotalBytes = kibibytes(value)

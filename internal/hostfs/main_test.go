@@ -1,7 +1,6 @@
 package hostfs
 
 import (
-	"bufio"
 	"io"
 	"os"
 	"os/exec"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/childtest"
 	"rmagent/internal/sample"
 )
 
@@ -50,29 +50,11 @@ func touch() {
 // until it is done.
 func startTouch(t *testing.T) (pid int, goOn func()) {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), helperVariable+"=touch")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		in.Close()
-		cmd.Wait()
-	})
-	return cmd.Process.Pid, func() {
+	c := childtest.Start(t, childtest.Itself(helperVariable, "touch"))
+	return c.Process.Pid, func() {
 		t.Helper()
-		in.Write([]byte{'\n'})
-		if !bufio.NewScanner(out).Scan() {
-			t.Fatal("the helper ended")
-		}
+		c.Say("")
+		c.Ready()
 	}
 }
 

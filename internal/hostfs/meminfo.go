@@ -1,8 +1,6 @@
 package hostfs
 
 import (
-	"bytes"
-
 	"rmagent/internal/hostfs/kfile"
 	"rmagent/internal/sample"
 )
@@ -10,10 +8,7 @@ import (
 // parseMeminfo reads /proc/meminfo. MemAvailable came with 3.14; without it
 // nobody can say, so it stays unknown.
 func parseMeminfo(b []byte, dst *sample.Host) {
-	for len(b) > 0 {
-		var line []byte
-		line, b = kfile.Line(b)
-		key, value, _ := bytes.Cut(line, []byte{':'})
+	for key, value := range kfile.Pairs(b) {
 		switch string(key) {
 		case "MemTotal":
 			dst.MemoryTotalBytes = kibibytes(value)

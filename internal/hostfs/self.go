@@ -66,9 +66,9 @@ func (c *CgroupReader) ownMemory() sample.Opt[uint64] {
 	}
 	c.hold(g)
 	if c.controller == "" {
-		return parseNumber(c.file(g.dirs.main, memoryCurrent))
+		return parseNumber(c.file(g, g.dirs.main, memoryCurrent))
 	}
-	return parseNumber(c.file(g.dirs.memory, memoryUsage))
+	return parseNumber(c.file(g, g.dirs.memory, memoryUsage))
 }
 
 // Facts are what stays the same while the machine is up.

@@ -299,9 +299,20 @@ func (r *uring) submit(op, flags byte, fd int, p []byte) int {
 	return res
 }
 
-// run runs one operation and returns its result. io_uring_enter orders the memory on
-// both sides.
+// run runs one operation and returns its result. One that needs a worker is cancelled
+// where the kernel could not start any: signals interrupt clone, as those by which Go
+// preempts do, and it tries but a few times (Linux, "io_uring/io-wq: limit retrying
+// worker initialisation", July 2024). Nothing was done then, so it is asked again.
 func (r *uring) run(fill func(sqe []byte)) int {
+	for {
+		if res := r.once(fill); res != -int(unix.ECANCELED) {
+			return res
+		}
+	}
+}
+
+// once runs one operation, as run does. io_uring_enter orders the memory on both sides.
+func (r *uring) once(fill func(sqe []byte)) int {
 	clear(r.sqes[:64])
 	fill(r.sqes[:64])
 	*(*[4]uint32)(unsafe.Pointer(r.sqArray)) = [4]uint32{}

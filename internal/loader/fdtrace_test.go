@@ -100,9 +100,14 @@ func trace(t *testing.T, tr *FDTracer, name string, args ...string) (*helper, sa
 func (h *helper) held() map[int]truth {
 	h.t.Helper()
 	line, _ := h.line()
+	return readHeld(h.t, line)
+}
+
+func readHeld(t *testing.T, line string) map[int]truth {
+	t.Helper()
 	var all []truth
 	if err := json.Unmarshal([]byte(line), &all); err != nil {
-		h.t.Fatalf("the helper said %q: %v", line, err)
+		t.Fatalf("the helper said %q: %v", line, err)
 	}
 	held := map[int]truth{}
 	for _, m := range all {
@@ -238,12 +243,17 @@ func TestTortureIsAttributed(t *testing.T) {
 		tr = openTracer(t, FDTraceOptions{Path: path, LogEntries: entries})
 		h, id := trace(t, tr, "churn", "6", rounds)
 		l := &birthLog{tr: tr}
-		said := make(chan map[int]truth, 1)
-		go func() { said <- h.held() }()
+		said := make(chan string, 1)
+		go func() {
+			defer close(said) // whatever becomes of the helper
+			line, _ := h.line()
+			said <- line
+		}()
 		var held map[int]truth
 		for held == nil {
 			select {
-			case held = <-said:
+			case line := <-said:
+				held = readHeld(t, line)
 			default:
 				l.drain(t)
 			}
@@ -600,6 +610,7 @@ func TestTracesWithoutCapabilities(t *testing.T) {
 		h.next()
 		done := make(chan error)
 		go func() {
+			defer close(done)      // a helper that fails ends this goroutine
 			runtime.LockOSThread() // and ends with the thread, which has lost its capabilities
 			header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 			var none [2]unix.CapUserData

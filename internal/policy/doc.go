@@ -1,11 +1,20 @@
-// Package policy judges aggregates against thresholds, purely: the time is an
-// argument, and nothing is read, written or logged here.
+// Package policy judges readings, purely: they are handed in as their records, which
+// have the time, and nothing is read, written or logged here. So what is judged is what
+// is written, and records that are read again lead to the same decisions.
 //
-// A target has a state for each resource: normal, info, warning or critical. It
-// rises as soon as its ratio reaches a threshold, and falls once the ratio has
-// been below that threshold by the hysteresis for the hold time, so a value that
-// trembles at a threshold crosses it once. A crossing is reported once, up and
-// down. What is unknown or has no limit never triggers: a state that was reached
-// stays until the ratio is known again. A target that ends takes its states with
-// it, without a word: its exit says that it is over.
+// There are two rules. By the first, a target has a state for each resource: normal,
+// info, warning or critical. It rises when its ratio has reached a threshold (for the
+// time that the threshold asks for), and falls once the ratio has been below that
+// threshold by the hysteresis for the hold time, so a value that trembles at a
+// threshold crosses it once. A crossing is reported once, up and down. The limits of
+// tracked processes are such thresholds, too.
+//
+// By the second, there is too much work ("prune") where a value is above its maximum
+// and its mean over the observation period is more than the target share of the
+// maximum. The decision names every reason, and the processes that relieve them.
+//
+// What is unknown or has no limit never triggers: what was decided stays until the
+// value is known again. A target that ends takes its states with it, without a word:
+// its exit says that it is over. What is remembered is bounded: of a process only where
+// it is near a limit or tracked.
 package policy

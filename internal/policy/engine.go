@@ -1,8 +1,8 @@
 package policy
 
 import (
+	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"rmagent/internal/aggregate"
@@ -10,192 +10,358 @@ import (
 	"rmagent/record"
 )
 
-// Facts are what one tick has to be judged by. Processes is never nil.
-type Facts struct {
-	Monotonic time.Duration
-	Processes *aggregate.Table
-	Host      *aggregate.Host // nil where it was not read
-	Cgroups   []sample.Cgroup // those that were read
-	// AllCgroups says that Cgroups has every one that there is: the states of others
-	// end.
-	AllCgroups bool
-	GPUs       *aggregate.GPUs // nil where they are not watched
-}
-
-// Engine keeps the states of all targets. One goroutine uses it at a time.
+// Engine keeps the states of all targets and what presses. One goroutine uses it at a
+// time. A reading is handed in as its records, so that what is judged is what is
+// written: [Engine.Begin] with the host's, then those of cgroups and GPUs, then those
+// of processes, in any order, then [Engine.End].
 type Engine struct {
 	config Config
-	// Only targets that are not normal are kept: the rest is judged by one
-	// comparison.
-	processes map[sample.ID]*standing
-	others    map[string]*standing // by resource and target
-	changes   []record.StateChange
+
+	tick     uint64
+	epoch    time.Time     // where there is no monotonic clock: what now counts from
+	now      time.Duration // of the reading
+	elapsed  time.Duration // since the one before; 0: unknown
+	host     *record.Host
+	complete bool // the reading has every process
+	checking bool // a prune decision is due
+	checked  time.Duration
+	swept    time.Duration
+
+	gauges    map[gaugeKey]*gauge // of all but processes
+	cgroupCPU map[string]total
+	processes map[sample.ID]*process // only those of which something is remembered
+	rules     rules
+
+	pressed []*gauge
+	prune   pruning
+
+	crossings uint64
+	states    []record.StateChange
+	changes   []Change
 }
 
-// standing is where a target stands.
-type standing struct {
-	level level
-	// below is since when the ratio would allow a lower level; the lowest that it
-	// allowed throughout is fallTo.
-	falling bool
-	below   time.Duration
-	fallTo  level
+// total is a counter, and when it was read.
+type total struct {
+	value float64
+	at    time.Duration
 }
 
 // New returns an engine in which everything is normal.
 func New(c Config) *Engine {
-	return &Engine{config: c, processes: map[sample.ID]*standing{}, others: map[string]*standing{}}
+	e := &Engine{
+		gauges: map[gaugeKey]*gauge{}, cgroupCPU: map[string]total{}, processes: map[sample.ID]*process{},
+		rules: newRules(), prune: newPruning(),
+	}
+	e.Configure(c)
+	return e
 }
 
-// Judge returns what crossed a threshold since the last time. The result is valid
-// until the next call.
-func (e *Engine) Judge(f *Facts) []record.StateChange {
-	e.changes = e.changes[:0]
-	e.judgeProcesses(f)
-	if f.Host != nil {
-		e.judgeHost(f)
+// Configure changes the policy between two readings. States stay, and so do broken
+// limits of rules that are the same.
+func (e *Engine) Configure(c Config) {
+	newPeriod := c.Prune.ObservationPeriod != e.config.Prune.ObservationPeriod || c.Prune.Samples != e.config.Prune.Samples
+	e.config = c
+	gone := e.rules.configure(c.Tracked)
+	e.each(func(g *gauge) {
+		if newPeriod {
+			g.window, g.windowed = aggregate.Window{}, false
+		}
+		if e.maximum(g.key) == 0 {
+			e.release(g)
+		}
+	})
+	for _, p := range e.processes {
+		p.drop(e, gone)
 	}
-	for i := range f.Cgroups {
-		e.judgeCgroup(f, &f.Cgroups[i])
-	}
-	if f.AllCgroups {
-		e.forgetCgroups(f.Cgroups)
-	}
-	if f.GPUs != nil {
-		e.judgeGPUs(f)
-	}
-	return e.changes
 }
 
-func (e *Engine) judgeProcesses(f *Facts) {
-	t, ok := e.config.Thresholds[FD]
+// Config returns the policy in force.
+func (e *Engine) Config() Config { return e.config }
+
+// each calls f for every gauge.
+func (e *Engine) each(f func(g *gauge)) {
+	for _, g := range e.gauges {
+		f(g)
+	}
+	for _, p := range e.processes {
+		for _, g := range p.gauges {
+			f(g)
+		}
+	}
+}
+
+// Begin begins a reading. The record is the caller's again after End. continuous says
+// that no record was lost since the reading before: where one was, nothing is known of
+// what happened meanwhile, and neither means nor times go on.
+func (e *Engine) Begin(h *record.Host, continuous bool) {
+	at := e.clock(h)
+	e.tick++
+	e.elapsed = at - e.now
+	if e.tick == 1 || !continuous || e.elapsed <= 0 {
+		e.elapsed = 0
+	}
+	if !continuous || at < e.now {
+		e.each((*gauge).interrupt)
+		clear(e.cgroupCPU)
+		e.checked = min(e.checked, at)
+		e.prune.clockStepped(at)
+		e.swept = min(e.swept, at)
+		if at < e.now {
+			e.each(func(g *gauge) { g.seen = at })
+		}
+	}
+	e.now, e.host = at, h
+	e.complete = h.Processes.Known()
+	due := e.config.Prune.CheckInterval
+	e.checking = e.tick == 1 || at-e.checked >= due-due/10
+	if e.checking {
+		e.checked = at
+	}
+	e.states, e.changes = e.states[:0], e.changes[:0]
+	e.prune.begin()
+	e.judgeHost(h)
+}
+
+// clock is the time that a record tells, to the microsecond: CLOCK_MONOTONIC, or where
+// the record lacks it, the wall clock since the first.
+func (e *Engine) clock(h *record.Host) time.Duration {
+	if s, ok := h.MonotonicSeconds.Get(); ok {
+		return time.Duration(math.Round(s*1e6)) * time.Microsecond
+	}
+	if e.epoch.IsZero() {
+		e.epoch = h.Time.Add(-time.Hour) // so that it is not 0
+	}
+	return h.Time.Sub(e.epoch).Round(time.Microsecond)
+}
+
+func (e *Engine) judgeHost(h *record.Host) {
+	host := target{kind: kindHost}
+	observe := func(t target, m measure, r reading, known bool) {
+		if known {
+			e.observe(t, m, r, subject{})
+		}
+	}
+	r, ok := share(h.CPURatio)
+	observe(host, mCPU, r, ok)
+	r, ok = of(h.MemoryUsedBytes, h.MemoryTotalBytes)
+	observe(host, mMemory, r, ok)
+	r, ok = of(h.FilesOpen, h.FilesLimit)
+	observe(host, mFD, r, ok)
+	r, ok = of(h.Threads, h.PIDLimit)
+	observe(host, mPIDs, r, ok)
+	if received, sent, ok := both(h.NetReceivedBytesPerSecond, h.NetSentBytesPerSecond); ok {
+		r := reading{value: received + sent, limit: e.config.NetworkLimit}
+		if r.limit > 0 {
+			r.ratio = aggregate.Round(r.value / r.limit)
+		}
+		observe(host, mNetwork, r, true)
+	}
+	r, ok = share(h.PressureCPUSomeRatio)
+	observe(host, mPressureCPU, r, ok)
+	r, ok = share(h.PressureMemorySomeRatio)
+	observe(host, mPressureMemory, r, ok)
+	r, ok = share(h.PressureIOSomeRatio)
+	observe(host, mPressureIO, r, ok)
+	for i := range h.Filesystems {
+		f := &h.Filesystems[i]
+		mount := target{kind: kindMount, name: f.Path}
+		e.met(mount, mDisk)
+		e.met(mount, mInodes)
+		r, ok = of(aggregate.Used(f.TotalBytes, f.AvailableBytes), f.TotalBytes)
+		observe(mount, mDisk, r, ok)
+		r, ok = of(aggregate.Used(f.InodesTotal, f.InodesAvailable), f.InodesTotal)
+		observe(mount, mInodes, r, ok)
+	}
+}
+
+func both(a, b record.Opt[float64]) (x, y float64, known bool) {
+	x, ok1 := a.Get()
+	y, ok2 := b.Get()
+	return x, y, ok1 && ok2
+}
+
+// Cgroup takes the record of a cgroup that was read in this reading.
+func (e *Engine) Cgroup(c *record.Cgroup) {
+	t := target{kind: kindCgroup, name: c.Path}
+	e.met(t, mMemory)
+	e.met(t, mPIDs)
+	e.met(t, mCPU)
+	if r, ok := of(c.MemoryBytes, c.MemoryLimitBytes); ok {
+		e.observe(t, mMemory, r, subject{})
+	}
+	if r, ok := of(c.PIDs, c.PIDsLimit); ok {
+		e.observe(t, mPIDs, r, subject{})
+	}
+	if r, ok := e.cgroupCores(c); ok {
+		e.observe(t, mCPU, r, subject{})
+	}
+}
+
+// cgroupCores compares the CPU time of a cgroup that has a limit with the reading of
+// it before.
+func (e *Engine) cgroupCores(c *record.Cgroup) (r reading, known bool) {
+	now, limit, ok := both(c.CPUSecondsTotal, c.CPULimitCores)
+	if !ok || limit <= 0 || math.IsInf(limit, 0) {
+		return r, false
+	}
+	before, known := e.cgroupCPU[c.Path]
+	e.cgroupCPU[c.Path] = total{now, e.now}
+	elapsed := (e.now - before.at).Seconds()
+	if !known || elapsed <= 0 || now < before.value {
+		return r, false
+	}
+	cores := (now - before.value) / elapsed
+	r = reading{value: aggregate.Round(cores * 100), limit: limit * 100, ratio: aggregate.Round(cores / limit)}
+	return r, true
+}
+
+// GPU takes the record of a card. Each is judged by itself: seven idle ones don't hide
+// a full one.
+func (e *Engine) GPU(g *record.GPU) {
+	uuid, ok := g.UUID.Get()
 	if !ok {
 		return
 	}
-	for i := range f.Processes.Len() {
-		p := f.Processes.At(i)
-		ratio, known := p.FDRatio().Get()
-		if !known || ratio < t.Info && (len(e.processes) == 0 || e.processes[p.ID] == nil) {
+	card := target{kind: kindGPU, name: uuid}
+	e.met(card, mGPU)
+	e.met(card, mGPUMemory)
+	s := subject{card: g}
+	if r, ok := share(g.UtilizationRatio); ok {
+		e.observe(card, mGPU, r, s)
+	}
+	if r, ok := of(g.MemoryUsedBytes, g.MemoryTotalBytes); ok {
+		e.observe(card, mGPUMemory, r, s)
+	}
+	for i := range g.MIGInstances {
+		m := &g.MIGInstances[i]
+		uuid, ok := m.UUID.Get()
+		if !ok {
 			continue
 		}
-		s := e.processes[p.ID]
-		if s == nil {
-			s = &standing{}
-			e.processes[p.ID] = s
-		}
-		if previous, changed := s.judge(&t, ratio, f.Monotonic); changed {
-			e.changes = append(e.changes, processFDs(p, ratio, previous, s.level, f.Monotonic))
-		}
-		if s.level == normal {
-			delete(e.processes, p.ID)
-		}
-	}
-	for id := range e.processes {
-		if f.Processes.Find(id) == nil {
-			delete(e.processes, id)
+		part := target{kind: kindGPU, name: uuid}
+		e.met(part, mGPUMemory)
+		if r, ok := of(m.MemoryUsedBytes, m.MemoryTotalBytes); ok {
+			e.observe(part, mGPUMemory, r, subject{card: g, instance: m})
 		}
 	}
 }
 
-func (e *Engine) judgeHost(f *Facts) {
-	h := f.Host
-	used := aggregate.Used(h.MemoryTotalBytes, h.MemoryAvailableBytes)
-	e.judge(Memory, "host", used, h.MemoryTotalBytes, f.Monotonic, hostMemory)
-	e.judge(FD, "host", h.FilesOpen, h.FilesLimit, f.Monotonic, hostFiles)
+// subject is whom words are about.
+type subject struct {
+	card     *record.GPU
+	instance *record.GPUInstance
+	process  *record.ProcessFacts
 }
 
-func (e *Engine) judgeCgroup(f *Facts, c *sample.Cgroup) {
-	if len(e.others) == 0 && calm(c.MemoryBytes, c.MemoryLimit.Get(), e.config.Thresholds[Memory].Info) {
-		return // the rule: not even its name is made
-	}
-	e.judge(Memory, cgroupTarget(c), c.MemoryBytes, c.MemoryLimit.Get(), f.Monotonic, cgroupMemory)
-}
-
-func calm(value, limit sample.Opt[uint64], threshold float64) bool {
-	l, ok := limit.Get()
-	return !ok || l == 0 || aggregate.Round(float64(value.Or(0))/float64(l)) < threshold
-}
-
-func cgroupTarget(c *sample.Cgroup) string { return "cgroup:" + record.Text([]byte(c.Path)) }
-
-// forgetCgroups drops the states of cgroups that were removed.
-func (e *Engine) forgetCgroups(all []sample.Cgroup) {
-	prefix := string(Memory) + " cgroup:"
-	for key := range e.others {
-		if !strings.HasPrefix(key, prefix) {
-			continue
-		}
-		is := func(c sample.Cgroup) bool { return key == string(Memory)+" "+cgroupTarget(&c) }
-		if !slices.ContainsFunc(all, is) {
-			delete(e.others, key)
-		}
+// met tells that a target is there, whether its values are known or not.
+func (e *Engine) met(t target, m measure) {
+	if g := e.gauges[gaugeKey{target: t, measure: m}]; g != nil {
+		g.seen = e.now
 	}
 }
 
-// judge judges one value against its limit. words fills in what a person reads.
-func (e *Engine) judge(resource Resource, target string, value, limit sample.Opt[uint64], now time.Duration, words func(*record.StateChange)) {
-	t, ok := e.config.Thresholds[resource]
-	v, knownValue := value.Get()
-	l, knownLimit := limit.Get()
-	if !ok || !knownValue || !knownLimit || l == 0 || l == sample.Unlimited {
+// observe judges one value of what is no process.
+func (e *Engine) observe(t target, m measure, r reading, s subject) {
+	key := gaugeKey{target: t, measure: m}
+	g := e.gauges[key]
+	if g == nil {
+		g = &gauge{key: key}
+		e.gauges[key] = g
+	}
+	elapsed := e.elapsed
+	if t.kind == kindCgroup { // those in which nothing moves are read once a minute only
+		elapsed = 0
+		if g.from != 0 {
+			elapsed = e.now - g.from
+		}
+	}
+	g.seen, g.from = e.now, e.now
+	if measures[m].stock {
+		g.slope.add(e.now, r.value)
+	}
+	if threshold, ok := e.config.Thresholds[measures[m].group]; ok && r.limit > 0 {
+		if previous, changed := g.judge(&threshold, r.ratio, e.now); changed {
+			e.cross(g, previous, r, s)
+		}
+	}
+	value := aggregate.Round(r.ratio * 100)
+	if absolute(key) {
+		value = r.value
+	}
+	e.press(g, value, e.maximum(key), elapsed, t.kind == kindCgroup)
+	if t.kind == kindMount && m == mDisk && g.max > 0 && g.value > g.max {
+		e.prune.diskFull = true
+	}
+}
+
+// cross adds a crossing of a threshold to the changes.
+func (e *Engine) cross(g *gauge, previous level, r reading, s subject) {
+	c := record.StateChange{
+		Resource: measures[g.key.measure].name,
+		Target:   g.key.target.String(),
+		State:    g.level.state(),
+		Previous: previous.state(),
+		Value:    record.Some(r.value),
+		Limit:    record.Some(r.limit),
+		Ratio:    record.Some(r.ratio),
+		Unit:     measures[g.key.measure].unit,
+	}
+	left, known := g.left(r.limit)
+	if p := s.process; p != nil {
+		left, known = p.FDSecondsToLimit.Get()
+	}
+	foretold := known && g.level > previous && left <= e.config.Horizon.Seconds()
+	describe(&c, g.key, s, record.SomeIf(left, foretold))
+	e.tell(c, Change{key: g.key, Process: g.key.target.id})
+}
+
+// tell adds a state to what is told at the end.
+func (e *Engine) tell(c record.StateChange, change Change) {
+	e.states = append(e.states, c)
+	change.state = len(e.states) - 1
+	e.changes = append(e.changes, change)
+}
+
+// patience is for how long a target that is not met any more is remembered: cgroups
+// in which nothing moves are read once a minute.
+const patience = 90 * time.Second
+
+// Incomplete says that the reading lacks processes, as it turned out: whoever was not
+// handed in may be there.
+func (e *Engine) Incomplete() { e.complete = false }
+
+// End ends the reading and returns what was decided, ordered by target. The result is
+// valid until the next Begin.
+func (e *Engine) End() []Change {
+	e.beginProcesses() // where there are none
+	e.forgetProcesses()
+	e.sweep()
+	slices.SortStableFunc(e.changes, func(a, b Change) int { return compareKeys(a.key, b.key) })
+	for i := range e.changes {
+		e.crossings++
+		e.changes[i].Crossing = e.crossings
+		e.changes[i].State = &e.states[e.changes[i].state]
+	}
+	e.decide()
+	e.host = nil
+	return e.changes
+}
+
+// sweep forgets what is gone.
+func (e *Engine) sweep() {
+	if e.now-e.swept < patience/3 {
 		return
 	}
-	ratio := aggregate.Round(float64(v) / float64(l))
-	key := string(resource) + " " + target
-	s := e.others[key]
-	if s == nil {
-		if ratio < t.Info {
-			return
+	e.swept = e.now
+	for key, g := range e.gauges {
+		if key.target.kind != kindHost && e.now-g.seen > patience {
+			e.release(g)
+			delete(e.gauges, key)
 		}
-		s = &standing{}
-		e.others[key] = s
 	}
-	if previous, changed := s.judge(&t, ratio, now); changed {
-		c := record.StateChange{
-			Resource: string(resource),
-			Target:   target,
-			State:    s.level.state(),
-			Previous: previous.state(),
-			Value:    record.Some(float64(v)),
-			Limit:    record.Some(float64(l)),
-			Ratio:    record.Some(ratio),
+	for path, t := range e.cgroupCPU {
+		if e.now-t.at > patience {
+			delete(e.cgroupCPU, path)
 		}
-		words(&c)
-		e.changes = append(e.changes, c)
 	}
-	if s.level == normal {
-		delete(e.others, key)
-	}
-}
-
-// judge moves the standing and says from where, if it moved.
-func (s *standing) judge(t *Threshold, ratio float64, now time.Duration) (previous level, changed bool) {
-	previous = s.level
-	if up := t.reached(ratio); up >= s.level {
-		s.falling = false
-		s.level = up
-		return previous, up != previous
-	}
-	// The lowest level that the ratio allows with hysteresis.
-	allowed := s.level
-	for allowed > normal && ratio < t.at(allowed)-t.Hysteresis {
-		allowed--
-	}
-	if allowed == s.level {
-		s.falling = false
-		return previous, false
-	}
-	if !s.falling {
-		s.falling, s.below, s.fallTo = true, now, allowed
-	}
-	s.fallTo = max(s.fallTo, allowed)
-	if now-s.below < t.Hold {
-		return previous, false
-	}
-	s.level, s.falling = s.fallTo, false
-	return previous, true
-}
-
-func (l level) state() record.State {
-	return [...]record.State{record.StateNormal, record.StateInfo, record.StateWarning, record.StateCritical}[l]
 }

@@ -2,112 +2,190 @@ package policy
 
 import (
 	"fmt"
-	"time"
 
-	"rmagent/internal/aggregate"
 	"rmagent/internal/human"
 	"rmagent/record"
 )
 
-// processFDs is the change of a process's descriptors.
-func processFDs(p *aggregate.Process, ratio float64, previous, now level, at time.Duration) record.StateChange {
-	c := record.StateChange{
-		Resource: string(FD),
-		Target:   p.ID.String(),
-		State:    now.state(),
-		Previous: previous.state(),
-		Value:    record.Some(float64(p.FDOpen)),
-		Limit:    record.Some(float64(p.FDLimit)),
-		Ratio:    record.Some(ratio),
-		Unit:     "files",
-	}
-	who := fmt.Sprintf("%s (pid %d)", record.Text(p.Comm.Bytes()), p.ID.PID)
-	usage := fmt.Sprintf("%d/%d (%.0f%%)", p.FDOpen, p.FDLimit, ratio*100)
-	if now < previous {
-		c.Message = fmt.Sprintf("FD usage of %s fell: %s", who, usage)
-		return c
-	}
-	c.Message = fmt.Sprintf("High FD usage: %s in %s", usage, who)
-	if _, left := p.FDGrowth(at); left.Known() {
-		seconds, _ := left.Get()
-		c.Message += ", full in " + human.Seconds(seconds)
-	}
-	c.Advice = fmt.Sprintf("At %d opens fail with EMFILE. See what it holds: ls -l /proc/%d/fd. ", p.FDLimit, p.ID.PID)
-	if p.FDHardLimit > p.FDLimit {
-		c.Advice += fmt.Sprintf("To raise the limit now: prlimit --pid %d --nofile=%d; to keep it: LimitNOFILE= in its unit.", p.ID.PID, p.FDHardLimit)
+// describe fills in what a person reads. left is how long it lasts at the present
+// rate, where that is worth a word.
+func describe(c *record.StateChange, k gaugeKey, s subject, left record.Opt[float64]) {
+	better := rank(c.State) < rank(c.Previous)
+	if s.process != nil {
+		describeProcess(c, s.process, better)
 	} else {
-		c.Advice += "Its hard limit is as low: raise LimitNOFILE= in its unit (or ulimit -Hn) and restart it."
-	}
-	return c
-}
-
-func hostFiles(c *record.StateChange) {
-	c.Unit = "files"
-	say(c, "Open files of the host", count(c))
-	c.Advice = raised(c, "At the limit every open fails with ENFILE, for everybody but root. Find who holds most: rmagent snapshot, by fd_open. To raise it: sysctl fs.file-max.")
-}
-
-func hostMemory(c *record.StateChange) {
-	c.Unit = "bytes"
-	say(c, "Memory of the host", bytes(c))
-	c.Advice = raised(c, "Near 100% the kernel reclaims all it can, then its OOM killer ends a process. See who takes most: rmagent snapshot, by rss_anon_bytes.")
-}
-
-func cgroupMemory(c *record.StateChange) {
-	c.Unit = "bytes"
-	say(c, "Memory of "+c.Target, bytes(c))
-	c.Advice = raised(c, "At the limit the kernel reclaims page cache, then kills a process in this cgroup. To raise it: MemoryMax= of its unit, or the container's memory limit.")
-}
-
-func say(c *record.StateChange, what, usage string) {
-	if rank(c.State) < rank(c.Previous) {
-		c.Message = fmt.Sprintf("%s: use fell to %s", what, usage)
-		return
-	}
-	c.Message = fmt.Sprintf("%s: high use, %s", what, usage)
-}
-
-// raised is the advice of a state that got worse: one that got better needs none.
-func raised(c *record.StateChange, advice string) string {
-	if rank(c.State) < rank(c.Previous) {
-		return ""
-	}
-	return advice
-}
-
-func rank(s record.State) level {
-	for l := normal; l < critical; l++ {
-		if l.state() == s {
-			return l
+		what, usage := whatOf(k, s), usageOf(c, k.measure)
+		if better {
+			c.Message = fmt.Sprintf("%s: use fell to %s", what, usage)
+		} else {
+			c.Message = fmt.Sprintf("%s: high use, %s", what, usage)
+			c.Advice = adviceOf(k)
 		}
 	}
-	return critical
+	if seconds, ok := left.Get(); ok && !better {
+		c.Message += "; at this rate the limit is reached in " + human.Seconds(seconds)
+	}
 }
 
-func count(c *record.StateChange) string {
-	return fmt.Sprintf("%.0f/%.0f (%.0f%%)", c.Value.Or(0), c.Limit.Or(0), c.Ratio.Or(0)*100)
+func describeProcess(c *record.StateChange, f *record.ProcessFacts, better bool) {
+	open, limit := f.FDOpen.Or(0), f.FDLimit.Or(0)
+	who := fmt.Sprintf("%s (pid %d)", f.Comm, f.PID)
+	usage := fmt.Sprintf("%d/%d (%.0f%%)", open, limit, c.Ratio.Or(0)*100)
+	if better {
+		c.Message = fmt.Sprintf("FD usage of %s fell: %s", who, usage)
+		return
+	}
+	c.Message = fmt.Sprintf("High FD usage: %s in %s", usage, who)
+	c.Advice = fmt.Sprintf("At %d opens fail with EMFILE. See what it holds: rmagent fds --pid %d, or ls -l /proc/%d/fd. ", limit, f.PID, f.PID)
+	switch hard, known := f.FDHardLimit.Get(); {
+	case known && hard > limit:
+		c.Advice += fmt.Sprintf("To raise the limit now: prlimit --pid %d --nofile=%d; to keep it: LimitNOFILE= in its unit.", f.PID, hard)
+	case known:
+		c.Advice += "Its hard limit is as low: raise LimitNOFILE= in its unit (or ulimit -Hn) and restart it."
+	default: // no hard limit, or an unknown one
+		c.Advice += fmt.Sprintf("To raise the limit now: prlimit --pid %d --nofile=N:; to keep it: LimitNOFILE= in its unit.", f.PID)
+	}
 }
 
-func bytes(c *record.StateChange) string {
-	return fmt.Sprintf("%s of %s (%.0f%%)", human.Bytes(c.Value.Or(0)), human.Bytes(c.Limit.Or(0)), c.Ratio.Or(0)*100)
+// whatOf names what is used.
+func whatOf(k gaugeKey, s subject) string {
+	where := k.target.String()
+	switch k.target.kind {
+	case kindHost:
+		where = "the host"
+	case kindMount:
+		where = k.target.name
+	case kindGPU:
+		where = gpuName(s)
+	}
+	switch k.measure {
+	case mCPU:
+		return "CPU of " + where
+	case mMemory, mGPUMemory:
+		return "Memory of " + where
+	case mFD:
+		return "Open files of " + where
+	case mDisk:
+		return "Space on " + where
+	case mInodes:
+		return "Inodes of " + where
+	case mNetwork:
+		return "Network of " + where
+	case mPIDs:
+		return "Threads of " + where
+	case mPressureCPU:
+		return "Waiting for CPU on " + where
+	case mPressureMemory:
+		return "Waiting for memory on " + where
+	case mPressureIO:
+		return "Waiting for I/O on " + where
+	}
+	return where
 }
 
 // gpuName is a card, or a MIG instance of it, as people speak of it.
-func gpuName(index int, name string) string {
-	if name == "" {
-		return fmt.Sprintf("GPU %d", index)
+func gpuName(s subject) string {
+	name := s.card.Name.Or("")
+	if s.instance != nil {
+		name = s.instance.Name.Or("")
 	}
-	return fmt.Sprintf("GPU %d (%s)", index, record.Text([]byte(name)))
+	if name == "" {
+		return fmt.Sprintf("GPU %d", s.card.Index)
+	}
+	return fmt.Sprintf("GPU %d (%s)", s.card.Index, name)
 }
 
-func gpuUse(c *record.StateChange, who string) {
-	c.Unit = "percent"
-	say(c, who, fmt.Sprintf("%.0f%%", c.Value.Or(0)))
-	c.Advice = raised(c, "A busy GPU does its work, but who comes next waits. See who uses it: rmagent snapshot, by gpu_utilization_ratio.")
+// usageOf writes value and limit as people say them.
+func usageOf(c *record.StateChange, m measure) string {
+	value, limit, percent := c.Value.Or(0), c.Limit.Or(0), c.Ratio.Or(0)*100
+	switch measures[m].unit {
+	case "bytes":
+		return fmt.Sprintf("%s of %s (%.0f%%)", human.Bytes(value), human.Bytes(limit), percent)
+	case "bytes_per_second":
+		return fmt.Sprintf("%s/s of %s/s (%.0f%%)", human.Bytes(value), human.Bytes(limit), percent)
+	case "percent":
+		if m == mCPU && limit != 100 { // a cgroup's, of one CPU
+			return fmt.Sprintf("%.2f of %.2f CPUs (%.0f%%)", value/100, limit/100, percent)
+		}
+		return fmt.Sprintf("%.0f%%", percent)
+	}
+	return fmt.Sprintf("%.0f/%.0f (%.0f%%)", value, limit, percent)
 }
 
-func gpuMemory(c *record.StateChange, who string) {
-	c.Unit = "bytes"
-	say(c, "Memory of "+who, bytes(c))
-	c.Advice = raised(c, "At the limit allocations fail (CUDA_ERROR_OUT_OF_MEMORY), and most programs end. See who holds most: rmagent snapshot, by gpu_memory_bytes.")
+// adviceOf says what happens at the limit, where to look and what to do.
+func adviceOf(k gaugeKey) string {
+	cgroup := k.target.kind == kindCgroup
+	switch k.measure {
+	case mCPU:
+		if cgroup {
+			return "At the limit its threads are throttled: they wait for the next period. To raise it: CPUQuota= of its unit, or the container's CPU limit."
+		}
+		return "A busy CPU does its work, but who comes next waits. See who takes most: rmagent snapshot, by cpu_cores."
+	case mMemory:
+		if cgroup {
+			return "At the limit the kernel reclaims page cache, then kills a process in this cgroup. To raise it: MemoryMax= of its unit, or the container's memory limit."
+		}
+		return "Near 100% the kernel reclaims all it can, then its OOM killer ends a process. See who takes most: rmagent snapshot, by rss_anon_bytes."
+	case mFD:
+		return "At the limit every open fails with ENFILE, for everybody but root. Find who holds most: rmagent snapshot, by fd_open. To raise it: sysctl fs.file-max."
+	case mDisk:
+		return "When it is full writes fail with ENOSPC. See what takes it: du -xh " + k.target.name + " | sort -h | tail; files that are deleted but open: rmagent fds."
+	case mInodes:
+		return "Without inodes no file can be made (ENOSPC), however many bytes are free. Look for directories with many small files: du --inodes -x " + k.target.name + " | sort -n | tail."
+	case mNetwork:
+		return "It is near the rate that the configuration calls the limit. See who takes most: rmagent snapshot, by net_received_bytes_per_second and net_sent_bytes_per_second."
+	case mGPU:
+		return "A busy GPU does its work, but who comes next waits. See who uses it: rmagent snapshot, by gpu_utilization_ratio."
+	case mGPUMemory:
+		return "At the limit allocations fail (CUDA_ERROR_OUT_OF_MEMORY), and most programs end. See who holds most: rmagent snapshot, by gpu_memory_bytes."
+	case mPIDs:
+		if cgroup {
+			return "At the limit fork and new threads fail with EAGAIN in this cgroup. To raise it: TasksMax= of its unit, or the container's limit of PIDs."
+		}
+		return "At the limit fork and new threads fail with EAGAIN, for everybody. Find who has most: rmagent snapshot, by threads. To raise it: sysctl kernel.pid_max, kernel.threads-max."
+	case mPressureCPU:
+		return "Runnable threads waited for a CPU for so much of the last ten seconds. See who takes most: rmagent snapshot, by cpu_cores."
+	case mPressureMemory:
+		return "Threads waited for memory to be reclaimed or read back for so much of the last ten seconds. See who takes most: rmagent snapshot, by rss_anon_bytes and major_faults_total."
+	case mPressureIO:
+		return "Threads waited for disks for so much of the last ten seconds. See who reads and writes most: rmagent snapshot, by disk_read_bytes_per_second and disk_written_bytes_per_second."
+	}
+	return ""
+}
+
+// limitNames are how messages call what a tracked process's limits are of.
+var limitNames = map[measure]string{
+	mCPU: "CPU", mMemory: "memory", mFD: "FD", mTransfer: "disk", mNetwork: "network", mGPU: "GPU", mGPUMemory: "GPU memory",
+}
+
+// describeLimit fills in what a person reads of a tracked process's limit.
+func describeLimit(c *record.StateChange, f *record.ProcessFacts, m measure, rule *Rule) {
+	verb, than := "exceeded", ">"
+	if rank(c.State) < rank(c.Previous) {
+		verb, than = "is back under its", "<="
+	}
+	c.Message = fmt.Sprintf("Process %d %s %s limit: %s %s %s", f.PID, verb, limitNames[m],
+		amount(c.Value.Or(0), measures[m].unit), than, amount(c.Limit.Or(0), measures[m].unit))
+	if than == ">" {
+		c.Advice = fmt.Sprintf("It is %s, tracked", f.Comm)
+		if rule.Label != "" {
+			c.Advice += " as " + rule.Label
+		}
+		c.Advice += fmt.Sprintf("; the limit is the configuration's. See what it does: rmagent snapshot --pid %d.", f.PID)
+	}
+}
+
+// mebibyte is what the settings call a MB.
+const mebibyte = 1 << 20
+
+func amount(v float64, unit string) string {
+	switch unit {
+	case "percent":
+		return fmt.Sprintf("%.2f%%", v)
+	case "bytes":
+		return fmt.Sprintf("%.2f MB", v/mebibyte)
+	case "bytes_per_second":
+		return fmt.Sprintf("%.2f MB/s", v/mebibyte)
+	}
+	return fmt.Sprintf("%.0f", v)
 }

@@ -11,6 +11,7 @@ func Host(r *record.Host, h *aggregate.Host) {
 	swapUsed := aggregate.Used(h.SwapTotalBytes, h.SwapFreeBytes)
 	*r = record.Host{
 		Header:               r.Header,
+		MonotonicSeconds:     record.SomeIf(aggregate.Round(h.Monotonic.Seconds()), h.Monotonic != 0),
 		CPURatio:             h.CPURatio,
 		CPUCount:             h.CPUCount,
 		Load1:                h.Load1,

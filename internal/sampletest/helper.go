@@ -1,9 +1,7 @@
 package sampletest
 
 import (
-	"bufio"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"runtime"
@@ -11,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"rmagent/internal/childtest"
 )
 
 // helperVariable makes the test binary one of the helpers.
@@ -40,60 +40,27 @@ func Main(m *testing.M) {
 
 // process is a helper under measurement.
 type process struct {
+	*childtest.Child
 	t   testing.TB
-	cmd *exec.Cmd
 	pid int32
-	in  io.WriteCloser
-	out *bufio.Scanner
 }
 
-// start runs a helper until the test ends, and waits until it is ready.
+// start runs a helper until the test ends.
 func start(t testing.TB, helper string, change ...func(*exec.Cmd)) *process {
 	t.Helper()
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), helperVariable+"="+helper)
-	cmd.Stderr = os.Stderr
+	cmd := childtest.Itself(helperVariable, helper)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	for _, f := range change {
 		f(cmd)
 	}
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("start helper %s: %v", helper, err)
-	}
-	p := &process{t: t, cmd: cmd, pid: int32(cmd.Process.Pid), in: in, out: bufio.NewScanner(out)}
-	t.Cleanup(func() {
-		in.Close()
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	return p
-}
-
-// ready waits for the helper's next "ready" and returns what it said before.
-func (p *process) ready() (said []string) {
-	p.t.Helper()
-	for p.out.Scan() {
-		if p.out.Text() == "ready" {
-			return said
-		}
-		said = append(said, p.out.Text())
-	}
-	p.t.Fatalf("helper said %q and ended", said)
-	return nil
+	c := childtest.Start(t, cmd)
+	return &process{Child: c, t: t, pid: c.PID()}
 }
 
 // numbers is ready for a helper that says so many numbers.
 func (p *process) numbers(n int) []uint64 {
 	p.t.Helper()
-	said := strings.Join(p.ready(), " ")
+	said := strings.Join(p.Ready(), " ")
 	v := make([]uint64, n)
 	for i, word := range strings.Fields(said) {
 		if i == n {
@@ -106,25 +73,10 @@ func (p *process) numbers(n int) []uint64 {
 	return v
 }
 
-// proceed lets the helper take its next step.
-func (p *process) proceed() {
-	p.t.Helper()
-	if _, err := io.WriteString(p.in, "\n"); err != nil {
-		p.t.Fatal(err)
-	}
-}
-
-// kill ends the helper and returns what wait4 says of it.
-func (p *process) kill() *os.ProcessState {
-	p.cmd.Process.Kill()
-	p.cmd.Wait()
-	return p.cmd.ProcessState
-}
-
 // zombie ends the helper and leaves it unreaped.
 func (p *process) zombie() {
 	p.t.Helper()
-	if err := p.cmd.Process.Kill(); err != nil {
+	if err := p.Process.Kill(); err != nil {
 		p.t.Fatal(err)
 	}
 	awaitZombie(p.t, p.pid)

@@ -273,23 +273,31 @@ func shared([]string) {
 
 // pausedChild forks a child that sleeps until its parent dies.
 func pausedChild(flags uintptr) int {
-	pid, errno := forkPaused(flags)
+	pid, errno := ForkPaused(flags)
 	if errno != 0 {
 		must(errno)
 	}
 	return int(pid)
 }
 
-// forkPaused runs nothing in the child that Go's runtime would have to know of.
+// ForkPaused runs nothing in the child that Go's runtime would have to know of.
 //
 //go:nosplit
 //go:norace
-func forkPaused(flags uintptr) (uintptr, syscall.Errno) {
+func ForkPaused(flags uintptr) (uintptr, syscall.Errno) {
 	parent, _, _ := syscall.RawSyscall6(syscall.SYS_GETPID, 0, 0, 0, 0, 0, 0)
 	pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, flags|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
-	if errno != 0 || pid != 0 {
-		return pid, errno
+	if errno == 0 && pid == 0 {
+		pauseUnder(parent)
 	}
+	return pid, errno
+}
+
+// pauseUnder waits until the parent ends, and ends then.
+//
+//go:nosplit
+//go:norace
+func pauseUnder(parent uintptr) {
 	syscall.RawSyscall6(syscall.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0)
 	// A parent that died before that sends no signal: prctl(2).
 	for {
@@ -387,7 +395,7 @@ func execs(args []string) {
 // vfork is in an uninterruptible sleep until its child ends.
 func vfork([]string) {
 	ready()
-	pid, errno := forkPaused(unix.CLONE_VFORK)
+	pid, errno := ForkPaused(unix.CLONE_VFORK)
 	fmt.Println("unexpected end", pid, errno)
 }
 

@@ -80,7 +80,7 @@ var counters = []sample.Field{
 // testStill compares every number of a process while /proc's stay the same.
 func testStill(t *testing.T, s *suite) {
 	helper := start(t, "still")
-	helper.ready()
+	helper.Ready()
 	awaitState(t, helper.pid, 'S')
 	fields := slices.Concat(plain, counters)
 	if kernelHas(6, 17) || s.caps[sample.ExecID].Level == sample.Absent { // or it reads the same text
@@ -185,7 +185,7 @@ func (s *suite) same(p *sample.Process, b, a truth) {
 func testLimits(t *testing.T, s *suite) {
 	s.want(sample.FDLimit, sample.FDHardLimit)
 	helper := start(t, "still")
-	helper.ready()
+	helper.Ready()
 	if err := unix.Prlimit(int(helper.pid), unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 333, Max: 444}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -199,11 +199,11 @@ func testLimits(t *testing.T, s *suite) {
 // testExec lets the leader call exec, then another thread, which takes its PID.
 func testExec(t *testing.T, s *suite) {
 	helper := start(t, "exec")
-	helper.ready()
+	helper.Ready()
 	before := s.one(helper.pid)
 	for _, who := range []string{"the leader", "a thread"} {
-		helper.proceed()
-		helper.ready()
+		helper.Say("")
+		helper.Ready()
 		awaitState(t, helper.pid, 'S')
 		want, _ := readTruth(helper.pid)
 		s.both(helper.pid, func(p *sample.Process) {
@@ -227,7 +227,7 @@ func testExec(t *testing.T, s *suite) {
 
 func testZombie(t *testing.T, s *suite) {
 	helper := start(t, "burn")
-	helper.ready()
+	helper.Ready()
 	before := s.one(helper.pid)
 	helper.zombie()
 	s.both(helper.pid, func(p *sample.Process) {
@@ -238,7 +238,7 @@ func testZombie(t *testing.T, s *suite) {
 			t.Errorf("zombie has %d descriptors, %d bytes", p.FDOpen, p.RSSBytes())
 		}
 	})
-	helper.kill()
+	helper.Kill()
 	s.read(helper.pid)
 	if len(s.s.Processes) != 0 {
 		t.Errorf("reaped: %+v", s.s.Processes)
@@ -257,14 +257,14 @@ func testStates(t *testing.T, s *suite) {
 		})
 	}
 	still := start(t, "still")
-	still.ready()
+	still.Ready()
 	check(still, 'S')
 	if err := unix.Kill(int(still.pid), unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	check(still, 'T')
 	vfork := start(t, "vfork")
-	vfork.ready()
+	vfork.Ready()
 	check(vfork, 'D')
 
 	// And whatever the kernel's own threads are in: idle ones are I.
@@ -285,7 +285,7 @@ func testUID(t *testing.T, s *suite) {
 	s.want(sample.UID)
 	needRoot(t)
 	helper := start(t, "uid")
-	helper.ready()
+	helper.Ready()
 	s.both(helper.pid, func(p *sample.Process) {
 		if p.UID != realUID {
 			t.Errorf("uid %d, want %d", p.UID, realUID)
@@ -295,7 +295,7 @@ func testUID(t *testing.T, s *suite) {
 
 func testHostileName(t *testing.T, s *suite) {
 	helper := start(t, "hostile")
-	helper.ready()
+	helper.Ready()
 	s.both(helper.pid, func(p *sample.Process) {
 		if got := string(p.Comm.Bytes()); got != hostileName || p.PPID != int32(os.Getpid()) {
 			t.Errorf("comm %q, parent %d", got, p.PPID)
@@ -305,11 +305,11 @@ func testHostileName(t *testing.T, s *suite) {
 
 func testScope(t *testing.T, s *suite) {
 	a, b := start(t, "still"), start(t, "still")
-	a.ready()
-	b.ready()
+	a.Ready()
+	b.Ready()
 	gone := start(t, "still")
-	gone.ready()
-	gone.kill()
+	gone.Ready()
+	gone.Kill()
 	s.read(b.pid, gone.pid, a.pid)
 	var got []int32
 	for i := range s.s.Processes {
@@ -341,7 +341,7 @@ func testNSPID(t *testing.T, s *suite) {
 	s.want(sample.NSPID)
 	needRoot(t)
 	helper := start(t, "still", func(c *exec.Cmd) { c.SysProcAttr.Cloneflags = unix.CLONE_NEWPID })
-	helper.ready()
+	helper.Ready()
 	s.both(helper.pid, func(p *sample.Process) {
 		if p.NSPID != 1 {
 			t.Errorf("ns pid %d, want 1", p.NSPID)
@@ -385,9 +385,9 @@ func enterNamespace() error {
 
 func insideNamespace(t *testing.T, s *suite) {
 	outer := start(t, "crowd 3")
-	outer.ready()
+	outer.Ready()
 	inner := start(t, "still", func(c *exec.Cmd) { c.SysProcAttr.Cloneflags = unix.CLONE_NEWPID })
-	inner.ready()
+	inner.Ready()
 	want := procPIDs(t)
 	s.read()
 	var got []int32
@@ -427,9 +427,9 @@ func insideNamespace(t *testing.T, s *suite) {
 func testStorm(t *testing.T, s *suite) {
 	old, storm := start(t, "crowd 40"), start(t, "storm 200")
 	oldPIDs := old.numbers(40)
-	storm.ready()
+	storm.Ready()
 	execs := start(t, "execs")
-	execs.ready()
+	execs.Ready()
 	young := start(t, "crowd 40")
 	pids := append(oldPIDs, young.numbers(40)...)
 	pids = append(pids, uint64(execs.pid))
@@ -497,14 +497,14 @@ func testCgroup(t *testing.T, s *suite) {
 	s.want(sample.CgroupID)
 	needRoot(t)
 	helper := start(t, "still")
-	helper.ready()
+	helper.Ready()
 	before := s.one(helper.pid)
 	dir := cgroupRoot(t) + "/sampletest-" + strconv.Itoa(os.Getpid())
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	defer os.Remove(dir)
-	defer helper.kill()
+	defer helper.Kill()
 	if err := os.WriteFile(dir+"/cgroup.procs", []byte(strconv.Itoa(int(helper.pid))), 0); err != nil {
 		t.Fatal(err)
 	}

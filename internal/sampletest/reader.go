@@ -181,7 +181,7 @@ func testCancelled(t *testing.T, s *suite) {
 
 func testAllocations(t *testing.T, s *suite) {
 	helper := start(t, "threads")
-	helper.ready()
+	helper.Ready()
 	s.read()
 	s.s.Processes = append(s.s.Processes, make([]sample.Process, 2*len(s.s.Processes))...) // others may start
 	for name, pids := range map[string][]int32{"all": nil, "one": {helper.pid}} {

@@ -15,7 +15,7 @@ import (
 func testDescriptors(t *testing.T, s *suite) {
 	s.want(sample.FDOpen)
 	dense := start(t, "dense "+strconv.Itoa(allowed(t, 70000)))
-	dense.ready()
+	dense.Ready()
 	before := map[int32]truth{}
 	for _, pid := range procPIDs(t) {
 		if b, ok := readTruth(pid); ok {
@@ -70,7 +70,7 @@ func testSparseTable(t *testing.T, s *suite) {
 	s.want(sample.FDOpen)
 	highest := allowed(t, 1<<20-101) // below the usual fs.nr_open
 	helper := start(t, "table 500 2048 "+strconv.Itoa(highest))
-	helper.ready()
+	helper.Ready()
 	want, _ := readTruth(helper.pid)
 	s.both(helper.pid, func(p *sample.Process) {
 		if p.FDOpen != want.value[sample.FDOpen] || p.FDLimit != uint64(highest)+1 {
@@ -127,14 +127,14 @@ func testMemory(t *testing.T, s *suite) {
 		}
 	}
 	helper := start(t, "touch")
-	helper.ready()
+	helper.Ready()
 	full := s.one(helper.pid)
 	near("shared", full.RSSShmemBytes, touchedBytes/2)
 	if full.RSSPeakBytes < full.RSSBytes() {
 		t.Errorf("peak %d below %d", full.RSSPeakBytes, full.RSSBytes())
 	}
-	helper.proceed()
-	helper.ready()
+	helper.Say("")
+	helper.Ready()
 	less := s.one(helper.pid)
 	near("given back", full.RSSAnonBytes-less.RSSAnonBytes, touchedBytes)
 	near("peak", less.RSSPeakBytes, full.RSSPeakBytes)
@@ -151,7 +151,7 @@ func testRSSOfStill(t *testing.T, s *suite) {
 	}
 	helpers := []*process{start(t, "threads"), start(t, "touch"), start(t, "crowd 20")}
 	for _, h := range helpers {
-		h.ready()
+		h.Ready()
 		awaitState(t, h.pid, 'S')
 	}
 	s.read()
@@ -192,7 +192,7 @@ func testCPU(t *testing.T, s *suite) {
 	helper := start(t, "burn")
 	own := helper.numbers(1)[0]
 	p := s.one(helper.pid)
-	ended := helper.kill()
+	ended := helper.Kill()
 	total := uint64(ended.UserTime()+ended.SystemTime()) + 2000 // each cut to microseconds
 	low := own
 	if !s.exact(sample.CPU) {
@@ -218,10 +218,10 @@ func testCPU(t *testing.T, s *suite) {
 func testIO(t *testing.T, s *suite) {
 	s.want(sample.IORead, sample.IOWritten)
 	helper := start(t, "io")
-	helper.ready()
+	helper.Ready()
 	before := s.one(helper.pid)
-	helper.proceed()
-	helper.ready()
+	helper.Say("")
+	helper.Ready()
 	after := s.one(helper.pid)
 	// Go's runtime writes a few bytes to wake its threads.
 	if n := after.IOWrittenBytes - before.IOWrittenBytes; n < writtenBytes || n > writtenBytes+1024 {
@@ -236,7 +236,7 @@ func testIO(t *testing.T, s *suite) {
 func testRunDelay(t *testing.T, s *suite) {
 	s.want(sample.RunDelay)
 	helper := start(t, "threads")
-	helper.ready()
+	helper.Ready()
 	before := sumTasks(t, helper.pid, 1)
 	p := s.one(helper.pid)
 	after := sumTasks(t, helper.pid, 1)
@@ -248,7 +248,7 @@ func testRunDelay(t *testing.T, s *suite) {
 func testThreads(t *testing.T, s *suite) {
 	s.want(sample.Threads)
 	helper := start(t, "threads")
-	helper.ready()
+	helper.Ready()
 	listed := func() uint64 {
 		tasks, err := os.ReadDir("/proc/" + strconv.Itoa(int(helper.pid)) + "/task")
 		if err != nil {
@@ -267,9 +267,9 @@ func testThreads(t *testing.T, s *suite) {
 // testDyingThreads looks for what a thousand threads did that are gone.
 func testDyingThreads(t *testing.T, s *suite) {
 	helper := start(t, "dyingthreads")
-	helper.ready()
+	helper.Ready()
 	before := s.one(helper.pid)
-	helper.proceed()
+	helper.Say("")
 	own := helper.numbers(1)[0]
 	b, _ := readTruth(helper.pid)
 	after := s.one(helper.pid)
@@ -282,7 +282,7 @@ func testDyingThreads(t *testing.T, s *suite) {
 	if n := after.MinorFaults - before.MinorFaults; n < dyingThreadsN {
 		t.Errorf("%d faults, want %d", n, dyingThreadsN)
 	}
-	ended := helper.kill()
+	ended := helper.Kill()
 	total := uint64(ended.UserTime()+ended.SystemTime()) + 2000
 	if s.exact(sample.CPU) && (after.CPUNanos < own || after.CPUNanos > total) {
 		t.Errorf("CPU %d ns; its own clock said %d before, wait4 %d after", after.CPUNanos, own, total)
@@ -293,7 +293,7 @@ func testDyingThreads(t *testing.T, s *suite) {
 // counted twice, then once.
 func testThreadChurn(t *testing.T, s *suite) {
 	helper := start(t, "churn")
-	helper.ready()
+	helper.Ready()
 	last := map[int32]sample.Process{}
 	known := 0
 	for range 300 {
@@ -315,7 +315,7 @@ func testThreadChurn(t *testing.T, s *suite) {
 // descriptors are the others'.
 func testDeadLeader(t *testing.T, s *suite) {
 	helper := start(t, "deadleader")
-	helper.ready()
+	helper.Ready()
 	s.both(helper.pid, func(p *sample.Process) {
 		if p.State != 'Z' || p.Threads < 2 || p.NSPID != helper.pid {
 			t.Errorf("state %c, %d threads, ns pid %d", p.State, p.Threads, p.NSPID)

@@ -83,8 +83,8 @@ func testSleepers(t *testing.T, s *suite) {
 	}
 	same("nothing happened")
 
-	helper.proceed()
-	helper.ready()
+	helper.Say("")
+	helper.Ready()
 	same("another opened descriptors")
 
 	for _, pid := range []int32{sharer, copier} {
@@ -118,7 +118,7 @@ func testSleepers(t *testing.T, s *suite) {
 		same(signal.String())
 	}
 
-	helper.kill()
+	helper.Kill()
 	same("its parent died")
 	if p := s.one(copier); p.PPID == helper.pid {
 		t.Errorf("its parent is still %d, which is dead", p.PPID)

@@ -212,16 +212,26 @@ func byRing(operation byte, on uint32, address uintptr) error {
 	entries[0] = operation
 	*word(entries, 4) = on
 	*(*uint64)(unsafe.Pointer(&entries[16])) = uint64(address)
-	*word(rings, *word(p, 40+24)) = 0 // sq_off.array: entry 0
-	*word(rings, *word(p, 40+4))++    // sq_off.tail
-	if _, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, fd, 1, 1, 1 /* IORING_ENTER_GETEVENTS */, 0, 0); errno != 0 {
-		return errno
+	*word(rings, *word(p, 40+24)) = 0                                                                        // sq_off.array: entry 0
+	head, tail, mask := word(rings, *word(p, 80)), word(rings, *word(p, 80+4)), *word(rings, *word(p, 80+8)) // cq_off
+	for {
+		*word(rings, *word(p, 40+4))++ // sq_off.tail
+		for *head == *tail {           // a signal ends the wait
+			_, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, fd, 1, 1, 1 /* IORING_ENTER_GETEVENTS */, 0, 0)
+			if errno != 0 && errno != unix.EINTR {
+				return errno
+			}
+		}
+		at := *word(p, 80+20) + 16*(*head&mask) // cq_off.cqes
+		*head++
+		result := int32(*word(rings, at+8)) // res
+		switch {
+		case result >= 0:
+			return nil
+		case unix.Errno(-result) != unix.ECANCELED: // that is: signals kept the kernel from starting a worker
+			return unix.Errno(-result)
+		}
 	}
-	result := int32(*word(rings, *word(p, 80+20)+8)) // cq_off.cqes, res
-	if result < 0 {
-		return unix.Errno(-result)
-	}
-	return nil
 }
 
 // torture takes the steps one by one, and says before each how many descriptors it
@@ -310,15 +320,13 @@ func unsharer([]string) {
 //go:nosplit
 //go:norace
 func forkUnsharing() (uintptr, syscall.Errno) {
+	parent, _, _ := syscall.RawSyscall6(syscall.SYS_GETPID, 0, 0, 0, 0, 0, 0)
 	pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, unix.CLONE_FILES|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
-	if errno != 0 || pid != 0 {
-		return pid, errno
+	if errno == 0 && pid == 0 {
+		syscall.RawSyscall6(unix.SYS_CLOSE_RANGE, 3, 1<<20, unix.CLOSE_RANGE_UNSHARE, 0, 0, 0)
+		pauseUnder(parent)
 	}
-	syscall.RawSyscall6(syscall.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0)
-	syscall.RawSyscall6(unix.SYS_CLOSE_RANGE, 3, 1<<20, unix.CLOSE_RANGE_UNSHARE, 0, 0, 0)
-	for {
-		syscall.RawSyscall6(syscall.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
-	}
+	return pid, errno
 }
 
 func testCloseRangeUnshare(t *testing.T, s *suite) {
@@ -391,7 +399,7 @@ func testDescriptorChurn(t *testing.T, s *suite) {
 	defer unix.Munmap(area)
 	published := (*atomic.Uint64)(unsafe.Pointer(&area[0]))
 	helper := start(t, "opener "+file)
-	helper.ready()
+	helper.Ready()
 	said := func() (did, open uint64) {
 		word := published.Load()
 		return word >> publishedBits, word & (1<<publishedBits - 1)
@@ -452,7 +460,7 @@ func testTorture(t *testing.T, s *suite) {
 	helper := start(t, "torture "+t.TempDir())
 	before := -1
 	for _, step := range steps {
-		said := strings.Join(helper.ready(), " ")
+		said := strings.Join(helper.Ready(), " ")
 		var own uint64
 		if _, err := fmt.Sscan(said, &own); err != nil {
 			t.Fatalf("the helper said %q", said)
@@ -480,7 +488,7 @@ func testTorture(t *testing.T, s *suite) {
 				t.Errorf("%s: read %d", said, p.FDOpen)
 			}
 		})
-		helper.proceed()
+		helper.Say("")
 	}
 }
 
@@ -488,13 +496,13 @@ func testCloexec(t *testing.T, s *suite) {
 	s.want(sample.FDOpen)
 	helper := start(t, "cloexec")
 	for range 2 {
-		helper.ready()
+		helper.Ready()
 		want := procFDs(t, helper.pid)
 		s.both(helper.pid, func(p *sample.Process) {
 			if p.FDOpen != want {
 				t.Errorf("read %d, want %d", p.FDOpen, want)
 			}
 		})
-		helper.proceed()
+		helper.Say("")
 	}
 }

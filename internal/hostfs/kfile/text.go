@@ -1,6 +1,9 @@
 package kfile
 
-import "bytes"
+import (
+	"bytes"
+	"iter"
+)
 
 // Line cuts the first line off b, without its newline.
 func Line(b []byte) (line, rest []byte) {
@@ -8,6 +11,19 @@ func Line(b []byte) (line, rest []byte) {
 		return b[:i], b[i+1:]
 	}
 	return b, nil
+}
+
+// Pairs goes through the lines of b that have a colon: what is before it, and behind.
+func Pairs(b []byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(key, value []byte) bool) {
+		for len(b) > 0 {
+			var line []byte
+			line, b = Line(b)
+			if key, value, ok := bytes.Cut(line, []byte{':'}); ok && !yield(key, value) {
+				return
+			}
+		}
+	}
 }
 
 // Word cuts the first word off b: what stands between blanks and tabs. It is

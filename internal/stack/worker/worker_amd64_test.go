@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/childtest"
 	"rmagent/internal/sample"
 )
 
@@ -54,39 +55,22 @@ func newClient(t testing.TB) *Client {
 type program struct {
 	id  sample.ID
 	raw sample.RawStack
-	cmd *exec.Cmd
+	*childtest.Child
 }
 
 // start runs a program that says ready and then waits in read(2), in a function inner()
 // that outer() called if nothing else is said, and copies the stack of the thread.
 func start(t testing.TB, path string) *program {
 	t.Helper()
-	cmd := exec.Command(path)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = in.Close()
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
-	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
-		t.Fatal(err)
-	}
-	p := &program{cmd: cmd}
-	p.id.PID = int32(cmd.Process.Pid)
+	c := childtest.Start(t, exec.Command(path))
+	c.Line()
+	p := &program{Child: c}
+	p.id.PID = c.PID()
+	var err error
 	if p.id.StartTicks, err = startTicks(p.id.PID); err != nil {
 		t.Fatal(err)
 	}
-	p.raw = attach(t, readingThread(t, cmd.Process.Pid))
+	p.raw = attach(t, readingThread(t, c.Process.Pid))
 	return p
 }
 
@@ -332,8 +316,8 @@ func TestCrashingChildIsReplaced(t *testing.T) {
 func TestProcessIsGone(t *testing.T) {
 	path := compile(t)
 	p := start(t, path)
-	_ = p.cmd.Process.Kill()
-	_, _ = p.cmd.Process.Wait()
+	_ = p.Process.Kill()
+	_, _ = p.Process.Wait()
 	c := newClient(t)
 	if site := walk(t, c, Image{ID: p.id}, &p.raw); !strings.Contains(site.End, "it ended before") {
 		t.Errorf("site = %+v", site)

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/engine"
+	"rmagent/record"
+)
+
+// Commands that ask a running agent where they may, instead of reading for themselves.
+// What they print is the same.
+
+// agentFor returns a client of the running agent, or nil.
+func agentFor(c *cli.Context) (*client, error) {
+	l, err := loadConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	return runningAgent(c, l), nil
+}
+
+// snapshotOfAgent prints the agent's last reading.
+func snapshotOfAgent(c *cli.Context, k *client, f engine.Filter) error {
+	signal.Ignore(unix.SIGPIPE)
+	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
+	err := k.snapshot(c.Context, f, &lineWriter{out: out})
+	return quiet(errors.Join(err, quiet(out.Flush())))
+}
+
+// fdsOfAgent shows what the agent knows. It is not done where a watch of its own would
+// tell more: of a process that the agent does not trace, since it neither grows nor
+// leaks.
+func fdsOfAgent(c *cli.Context, k *client, f engine.Filter) (done bool, err error) {
+	if c.IsSet("for") || c.IsSet("pprof") || len(f.Names)+len(f.Cgroups)+len(f.Units) > 0 {
+		return false, nil
+	}
+	if f.PIDs == nil {
+		if c.Bool("json") {
+			return false, nil
+		}
+		s, err := k.fds(c.Context)
+		if err != nil {
+			return false, nil // then it is read here
+		}
+		return true, printSurvey(c, s)
+	}
+	list := make([]record.Leak, 0, len(f.PIDs))
+	for _, pid := range f.PIDs {
+		l, err := k.held(c.Context, pid)
+		if err != nil || l.Verdict != record.VerdictGrowing && l.Verdict != record.VerdictLeaking {
+			return false, nil // likewise
+		}
+		list = append(list, l)
+	}
+	return true, printHeld(c, list)
+}
+
+func printSurvey(c *cli.Context, s *fdSurvey) error {
+	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
+	w := &fdWatch{}
+	w.printHost(newPainter(out, c.App.Writer), s.rows, s.leaks)
+	return failing(c, s.leaks, quiet(out.Flush()))
+}
+
+func printHeld(c *cli.Context, list []record.Leak) error {
+	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
+	var err error
+	if c.Bool("json") {
+		lines := &lineWriter{out: out}
+		for i := range list {
+			err = errors.Join(err, lines.writeAt(&list[i]))
+		}
+	} else {
+		(&fdWatch{}).printProcesses(newPainter(out, c.App.Writer), list)
+	}
+	return failing(c, list, errors.Join(err, quiet(out.Flush())))
+}
+
+// failing ends with a status of its own where something leaks and that was asked for.
+func failing(c *cli.Context, list []record.Leak, err error) error {
+	if err != nil || !c.Bool("fail") {
+		return err
+	}
+	for i := range list {
+		if list[i].Verdict == record.VerdictLeaking {
+			return statusError(exitLeaking)
+		}
+	}
+	return nil
+}
+
+// headroomOfAgent shows the headroom of each process that is asked for. All are asked
+// at once: each answer takes as long as there is between two readings.
+func headroomOfAgent(c *cli.Context, k *client, f engine.Filter) (done bool, err error) {
+	between := c.Duration("for")
+	if f.PIDs == nil || len(f.PIDs) > maxAsked || between > 10*time.Second || len(f.Names)+len(f.Cgroups)+len(f.Units) > 0 {
+		return false, nil
+	}
+	answers := make([]record.Headroom, len(f.PIDs))
+	errs := make([]error, len(f.PIDs))
+	var wait sync.WaitGroup
+	for i, pid := range f.PIDs {
+		wait.Go(func() { answers[i], errs[i] = k.headroom(c.Context, pid, between) })
+	}
+	wait.Wait()
+	var gone []string
+	shown := 0
+	for i := range answers {
+		switch {
+		case isGone(errs[i]):
+			gone = append(gone, strconv.Itoa(int(f.PIDs[i])))
+			continue
+		case errs[i] != nil:
+			return false, nil
+		}
+		if err := printHeadroom(c, &answers[i], shown, len(f.PIDs)); err != nil {
+			return true, err
+		}
+		shown++
+	}
+	if len(gone) > 0 {
+		return true, fmt.Errorf("no process has PID %s", strings.Join(gone, ", "))
+	}
+	return true, nil
+}
+
+// maxAsked is how many processes are asked for at once.
+const maxAsked = 16
+
+// printHeadroom shows one of several processes.
+func printHeadroom(c *cli.Context, h *record.Headroom, before, all int) error {
+	if c.Bool("json") {
+		return printJSON(c.App.Writer, h, all == 1)
+	}
+	if before > 0 {
+		fmt.Fprintln(c.App.Writer)
+	}
+	return newHeadroomPage(c).process(h)
+}

@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os/exec"
+	"os/signal"
+
+	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/dashboard"
+)
+
+func dashboardCommand() *cli.Command {
+	return command(&cli.Command{
+		Name:  "dashboard",
+		Usage: "show a running agent in a browser",
+		Description: "It asks the agent on --socket, listens on a port of 127.0.0.1 that the system chooses, and prints\n" +
+			"an address that opens the dashboard once, for one browser. It ends with Ctrl-C.",
+		Flags:  commonFlags(&cli.BoolFlag{Name: "open", Usage: "open the browser too"}),
+		Action: showDashboard,
+	})
+}
+
+func showDashboard(c *cli.Context) error {
+	l, err := loadConfig(c)
+	if err != nil {
+		return err
+	}
+	path := socketPath(l)
+	dial := func(ctx context.Context) (net.Conn, error) {
+		return (&net.Dialer{Timeout: dialTime}).DialContext(ctx, "unix", path)
+	}
+	if err := dashboard.Check(c.Context, dial); err != nil {
+		return fmt.Errorf("%w; is rmagent run started, and may this user use %s?", err, path)
+	}
+	d, err := dashboard.Open(dial)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(c.Context, unix.SIGINT, unix.SIGTERM)
+	defer stop()
+	url := d.URL()
+	fmt.Fprintln(c.App.Writer, url)
+	if c.Bool("open") {
+		if err := exec.CommandContext(ctx, "xdg-open", url).Start(); err != nil {
+			fmt.Fprintln(c.App.ErrWriter, "rmagent: no browser was opened:", err)
+		}
+	}
+	return d.Serve(ctx)
+}

@@ -1,0 +1,255 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"rmagent/internal/cctools"
+	"rmagent/internal/config"
+	"rmagent/internal/job"
+)
+
+// Exit statuses of exec, after those of env(1) and timeout(1). All others are the
+// command's own.
+const (
+	exitLimit        = 124 // a limit was broken
+	exitExecFailed   = 125 // rmagent failed
+	exitCannotInvoke = 126 // the command is no program
+	exitNotFound     = 127
+)
+
+// execPlan is what exec was asked for.
+type execPlan struct {
+	cctools.Options
+	grace    time.Duration
+	mainOnly bool
+	quiet    bool
+	progress bool
+	jsonl    string
+	local    bool
+	// asMonitor: this is resource_monitor, cctools' reader its reader.
+	asMonitor bool
+	debug     io.Writer // what it says of itself; nil: nothing
+	source    string
+	socket    string
+}
+
+func execCommand() *cli.Command {
+	flags := []cli.Flag{
+		&cli.StringSliceFlag{Name: "limit", Aliases: []string{"L"}, Usage: "end the job when it is above `LIMITS`, as 'memory: 200, wall_time: 60'; repeatable"},
+		&cli.StringSliceFlag{Name: "limits-file", Aliases: []string{"l"}, Usage: "limits from `FILE`; repeatable"},
+		&cli.BoolFlag{Name: "measure-only", Usage: "note broken limits, and enforce none"},
+		&cli.StringFlag{Name: "grace", Value: "5s", Usage: "`TIME` between SIGTERM and SIGKILL for a job that must end"},
+		&cli.BoolFlag{Name: "main-only", Usage: "the job ends with the command, and what it left running is ended; else it ends with its last process"},
+		&cli.StringFlag{Name: "output", Aliases: []string{"O"}, Usage: "write `TEMPLATE`.summary, and what else is asked for"},
+		&cli.BoolFlag{Name: "with-time-series", Usage: "write TEMPLATE.series, a row each --interval"},
+		&cli.BoolFlag{Name: "update-summary", Usage: "write TEMPLATE.summary at each --interval"},
+		&cli.BoolFlag{Name: "no-pprint", Usage: "the summary in one line"},
+		&cli.StringFlag{Name: "category", Usage: "the job is one of the category `NAME`"},
+		&cli.StringSliceFlag{Name: "verbatim", Aliases: []string{"V"}, Usage: "put 'name: value' into the summary; repeatable"},
+		&cli.StringFlag{Name: "sh", Aliases: []string{"c"}, Usage: "run `TEXT` by /bin/sh -c"},
+		&cli.StringFlag{Name: "jsonl", Usage: "append the records of the job to `PATH`"},
+		&cli.BoolFlag{Name: "quiet", Aliases: []string{"q"}, Usage: "say nothing at the end"},
+		&cli.BoolFlag{Name: "local", Usage: "measure here, never ask a running agent"},
+	}
+	flags = append(flags, watchFlags()...)
+	for _, id := range limitFlags() {
+		flags = append(flags, &cli.StringFlag{
+			Name:  limitFlag(id),
+			Usage: fmt.Sprintf("limit %s to `N` %s", id, id.Unit()),
+		})
+	}
+	return &cli.Command{
+		Name:            "exec",
+		Usage:           "run a command, measure its whole tree of processes, end it above its limits, sum it up",
+		ArgsUsage:       "-- COMMAND ARG...",
+		Flags:           commonFlags(flags...),
+		Action:          execAction,
+		OnUsageError:    onExecUsage,
+		HideHelpCommand: true,
+	}
+}
+
+// limitFlags are the measures that --max-NAME limits.
+func limitFlags() []cctools.Measure {
+	var list []cctools.Measure
+	ofMachine := []cctools.Measure{cctools.Start, cctools.End, cctools.MachineCPUs, cctools.MachineLoad, cctools.FSNodes, cctools.Workers}
+	for id := range cctools.Measure(cctools.NumMeasures) {
+		var l cctools.Limits
+		if !slices.Contains(ofMachine, id) && cctools.ParseLimits(id.String()+": 1", &l) == nil {
+			list = append(list, id)
+		}
+	}
+	return list
+}
+
+func limitFlag(id cctools.Measure) string {
+	return "max-" + strings.ReplaceAll(strings.TrimPrefix(id.String(), "max_"), "_", "-")
+}
+
+// onExecUsage makes wrong usage a failure of exec: 2 may be the command's own status.
+func onExecUsage(c *cli.Context, err error, sub bool) error {
+	return execFailure(exitExecFailed, onUsageError(c, err, sub))
+}
+
+// execError ends exec with a status, and a line.
+type execError struct {
+	status int
+	err    error
+}
+
+func (e *execError) Error() string { return e.err.Error() }
+func (e *execError) Unwrap() error { return e.err }
+
+func execFailure(status int, err error) error { return &execError{status, err} }
+
+func execAction(c *cli.Context) error {
+	plan, err := readExecPlan(c)
+	if err != nil {
+		return execFailure(exitExecFailed, err)
+	}
+	status, err := runExec(c.Context, plan, c.App.ErrWriter)
+	if err != nil {
+		return execFailure(status, err)
+	}
+	if status != 0 {
+		return statusError(status)
+	}
+	return nil
+}
+
+func readExecPlan(c *cli.Context) (*execPlan, error) {
+	l, err := loadConfig(c)
+	if err != nil {
+		return nil, err
+	}
+	p := &execPlan{
+		mainOnly: c.Bool("main-only"), quiet: c.Bool("quiet"), jsonl: c.String("jsonl"),
+		local: c.Bool("local"), source: l.Source, socket: socketPath(l),
+	}
+	p.progress = !p.quiet && terminal(os.Stderr)
+	o := &p.Options
+	o.Interval = l.Interval
+	o.Template, o.Category, o.Only = c.String("output"), c.String("category"), c.Bool("measure-only")
+	o.Series, o.UpdateSummary, o.Compact = c.Bool("with-time-series"), c.Bool("update-summary"), c.Bool("no-pprint")
+	o.Shell = c.String("sh")
+	if (o.Series || o.UpdateSummary) && o.Template == "" {
+		return nil, usagef("exec: --with-time-series and --update-summary write files: --output says where")
+	}
+	if err := readWatchFlags(c, o); err != nil {
+		return nil, err
+	}
+	if p.grace, err = config.ParseDuration(c.String("grace")); err != nil || p.grace < 0 || p.grace > time.Hour {
+		return nil, usagef("--grace %q: allowed is a duration from 0 to 1h", c.String("grace"))
+	}
+	for _, text := range c.StringSlice("verbatim") {
+		f, err := cctools.ParseField(text)
+		if err != nil {
+			return nil, usagef("--verbatim: %v", err)
+		}
+		o.Verbatim = append(o.Verbatim, f)
+	}
+	if err := readLimits(c, &o.Limits); err != nil {
+		return nil, err
+	}
+	o.Command = c.Args().Slice()
+	switch {
+	case o.Shell != "" && len(o.Command) > 0:
+		return nil, usagef("--sh: another command is given beside it: %q", o.Command[0])
+	case o.Shell == "" && len(o.Command) == 0:
+		return nil, usagef("exec: no command to run: rmagent exec [flags] -- COMMAND ARG...")
+	}
+	return p, nil
+}
+
+// readLimits takes files first: what stands on the command line wins.
+func readLimits(c *cli.Context, l *cctools.Limits) error {
+	for _, path := range c.StringSlice("limits-file") {
+		data, err := readFew(path, cctools.MaxLimitsFile)
+		if err == nil {
+			err = cctools.ParseLimitsFile(path, data, l)
+		}
+		if err != nil {
+			return usagef("--limits-file: %v", err)
+		}
+	}
+	for _, text := range c.StringSlice("limit") {
+		if err := cctools.ParseLimits(text, l); err != nil {
+			return usagef("--limit: %v", err)
+		}
+	}
+	for _, id := range limitFlags() {
+		name := limitFlag(id)
+		if !c.IsSet(name) {
+			continue
+		}
+		if err := cctools.ParseLimits(id.String()+": "+c.String(name), l); err != nil {
+			return usagef("--%s: %v", name, err)
+		}
+	}
+	return nil
+}
+
+// readFew reads a file that has few bytes.
+func readFew(path string, most int) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, int64(most)+1))
+	if err == nil && len(b) > most {
+		err = fmt.Errorf("%s: more than the %d bytes that are allowed", path, most)
+	}
+	return b, err
+}
+
+// command is what is to be run.
+func (p *execPlan) command() *exec.Cmd {
+	words := p.Command
+	if p.Shell != "" {
+		words = []string{"/bin/sh", "-c", p.Shell}
+	}
+	cmd := exec.Command(words[0], words[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	return cmd
+}
+
+// text is the command in one line, as the summary has it.
+func (p *execPlan) text() string {
+	if p.Shell != "" {
+		return p.Shell
+	}
+	return strings.Join(p.Command, " ")
+}
+
+// startStatus is what a command that could not be started makes of exec.
+func startStatus(err error) int {
+	switch {
+	case errors.Is(err, exec.ErrNotFound), errors.Is(err, os.ErrNotExist):
+		return exitNotFound
+	case errors.Is(err, job.ErrStart):
+		return exitCannotInvoke
+	}
+	return exitExecFailed
+}
+
+// execFlagNames are exec's own flags, which are no settings of package config.
+func execFlagNames() []string {
+	names := []string{
+		"limit", "limits-file", "measure-only", "grace", "main-only", "output", "with-time-series", "update-summary", "no-pprint",
+		"category", "verbatim", "sh", "quiet", "L", "l", "O", "V", "c", "q",
+	}
+	for _, id := range limitFlags() {
+		names = append(names, limitFlag(id))
+	}
+	return append(names, watchFlagNames()...)
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// relayed are the signals that a job gets when exec does.
+var relayed = []os.Signal{
+	unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGTSTP, unix.SIGCONT,
+}
+
+// signalRelay passes on to the job what is sent to exec. The command is in exec's
+// process group, so that it reads the terminal, belongs to its pipeline and stops with
+// it; then what the terminal sends reaches both, and is not passed on.
+type signalRelay struct {
+	job  chan os.Signal
+	in   chan os.Signal
+	done chan struct{}
+	wait sync.WaitGroup
+	once sync.Once
+}
+
+func relaySignals() *signalRelay {
+	r := &signalRelay{job: make(chan os.Signal, 16), in: make(chan os.Signal, 16), done: make(chan struct{})}
+	for _, s := range relayed {
+		if !signal.Ignored(s) { // nohup(1): the command inherits that
+			signal.Notify(r.in, s)
+		}
+	}
+	// Caught, a broken pipe is an error of the write, and the command gets the signal's
+	// default all the same, which it would not if it were ignored.
+	signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+	r.wait.Go(r.run)
+	return r
+}
+
+func (r *signalRelay) run() {
+	for {
+		select {
+		case s := <-r.in:
+			r.relay(s)
+		case <-r.done:
+			return
+		}
+	}
+}
+
+func (r *signalRelay) relay(s os.Signal) {
+	fromTerminal := (s == unix.SIGINT || s == unix.SIGQUIT || s == unix.SIGTSTP) && foreground()
+	if !fromTerminal {
+		select {
+		case r.job <- s:
+		case <-r.done:
+			return
+		}
+	}
+	if s == unix.SIGTSTP {
+		stopSelf()
+	}
+}
+
+// stopSelf stops this process as SIGTSTP does, so that a shell is told so, until it is
+// continued. The Go runtime's handler, once installed, stays (runtime.sigdisable), and
+// ignores the signal.
+func stopSelf() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	// A kernel's struct sigaction fits (rt_sigaction(2)); all zero is SIG_DFL.
+	var byDefault, before [4]uint64
+	if sigaction(unix.SIGTSTP, &byDefault, &before) != 0 {
+		return
+	}
+	unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGTSTP) // to this thread: it stops here
+	sigaction(unix.SIGTSTP, &before, nil)
+}
+
+func sigaction(s unix.Signal, act, old *[4]uint64) unix.Errno {
+	const setBytes = 8
+	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(act)), uintptr(unsafe.Pointer(old)), setBytes, 0, 0)
+	return errno
+}
+
+func (r *signalRelay) stop() {
+	r.once.Do(func() {
+		signal.Stop(r.in)
+		close(r.done)
+		r.wait.Wait()
+	})
+}

@@ -1,0 +1,233 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/prometheus/exporter-toolkit/web"
+	"go.uber.org/zap"
+
+	"rmagent/internal/agent"
+	"rmagent/internal/config"
+	"rmagent/internal/engine"
+	"rmagent/internal/headroom"
+	"rmagent/internal/metrics"
+	"rmagent/internal/sample"
+	httpserver "rmagent/internal/server"
+	"rmagent/record"
+)
+
+// front is where the agent is asked.
+type front struct {
+	views    *engine.Views
+	bus      *httpserver.Bus
+	server   *httpserver.Server // nil: it was not opened
+	doors    sync.WaitGroup
+	headroom headroomDesk
+}
+
+func newFront() *front {
+	return &front{views: engine.NewViews(), bus: httpserver.NewBus(), headroom: headroomDesk{turn: make(chan struct{}, 1)}}
+}
+
+// open opens the agent's doors.
+func (f *front) open(ctx context.Context, a *agent.Agent) error {
+	l, log := a.Config, a.Log
+	private, err := checkWebConfig(l)
+	if err != nil {
+		return err
+	}
+	unix, tcp, err := listen(l, log)
+	if err != nil {
+		return err
+	}
+	about := a.About()
+	f.headroom.gpus = a.GPUs
+	f.server = httpserver.New(httpserver.Options{
+		Views:    f.views,
+		Events:   f.bus,
+		Host:     about.Facts.Host,
+		BootID:   about.Facts.BootID,
+		System:   systemOf(&about),
+		Health:   func() []httpserver.Trouble { return troublesOf(a) },
+		Headroom: f.headroom.ask,
+		Policy:   func() any { return l.Values() },
+		Metrics:  metrics.New(metrics.Options{Views: f.views, Version: version, Source: about.Source}).Handler,
+		Log:      log,
+	})
+	f.serve(func() error { return f.server.ServeUnix(unix) }, log)
+	for _, door := range tcp {
+		if !httpserver.IsLoopback(door) && !private {
+			log.Warn("listening", zap.Stringer("address", door.Addr()), zap.String("note", "whoever reaches this address can read numbers of this host"))
+		}
+		f.serve(func() error { return f.server.ServeTCP(door, l.WebConfigFile) }, log)
+	}
+	go notifyWhileReading(ctx, f.views, log)
+	return nil
+}
+
+// serve runs a door beside.
+func (f *front) serve(door func() error, log *zap.Logger) {
+	f.doors.Go(func() {
+		if err := door(); err != nil {
+			log.Error("door_closed", zap.Error(err))
+		}
+	})
+}
+
+// close closes the doors.
+func (f *front) close(ctx context.Context) error {
+	if f.server == nil {
+		return nil
+	}
+	err := f.server.Close(ctx)
+	f.doors.Wait()
+	return errors.Join(err, f.headroom.close())
+}
+
+// checkWebConfig reads the web configuration once, so that a mistake ends the start.
+// It tells whether the TCP door is private.
+func checkWebConfig(l *config.Loaded) (private bool, err error) {
+	if l.WebConfigFile == "" {
+		return false, nil
+	}
+	if err := web.Validate(l.WebConfigFile); err != nil {
+		return false, usagef("web_config_file %s: %v", l.WebConfigFile, err)
+	}
+	return httpserver.Private(l.WebConfigFile)
+}
+
+// listen opens the sockets: those that systemd passed, or those that are configured.
+// Where the default TCP address is taken, there is no TCP door: a second agent for a
+// test must not need to be told.
+func listen(l *config.Loaded, log *zap.Logger) (unix net.Listener, tcp []net.Listener, err error) {
+	passed, err := activation.Listeners()
+	if err != nil {
+		return nil, nil, fmt.Errorf("sockets passed by systemd: %w", err)
+	}
+	for _, p := range passed {
+		if _, ok := p.(*net.UnixListener); ok && unix == nil {
+			unix = p
+		} else if p != nil {
+			tcp = append(tcp, p)
+		}
+	}
+	if unix == nil {
+		if unix, err = httpserver.ListenUnix(socketPath(l), l.SocketGroup); err != nil {
+			return nil, nil, err
+		}
+	}
+	if len(tcp) > 0 || l.Listen == "" {
+		return unix, tcp, nil
+	}
+	door, err := httpserver.ListenTCP(l.Listen)
+	switch {
+	case err == nil:
+		return unix, []net.Listener{door}, nil
+	case l.Origin("listen").Layer == config.LayerDefault:
+		log.Warn("not_listening", zap.Error(err))
+		return unix, nil, nil
+	}
+	return nil, nil, errors.Join(err, unix.Close())
+}
+
+// systemOf is what does not change while the agent runs.
+func systemOf(a *agent.About) httpserver.System {
+	return httpserver.System{
+		Hostname:     a.Facts.Host,
+		BootID:       a.Facts.BootID,
+		OS:           operatingSystem(),
+		Kernel:       agent.KernelRelease(),
+		Architecture: runtime.GOARCH,
+		Cgroups:      a.Cgroups,
+		Version:      version,
+		Commit:       commit,
+		PID:          os.Getpid(),
+		Source:       a.Source,
+		SourceDetail: a.SourceDetail,
+		Hooks:        a.Hooks,
+		InitialPID:   a.Facts.InitialPID,
+	}
+}
+
+func troublesOf(a *agent.Agent) []httpserver.Trouble {
+	var list []httpserver.Trouble
+	for _, t := range a.Troubles() {
+		list = append(list, httpserver.Trouble(t))
+	}
+	return list
+}
+
+// operatingSystem is the distribution's name, empty where it has none (os-release(5)).
+func operatingSystem() string {
+	b, err := os.ReadFile("/etc/os-release")
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(b)) {
+		if name, ok := strings.CutPrefix(line, "PRETTY_NAME="); ok {
+			return record.Text([]byte(strings.Trim(strings.TrimSpace(name), `"'`)))
+		}
+	}
+	return ""
+}
+
+// headroomDesk answers questions for headroom, one at a time: each looks at one
+// process, and at the names of all others of its user.
+type headroomDesk struct {
+	turn   chan struct{}
+	reader *headroom.Reader // opened by the first who asks
+	gpus   func() *sample.GPUs
+}
+
+func (d *headroomDesk) ask(ctx context.Context, pid int32, between time.Duration) (h record.Headroom, err error) {
+	before, err := d.read(ctx, pid)
+	if err != nil || between == 0 {
+		return headroom.Evaluate(nil, before), err
+	}
+	if err := pause(ctx, between); err != nil {
+		return h, err
+	}
+	now, err := d.read(ctx, pid)
+	if err != nil {
+		return h, err
+	}
+	return headroom.Evaluate(before, now), nil
+}
+
+func (d *headroomDesk) read(ctx context.Context, pid int32) (*headroom.Facts, error) {
+	select {
+	case d.turn <- struct{}{}:
+		defer func() { <-d.turn }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if d.reader == nil {
+		r, err := headroom.Open()
+		if err != nil {
+			return nil, err
+		}
+		d.reader = r
+	}
+	f, err := d.reader.Read(ctx, pid, headroom.Full)
+	if err == nil {
+		f.GPUs = headroom.GPUsOf(d.gpus(), f.ID)
+	}
+	return f, err
+}
+
+func (d *headroomDesk) close() error {
+	d.turn <- struct{}{}
+	if d.reader == nil {
+		return nil
+	}
+	return d.reader.Close()
+}

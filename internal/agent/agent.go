@@ -1,0 +1,315 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/config"
+	"rmagent/internal/engine"
+	"rmagent/internal/held"
+	"rmagent/internal/loader"
+	"rmagent/internal/policy"
+	"rmagent/internal/python"
+	"rmagent/internal/report"
+	"rmagent/internal/sink"
+	"rmagent/internal/source"
+	"rmagent/internal/stack/worker"
+	"rmagent/record"
+)
+
+// Options say what an agent is made of. Whatever they hold stays the caller's to close.
+type Options struct {
+	Config *config.Loaded
+	// Sources are where Config was read from, to read it again when it changes; nil: it
+	// never changes.
+	Sources  *config.Sources
+	Filter   engine.Filter
+	Version  string
+	Log      *zap.Logger
+	SetLevel func(level string) error // changes what Log logs; nil: that can't change
+	Overview time.Duration            // how often the log says how the machine is; 0: never
+	Stdout   *os.File                 // where records go if the configuration says so
+	// Stacks walks call stacks; nil: opens of descriptors are not traced.
+	Stacks *worker.Client
+	// Observers are told of every record, after it was written.
+	Observers []Observer
+	Views     *engine.Views // where the agent publishes what it knows; nil: nowhere
+}
+
+// Observer is told of records, by whichever goroutine writes one. It must not wait,
+// and keeps nothing of a record: its memory is used again.
+type Observer interface {
+	Observe(r record.Record)
+}
+
+// Agent is a run of the agent: what it reads, and what it writes to.
+type Agent struct {
+	Options
+	parts     *Parts
+	events    *loader.Events // nil where none are asked for, or eventsErr says why
+	eventsErr error
+	tracer    *loader.FDTracer // nil: opens can't be traced, or are not to be
+	jsonl     *sink.JSONL      // nil: no records are written
+	out       *fanout          // nil: nobody wants records
+	engine    *engine.Engine
+	reloads   *reloads // nil: the configuration never changes
+	running   atomic.Bool
+}
+
+// Open opens all that an agent reads and writes, or nothing.
+func Open(o Options) (_ *Agent, err error) {
+	a := &Agent{Options: o}
+	defer func() {
+		if err != nil {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+			defer cancel()
+			err = errors.Join(err, a.Close(ctx))
+		}
+	}()
+	for _, note := range o.Config.Notes {
+		a.Log.Warn("config_note", zap.String("note", note))
+	}
+	if err := a.openEvents(); err != nil {
+		return nil, err
+	}
+	if a.parts, err = OpenParts(o.Config, a.events, a.Log); err != nil {
+		return nil, err
+	}
+	// Where the scan can't load either, the source has said why.
+	if a.eventsErr != nil && (a.parts.Source.Name == record.SourceEBPF || !errors.Is(a.eventsErr, loader.ErrUnsupported)) {
+		a.Log.Warn("events_unavailable", zap.Error(a.eventsErr),
+			zap.String("lost", "exit records are inferred from readings, network bytes and OOM kills are unknown"))
+	}
+	a.parts.WatchGPUs(o.Config, a.Log)
+	if err := a.openOutputs(); err != nil {
+		return nil, err
+	}
+	e, err := a.engineOptions()
+	if err != nil {
+		return nil, err
+	}
+	a.engine = engine.New(*e)
+	return a, nil
+}
+
+// engineOptions says what the engine is to do.
+func (a *Agent) engineOptions() (*engine.Options, error) {
+	l := a.Config
+	o := &engine.Options{
+		Reader:    a.parts.Source,
+		Source:    a.parts.Source.Name,
+		Host:      a.parts.Host,
+		Cgroups:   a.parts.Cgroups,
+		Who:       a.parts.Who,
+		Policy:    policy.New(l.Policy(int32(os.Getpid()))),
+		Log:       a.Log,
+		Version:   a.Version,
+		Interval:  l.Interval,
+		Overview:  a.Overview,
+		CPUBudget: l.CPUBudget,
+		Select:    a.selection(l),
+		Filter:    a.Filter,
+		Views:     a.Views,
+	}
+	if a.out != nil {
+		o.Sink = a.out
+		if err := a.out.Write(a.configRecord(l)); err != nil {
+			return nil, err
+		}
+	}
+	if a.events != nil {
+		o.Events = a.events
+	}
+	if a.parts.GPU != nil {
+		o.GPU = a.parts.GPU
+	}
+	if a.Sources != nil {
+		a.reloads = newReloads(a)
+		o.Settings = a.reloads
+	}
+	var err error
+	o.Leaks, err = a.openLeaks()
+	return o, err
+}
+
+// selection is which processes get records: none where nobody would read them.
+func (a *Agent) selection(l *config.Loaded) report.Selection {
+	if a.jsonl == nil && len(a.Observers) == 0 {
+		return report.None
+	}
+	return report.Selection(l.Processes)
+}
+
+func (a *Agent) configRecord(l *config.Loaded) *record.Config {
+	r := &record.Config{Hash: l.Hash(), Values: l.Values(), AgentPID: record.Some(int32(os.Getpid()))}
+	r.Time = time.Now().UTC()
+	return r
+}
+
+// openLeaks opens what looks for leaks. Without a tracer only growth is seen.
+func (a *Agent) openLeaks() (*engine.Leaks, error) {
+	l := a.Config
+	o := engine.LeakOptions{
+		Proc: held.OpenProc("/proc"), Tracing: engine.Tracing(l.FDTracing), CPUBudget: l.CPUBudget, Log: a.Log, Now: monotonic,
+	}
+	if o.Tracing == engine.TraceOff || a.Stacks == nil {
+		o.Tracing = engine.TraceOff
+		return engine.NewLeaks(o), nil
+	}
+	var err error
+	if a.tracer, err = OpenTracer(l); err != nil {
+		if l.Source == string(source.EBPF) {
+			return nil, err
+		}
+		if l.Source != string(source.Procfs) {
+			a.Log.Warn("fd_tracing_unavailable", zap.Error(err))
+		}
+		return engine.NewLeaks(o), nil
+	}
+	o.Tracer = a.tracer
+	o.Stacks, o.Pythons = a.Stacks, python.NewProcesses(a.Stacks)
+	return engine.NewLeaks(o), nil
+}
+
+// OpenTracer opens the tracer where eBPF may be used; the error says why it isn't.
+func OpenTracer(l *config.Loaded) (*loader.FDTracer, error) {
+	if l.Source == string(source.Procfs) {
+		return nil, errors.New("procfs does not tell who opens descriptors")
+	}
+	return loader.OpenFDTracer(loader.FDTraceOptions{})
+}
+
+func monotonic() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
+		panic(err) // this clock can't fail
+	}
+	return time.Duration(t.Nano())
+}
+
+// openEvents attaches the hooks, unless procfs is asked for. Without them ends are
+// inferred. Hooks that were asked for by name must attach; of those that are on by
+// default the rest is good enough, and what is lost is said once.
+func (a *Agent) openEvents() error {
+	names, custom := a.Config.HookNames()
+	if a.Config.Source == string(source.Procfs) || custom && len(names) == 0 {
+		return nil
+	}
+	events, err := loader.OpenEvents(loader.EventOptions{Hooks: names})
+	if err != nil {
+		if custom || a.Config.Source == string(source.EBPF) {
+			return err
+		}
+		a.eventsErr = err
+		return nil
+	}
+	a.events = events
+	for hook, why := range events.Refused() {
+		if custom {
+			return fmt.Errorf("hook %s: %w", hook, why)
+		}
+		a.Log.Warn("hook_unavailable", zap.String("hook", hook), zap.Error(why))
+	}
+	return nil
+}
+
+// openOutputs opens where records go.
+func (a *Agent) openOutputs() error {
+	if a.Config.JSONL != "" {
+		var err error
+		a.jsonl, err = sink.OpenJSONL(sink.JSONLOptions{
+			Path: a.Config.JSONL, Stdout: a.Stdout, Host: a.parts.Facts.Host, BootID: a.parts.Facts.BootID,
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if a.jsonl != nil || len(a.Observers) > 0 {
+		a.out = newFanout(a.jsonl, a.parts.Facts, a.Observers)
+	}
+	return nil
+}
+
+// Run reads and writes until ctx ends, which is no error. That the reader of the
+// records has gone is none either.
+func (a *Agent) Run(ctx context.Context) error {
+	if !a.running.CompareAndSwap(false, true) {
+		return errors.New("the agent runs already, or has run")
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if a.reloads != nil {
+		defer a.reloads.start(ctx)()
+	}
+	a.started()
+	err := a.engine.Run(ctx)
+	if errors.Is(err, sink.ErrReaderGone) {
+		a.Log.Info("reader_gone", zap.String("jsonl", a.Config.JSONL))
+		return nil
+	}
+	return err
+}
+
+func (a *Agent) started() {
+	l := a.Config
+	a.Log.Info("started",
+		zap.String("version", a.Version),
+		zap.String("source", string(a.parts.Source.Name)),
+		zap.String("detail", a.parts.Source.Detail),
+		zap.String("kernel", KernelRelease()),
+		zap.Duration("interval", l.Interval),
+		zap.String("processes", l.Processes),
+		sink.Foreign("jsonl", l.JSONL))
+}
+
+// Hangup does what SIGHUP asks for: the output is opened anew, and the configuration
+// is read again. It does not wait.
+func (a *Agent) Hangup() {
+	if a.jsonl != nil {
+		a.jsonl.Reopen()
+	}
+	if a.reloads != nil {
+		a.reloads.demand()
+	}
+}
+
+// Close writes what is left, until ctx ends, and closes everything. Run must have
+// returned.
+func (a *Agent) Close(ctx context.Context) error {
+	var errs []error
+	if a.parts != nil {
+		errs = append(errs, a.parts.Close())
+	}
+	if a.events != nil {
+		errs = append(errs, a.events.Close())
+	}
+	if a.tracer != nil {
+		errs = append(errs, a.tracer.Close())
+	}
+	fields := []zap.Field{}
+	if a.jsonl != nil {
+		if err := a.jsonl.Close(ctx); err != nil { // what it cost is counted; the agent did its part
+			a.Log.Warn("output_incomplete", zap.Error(err))
+		}
+		c := a.jsonl.Counters()
+		fields = append(fields, zap.Uint64("records_written", c.Written), zap.Any("records_lost", c.Lost))
+	}
+	a.Log.Info("stopped", fields...)
+	return errors.Join(errs...)
+}
+
+// KernelRelease is the kernel's version and the machine's architecture.
+func KernelRelease() string {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		return "unknown"
+	}
+	return unix.ByteSliceToString(u.Release[:]) + " " + unix.ByteSliceToString(u.Machine[:])
+}

@@ -1,0 +1,140 @@
+package engine
+
+import (
+	"go.uber.org/zap"
+
+	"rmagent/internal/policy"
+	"rmagent/internal/report"
+	"rmagent/internal/sink"
+	"rmagent/record"
+)
+
+// write writes the records of a tick, has the policy judge each as it is written, and
+// then writes what was decided: a reader of the records has all that it was decided by.
+func (e *Engine) write(minute bool) error {
+	report.Host(&e.hostRec, &e.machine)
+	e.hostRec.Time = e.now
+	e.Policy.Begin(&e.hostRec, true)
+	e.emit(&e.hostRec)
+	e.writeCgroups()
+	e.writeGPUs()
+	e.writeProcesses()
+	e.writeEnds()
+	e.decided(e.Policy.End())
+	if minute && e.before != 0 {
+		e.writeAgent()
+	}
+	return e.flush()
+}
+
+func (e *Engine) writeCgroups() {
+	if len(e.cgroups) == 0 {
+		return
+	}
+	e.fds.Update(e.table)
+	for i := range e.cgroups {
+		c := &e.cgroups[i]
+		sum, known := e.fds.Of(c.Path)
+		e.builder.Cgroup(&e.cgroup, c, record.SomeIf(sum, known))
+		e.Policy.Cgroup(&e.cgroup)
+		e.emit(&e.cgroup)
+	}
+}
+
+func (e *Engine) writeGPUs() {
+	for i := range e.gpus.Devices {
+		e.builder.GPU(&e.gpu, &e.gpus.Devices[i], e.gpus.Age)
+		e.Policy.GPU(&e.gpu)
+		e.emit(&e.gpu)
+	}
+}
+
+// writeProcesses has every process judged of which something moved, or that the policy
+// watches, and writes those that are to be shown. A process in which nothing moved and
+// whose end was told already is left to its end, as a reader of the records leaves it.
+func (e *Engine) writeProcesses() {
+	now := e.snapshot.Monotonic
+	for i := range e.table.Len() {
+		p := e.table.At(i)
+		due := e.Select.Due(p, e.before, now) || e.Select == report.Active && e.gpus.Holds(p.ID.PID)
+		if !due && !p.Active && (!e.Policy.Watches(p.ID) || e.exited[p.ID]) {
+			continue
+		}
+		e.builder.Process(&e.process, p, &e.gpus)
+		if !due {
+			e.process.FDSecondsToLimit = record.Opt[float64]{} // which moves, though nothing of the process does
+		}
+		e.Policy.Process(&e.process.ProcessFacts)
+		if due && e.Filter.Match(&p.Process, p.Identity) {
+			e.emit(&e.process)
+		}
+	}
+	clear(e.exited)
+}
+
+// writeEnds writes who is gone, where the kernel doesn't tell.
+func (e *Engine) writeEnds() {
+	if e.Events != nil && e.Events.Attached("exits") {
+		return
+	}
+	for i := range e.table.Gone() {
+		p := &e.table.Gone()[i]
+		if !e.Filter.Match(&p.Process, p.Identity) {
+			continue
+		}
+		e.builder.InferredExit(&e.exit, p)
+		e.emit(&e.exit)
+	}
+}
+
+// decided writes and logs what the policy decided.
+func (e *Engine) decided(changes []policy.Change) {
+	for i := range changes {
+		c := &changes[i]
+		switch {
+		case c.State != nil:
+			e.emit(c.State)
+			e.logState(c.State)
+			e.standings.cross(c.State)
+		case c.Prune != nil:
+			e.emit(c.Prune)
+			e.standings.decide(c.Prune)
+			if !c.Again {
+				e.logPrune(c.Prune)
+			}
+		}
+	}
+}
+
+func (e *Engine) logState(c *record.StateChange) {
+	fields := []zap.Field{
+		zap.String("resource", c.Resource),
+		zap.String("target", c.Target),
+		zap.String("state", string(c.State)),
+		zap.String("previous", string(c.Previous)),
+		zap.Float64("value", c.Value.Or(0)),
+		zap.Float64("limit", c.Limit.Or(0)),
+		zap.Float64("ratio", c.Ratio.Or(0)),
+		zap.String("message", c.Message),
+	}
+	if c.Advice != "" {
+		fields = append(fields, zap.String("advice", c.Advice))
+	}
+	switch c.State {
+	case record.StateCritical:
+		e.Log.Error("state", fields...)
+	case record.StateWarning:
+		e.Log.Warn("state", fields...)
+	default:
+		e.Log.Info("state", fields...)
+	}
+}
+
+func (e *Engine) logPrune(p *record.Prune) {
+	fields := []zap.Field{zap.Bool("should_prune", p.ShouldPrune), sink.Foreign("message", report.PruneMessage(p))}
+	if !p.ShouldPrune {
+		e.Log.Info("prune", fields...)
+		return
+	}
+	e.Log.Warn("prune", fields...)
+}

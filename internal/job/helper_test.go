@@ -1,0 +1,203 @@
+package job
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The jobs of these tests are this test binary, told by the environment what to do, so
+// that a guest needs no other program.
+const helperVariable = "RMAGENT_JOB_HELPER"
+
+func TestMain(m *testing.M) {
+	if words := strings.Fields(os.Getenv(helperVariable)); len(words) > 0 {
+		helpers[words[0]](words[1:])
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// helper is a command that does what its words say.
+func helper(words ...string) *exec.Cmd {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), helperVariable+"="+strings.Join(words, " "))
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+var helpers map[string]func(args []string)
+
+func init() { // they name each other
+	helpers = map[string]func(args []string){
+		"nothing": func([]string) {},
+		"busy":    helpBusy,
+		"tree":    helpTree,
+		"threads": helpThreads,
+		"tcp":     helpTCP,
+		"exec":    helpExec,
+		"daemon":  helpDaemon,
+		"hop":     helpHop,
+		"stay":    helpStay,
+		"memory":  helpMemory,
+		"files":   helpFiles,
+		"write":   helpWrite,
+	}
+}
+
+func number(s string) int {
+	n, err := strconv.Atoi(s)
+	check(err)
+	return n
+}
+
+func check(err error) {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "helper:", err)
+		os.Exit(3)
+	}
+}
+
+// busy MS: takes so much CPU time of the process.
+func helpBusy(args []string) {
+	end := time.Duration(number(args[0])) * time.Millisecond
+	for cpu := time.Duration(0); cpu < end; {
+		var ts unix.Timespec
+		check(unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &ts))
+		cpu = time.Duration(ts.Nano())
+	}
+}
+
+// tree ROUNDS N: in each round N children live at the same time.
+func helpTree(args []string) {
+	for range number(args[0]) {
+		var children []*exec.Cmd
+		var gates []io.Closer
+		for range number(args[1]) {
+			c := helper("stay")
+			gate, err := c.StdinPipe()
+			check(err)
+			check(c.Start())
+			children, gates = append(children, c), append(gates, gate)
+		}
+		for i, c := range children {
+			gates[i].Close()
+			check(c.Wait())
+		}
+	}
+}
+
+// stay: until its input ends.
+func helpStay([]string) { io.Copy(io.Discard, os.Stdin) }
+
+// threads N: so many threads that end before the process does.
+func helpThreads(args []string) {
+	var wg sync.WaitGroup
+	for range number(args[0]) {
+		wg.Go(func() {
+			runtime.LockOSThread() // and ends with it
+			helpBusy([]string{"1"})
+		})
+	}
+	wg.Wait()
+}
+
+// tcp ADDRESS BYTES: so much there and back.
+func helpTCP(args []string) {
+	c, err := net.Dial("tcp", args[0])
+	check(err)
+	n := int64(number(args[1]))
+	go func() {
+		_, err := io.CopyN(c, zeros{}, n)
+		check(err)
+		c.(*net.TCPConn).CloseWrite()
+	}()
+	got, err := io.Copy(io.Discard, c)
+	check(err)
+	if got != n {
+		check(fmt.Errorf("%d bytes came back of %d", got, n))
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(b []byte) (int, error) { clear(b); return len(b), nil }
+
+// exec: another thread than the leader calls exec.
+func helpExec([]string) {
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == os.Getpid() { // the leader: another goroutine gets another thread
+			helpExec(nil)
+			return
+		}
+		helpBusy([]string{"20"})
+		os.Setenv(helperVariable, "busy 20")
+		check(syscall.Exec("/proc/self/exe", []string{"again"}, os.Environ()))
+	}()
+	select {}
+}
+
+// daemon MS: a process of a session of its own that outlives its parent.
+func helpDaemon(args []string) {
+	c := helper("busy", args[0])
+	c.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	check(c.Start())
+}
+
+// hop MS: for so long, a process starts its successor and ends.
+func helpHop(args []string) {
+	left := number(args[0])
+	begin := time.Now()
+	if left <= 0 {
+		return
+	}
+	c := helper("hop", strconv.Itoa(left-max(1, int(time.Since(begin).Milliseconds()))-20))
+	check(c.Start())
+}
+
+// memory MIB: touches so much, and waits for the end of its input.
+func helpMemory(args []string) {
+	b, err := unix.Mmap(-1, 0, number(args[0])<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	check(err)
+	for i := 0; i < len(b); i += 4096 {
+		b[i] = 1
+	}
+	fmt.Println("ready")
+	helpStay(nil)
+}
+
+// files N: opens so many more, and ends.
+func helpFiles(args []string) {
+	for range number(args[0]) {
+		_, err := unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		check(err)
+	}
+}
+
+// write FILE BYTES, and reads them again.
+func helpWrite(args []string) {
+	f, err := os.Create(args[0])
+	check(err)
+	n := int64(number(args[1]))
+	b := make([]byte, 1<<16)
+	for at := int64(0); at < n; at += int64(len(b)) {
+		_, err := f.WriteAt(b, at)
+		check(err)
+	}
+	for at := int64(0); at < n; at += int64(len(b)) {
+		_, err := f.ReadAt(b, at)
+		check(err)
+	}
+}

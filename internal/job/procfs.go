@@ -1,0 +1,336 @@
+package job
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/cctools"
+	"rmagent/internal/sample"
+)
+
+// procTracker follows a job without eBPF: by a cgroup of its own where one can be
+// made, else by who is whose child. What a process did before it was first seen, or
+// after it was last seen, is told by whom it left it to: the kernel adds it to the
+// parent that waits for it (wait4(2), /proc/PID/stat, /proc/PID/io).
+type procTracker struct {
+	reap    bool
+	group   *group // nil: none could be made
+	first   int    // PID of the first process; 0: not started, or reaped
+	members map[int32]*member
+	seen    map[sample.ID]struct{}
+	most    uint64
+	mostAt  time.Duration
+	peak    uint64           // of one process
+	dead    sample.JobTotals // of processes that this one reaped
+	doomed  bool
+	notices chan struct{}
+}
+
+// member is a process that was there at the last look.
+type member struct {
+	stat procStat
+	io   procIO
+	// file is its /proc/PID/io. Once a process is a zombie an ordinary user can't open
+	// it any more, but read it still (fs/proc/base.c, task_dump_owner).
+	file *os.File
+}
+
+// maxOpen is of how many processes the files are kept open.
+const maxOpen = 512
+
+func (t *procTracker) forget(pid int32) {
+	if m := t.members[pid]; m != nil {
+		if m.file != nil {
+			m.file.Close()
+		}
+		delete(t.members, pid)
+	}
+}
+
+// ProcOptions say how a job is followed by /proc.
+type ProcOptions struct {
+	// Reap makes this process the one that orphans of the job are given to, and reaps
+	// them: what they did is then known too. It takes every child of this process that
+	// ended for one of them, so it is for programs that have no others.
+	Reap bool
+}
+
+// OpenProc begins a job that /proc tells of. It needs no privilege.
+func OpenProc(o ProcOptions) (Tracker, error) {
+	if o.Reap {
+		if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+			return nil, err
+		}
+	}
+	g, _ := newGroup() // without one it goes on as it can
+	return &procTracker{
+		reap: o.Reap, group: g, members: map[int32]*member{}, seen: map[sample.ID]struct{}{},
+		notices: make(chan struct{}),
+	}, nil
+}
+
+func (t *procTracker) Start(cmd *exec.Cmd) error {
+	if t.group != nil {
+		t.group.take(cmd)
+	}
+	if err := StartCommand(cmd); err != nil {
+		return err
+	}
+	t.first = cmd.Process.Pid
+	t.look(int32(t.first))
+	return nil
+}
+
+func (t *procTracker) Read(dst *Reading) error {
+	dst.reset()
+	dst.Boottime = Boottime()
+	t.find()
+	if t.reap {
+		t.reapOrphans()
+	}
+	t.fill(dst)
+	if t.group != nil {
+		t.group.read(dst)
+	}
+	return nil
+}
+
+// find replaces the members by those that are there now.
+func (t *procTracker) find() {
+	pids := map[int32]bool{}
+	if t.group != nil {
+		for _, pid := range t.group.pids() {
+			pids[pid] = true
+		}
+	} else {
+		for pid := range t.members {
+			addDescendants(pids, pid)
+		}
+	}
+	if t.first != 0 {
+		addDescendants(pids, int32(t.first))
+	}
+	if t.reap {
+		for _, pid := range children(os.Getpid()) {
+			addDescendants(pids, pid)
+		}
+	}
+	for pid := range t.members {
+		if !pids[pid] {
+			t.forget(pid)
+		}
+	}
+	for pid := range pids {
+		t.look(pid)
+	}
+}
+
+// look reads a process, or forgets it.
+func (t *procTracker) look(pid int32) {
+	stat, err := readStat(pid)
+	m := t.members[pid]
+	if err != nil || m != nil && m.stat.start != stat.start { // another process has its PID
+		t.forget(pid)
+		m = nil
+	}
+	if err != nil {
+		return
+	}
+	if m == nil {
+		m = &member{}
+		if len(t.members) < maxOpen {
+			m.file, _ = os.Open("/proc/" + strconv.Itoa(int(pid)) + "/io")
+		}
+		t.members[pid] = m
+	}
+	m.stat = stat
+	if io, ok := readIO(pid, m.file); ok {
+		m.io = io
+	}
+	t.seen[sample.ID{PID: pid, StartTicks: stat.start}] = struct{}{}
+}
+
+// addDescendants adds a process and all that descend from it.
+func addDescendants(pids map[int32]bool, pid int32) {
+	if pids[pid] {
+		return
+	}
+	pids[pid] = true
+	for _, child := range children(int(pid)) {
+		addDescendants(pids, child)
+	}
+}
+
+// children returns whom the threads of a process forked, and whom it was given
+// (CONFIG_PROC_CHILDREN, proc(5)).
+func children(pid int) []int32 {
+	var list []int32
+	paths, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/children")
+	for _, path := range paths {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue // the thread ended
+		}
+		for word := range bytes.FieldsSeq(b) {
+			if n, err := strconv.ParseInt(string(word), 10, 32); err == nil {
+				list = append(list, int32(n))
+			}
+		}
+	}
+	return list
+}
+
+// reapOrphans reaps the processes that were given to this one and ended.
+func (t *procTracker) reapOrphans() {
+	for pid, m := range t.members {
+		if m.stat.state != 'Z' || int(pid) == t.first || int(m.stat.ppid) != os.Getpid() {
+			continue
+		}
+		var usage syscall.Rusage
+		got, err := syscall.Wait4(int(pid), nil, syscall.WNOHANG, &usage)
+		if err != nil || got != int(pid) {
+			continue
+		}
+		t.bury(m, &usage)
+		t.forget(pid)
+	}
+}
+
+// bury adds what a process did that was reaped here, and what those did that it
+// waited for itself.
+func (t *procTracker) bury(m *member, usage *syscall.Rusage) {
+	d := &t.dead
+	d.User += time.Duration(usage.Utime.Nano())
+	d.System += time.Duration(usage.Stime.Nano())
+	d.CPU = d.User + d.System
+	d.MinorFlt += uint64(usage.Minflt)
+	d.MajorFlt += uint64(usage.Majflt)
+	d.Voluntary += uint64(usage.Nvcsw)
+	d.Forced += uint64(usage.Nivcsw)
+	// A process that vfork gave its launcher's memory has the launcher's peak, too.
+	var own syscall.Rusage
+	if syscall.Getrusage(syscall.RUSAGE_SELF, &own) == nil && usage.Maxrss > own.Maxrss {
+		t.peak = max(t.peak, uint64(usage.Maxrss)<<10)
+	}
+	if m != nil {
+		m.io.add(d)
+	}
+}
+
+// Reaped takes what the first process did.
+func (t *procTracker) Reaped(usage *syscall.Rusage) {
+	t.bury(t.members[int32(t.first)], usage)
+	t.forget(int32(t.first))
+	t.first = 0
+}
+
+func (t *procTracker) fill(dst *Reading) {
+	dst.Totals = t.dead
+	for pid, m := range t.members {
+		m.stat.add(&dst.Totals)
+		m.io.add(&dst.Totals)
+		dst.Totals.Pending++
+		if m.stat.state == 'Z' {
+			continue
+		}
+		dst.Totals.Now++
+		if p, ok := readProcess(pid, &m.stat); ok {
+			t.peak = max(t.peak, p.Peak)
+			dst.Processes = append(dst.Processes, p)
+		}
+	}
+	if dst.Totals.Now > t.most {
+		t.most, t.mostAt = dst.Totals.Now, dst.Boottime
+	}
+	dst.Totals.Most, dst.Totals.MostAt, dst.Totals.PeakBytes = t.most, t.mostAt, t.peak
+	dst.Totals.Processes = max(uint64(len(t.seen)), 1)
+}
+
+func (t *procTracker) Signal(s unix.Signal) (int, error) {
+	t.find()
+	if t.doomed && t.group != nil && t.group.kill() == nil {
+		return t.left(), nil
+	}
+	var ids []sample.ID
+	for pid, m := range t.members {
+		if m.stat.state == 'Z' {
+			continue
+		}
+		if t.doomed {
+			// Who may have no process more than none can't fork, nor can its children.
+			unix.Prlimit(int(pid), unix.RLIMIT_NPROC, &unix.Rlimit{}, nil)
+		}
+		ids = append(ids, sample.ID{PID: pid, StartTicks: m.stat.start})
+	}
+	return SignalAll(ids, s)
+}
+
+// left is how many processes have not ended.
+func (t *procTracker) left() (n int) {
+	for _, m := range t.members {
+		if m.stat.state != 'Z' {
+			n++
+		}
+	}
+	return n
+}
+
+func (t *procTracker) Doom() error {
+	t.doomed = true
+	return nil
+}
+
+func (t *procTracker) Notices() <-chan struct{} { return t.notices }
+
+func (t *procTracker) Source() string {
+	if t.group != nil {
+		return "cgroup"
+	}
+	return "procfs"
+}
+
+// Exactness says what /proc tells an ordinary user.
+func (t *procTracker) Exactness(m cctools.Measure) (cctools.Exactness, string) {
+	switch m {
+	case cctools.WallTime, cctools.Start, cctools.End:
+		return cctools.Exact, ""
+	case cctools.CPUTime, cctools.CoresAvg, cctools.Cores:
+		if t.group != nil {
+			return cctools.Exact, ""
+		}
+		return cctools.AtLeast, "what processes used that nobody waited for is missing"
+	case cctools.BytesRead, cctools.BytesWritten, cctools.MinorFaults, cctools.MajorFaults, cctools.ContextSwitches:
+		return cctools.AtLeast, "what processes did that nobody waited for is missing"
+	case cctools.BytesReceived, cctools.BytesSent, cctools.Bandwidth:
+		return cctools.Unknown, "the kernel tells an ordinary user no network bytes of processes: run beside an agent, or as root"
+	case cctools.RunDelay:
+		return cctools.Unknown, "the kernel tells an ordinary user no run delay of threads that ended"
+	case cctools.TotalProcesses:
+		return cctools.AtLeast, "processes that lived between two of ten readings a second were not seen"
+	case cctools.MaxConcurrentProcesses, cctools.Memory, cctools.VirtualMemory, cctools.SwapMemory, cctools.OpenFiles:
+		return cctools.Sampled, "the highest of ten readings a second"
+	}
+	return cctools.Exact, ""
+}
+
+func (t *procTracker) Close() error {
+	var errs []error
+	for pid := range t.members {
+		t.forget(pid)
+	}
+	if t.reap {
+		errs = append(errs, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0))
+	}
+	if t.group != nil {
+		errs = append(errs, t.group.remove())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,152 @@
+package job
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/cctools"
+	"rmagent/internal/sample"
+)
+
+// RunSelf measures this whole process, and the children that it waits for, while a
+// function runs: what other goroutines do meanwhile counts too, and memory from before
+// counts in what there is. A broken limit cancels the function's context, which is all
+// that can be done to a function; cause makes its cause. o has no command and no
+// tracker. It returns what the function returned.
+func RunSelf(ctx context.Context, o Options, f func(context.Context) error, cause func(*Result) error) (*Result, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	s := &self{o: o, before: selfTotals()}
+	s.result = &Result{Start: time.Now(), Meter: NewMeter(Boottime())}
+	s.exhausted = func() { cancel(cause(s.result)) }
+	done := make(chan error, 1)
+	go func() { done <- f(ctx) }()
+	return s.result, s.watch(done)
+}
+
+type self struct {
+	o      Options
+	result *Result
+	before sample.JobTotals
+	step   int
+	// exhausted is called once, when a limit is broken.
+	exhausted func()
+}
+
+func (s *self) watch(done <-chan error) error {
+	tick := time.NewTicker(readEvery)
+	defer tick.Stop()
+	var steps <-chan time.Time
+	if s.o.Interval > 0 {
+		t := time.NewTicker(s.o.Interval)
+		defer t.Stop()
+		steps = t.C
+	}
+	for {
+		select {
+		case <-tick.C:
+			s.look()
+		case <-steps:
+			s.look()
+			s.tell(false)
+		case err := <-done:
+			s.exhausted = func() {} // too late
+			s.look()
+			s.result.End = time.Now()
+			s.tell(true)
+			return err
+		}
+	}
+}
+
+func (s *self) look() {
+	r := Reading{Boottime: Boottime(), Totals: selfTotals()}
+	subtract(&r.Totals, &s.before)
+	if stat, err := readStat(int32(os.Getpid())); err == nil {
+		if p, ok := readProcess(int32(os.Getpid()), &stat); ok {
+			p.Peak, p.PeakVirtual = 0, 0 // of all its life
+			p.Forked = false
+			r.Processes = append(r.Processes, p)
+		}
+	}
+	m := s.result.Meter
+	m.Add(&r, nil)
+	if len(s.result.Exceeded) > 0 {
+		return
+	}
+	broken := s.o.Limits.Broken(&m.Most)
+	for i := range broken {
+		broken[i].Seconds, _ = m.Now.Get(cctools.WallTime)
+	}
+	s.result.Exceeded = broken
+	if len(broken) > 0 && !s.o.Only {
+		s.result.Killed = true
+		s.exhausted()
+	}
+}
+
+func (s *self) tell(last bool) {
+	if s.o.Step == nil {
+		return
+	}
+	m := s.result.Meter
+	seconds, _ := m.Now.Get(cctools.WallTime)
+	step := Step{Number: s.step, Seconds: seconds, Now: m.Now, Most: m.Most}
+	s.step++
+	if last {
+		step.Number = -1
+	}
+	s.o.Step(step)
+}
+
+// selfTotals is what this process and the children that it waited for ever did.
+func selfTotals() (t sample.JobTotals) {
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var u unix.Rusage
+		if unix.Getrusage(who, &u) != nil {
+			continue
+		}
+		t.User += time.Duration(u.Utime.Nano())
+		t.System += time.Duration(u.Stime.Nano())
+		t.MinorFlt += uint64(u.Minflt)
+		t.MajorFlt += uint64(u.Majflt)
+		t.Voluntary += uint64(u.Nvcsw)
+		t.Forced += uint64(u.Nivcsw)
+	}
+	t.CPU = t.User + t.System
+	if io, ok := readIO(int32(os.Getpid()), nil); ok {
+		io.add(&t)
+	}
+	return t
+}
+
+func subtract(a, b *sample.JobTotals) {
+	a.CPU -= b.CPU
+	a.User -= b.User
+	a.System -= b.System
+	a.MinorFlt -= b.MinorFlt
+	a.MajorFlt -= b.MajorFlt
+	a.Voluntary -= b.Voluntary
+	a.Forced -= b.Forced
+	a.ReadBytes -= b.ReadBytes
+	a.WrittenBytes -= b.WrittenBytes
+	a.DiskRead -= b.DiskRead
+	a.DiskWritten -= b.DiskWritten
+}
+
+// SelfExactness says what measuring a function in its process is worth.
+func SelfExactness(m cctools.Measure) (cctools.Exactness, string) {
+	switch m {
+	case cctools.Memory, cctools.VirtualMemory, cctools.SwapMemory, cctools.OpenFiles:
+		return cctools.Sampled, "of the whole process: the highest of ten readings a second"
+	case cctools.CPUTime, cctools.Cores, cctools.CoresAvg, cctools.BytesRead, cctools.BytesWritten,
+		cctools.ContextSwitches, cctools.MinorFaults, cctools.MajorFaults:
+		return cctools.Exact, "of the whole process, and the children that it waited for meanwhile"
+	case cctools.WallTime, cctools.Start, cctools.End, cctools.MachineCPUs, cctools.MachineLoad:
+		return cctools.Exact, ""
+	}
+	return cctools.Unknown, "a function is measured in its own process, which does not tell"
+}

@@ -1,0 +1,158 @@
+package sock
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os/exec"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"rmagent/internal/cctools"
+	"rmagent/internal/job"
+	"rmagent/internal/loader"
+)
+
+// answerTime is how long an agent may take to answer.
+const answerTime = 10 * time.Second
+
+// Tracker is a job.Tracker that asks a running agent.
+type Tracker struct {
+	conn    net.Conn
+	answers chan *response
+	notices chan struct{}
+	read    sync.WaitGroup
+	failed  error // why there are no more answers; set before answers is closed
+}
+
+// Open begins a job at the agent that listens on path.
+func Open(path string, o loader.JobOrder) (*Tracker, error) {
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	if err != nil {
+		return nil, err
+	}
+	t := &Tracker{conn: conn, answers: make(chan *response, 1), notices: make(chan struct{}, 1)}
+	t.read.Go(t.receive)
+	_, err = t.ask(&request{Op: opNew, AtOnce: o.AtOnce, Processes: o.Processes, FatalAtOnce: o.FatalAtOnce})
+	if err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return t, nil
+}
+
+func (t *Tracker) receive() {
+	defer close(t.answers)
+	for {
+		r := &response{}
+		if err := readFrame(t.conn, r, maxResponse); err != nil {
+			t.failed = err
+			return
+		}
+		if r.Notice {
+			select {
+			case t.notices <- struct{}{}:
+			default:
+			}
+			continue
+		}
+		select {
+		case t.answers <- r:
+		default:
+			t.failed = errors.New("it answers what was not asked")
+			return
+		}
+	}
+}
+
+// ErrAgent is wrapped by errors of the agent, or of the way to it.
+var ErrAgent = errors.New("ask the agent")
+
+func (t *Tracker) ask(q *request) (*response, error) {
+	t.conn.SetWriteDeadline(time.Now().Add(answerTime))
+	if err := writeFrame(t.conn, q, maxRequest); err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrAgent, err)
+	}
+	timeout := time.NewTimer(answerTime)
+	defer timeout.Stop()
+	select {
+	case r, ok := <-t.answers:
+		switch {
+		case !ok:
+			return nil, fmt.Errorf("%w: %w", ErrAgent, t.failed)
+		case r.Error != "":
+			return nil, fmt.Errorf("%w: %s", ErrAgent, r.Error)
+		}
+		return r, nil
+	case <-timeout.C:
+		t.conn.Close() // a late answer would be taken for that to another question
+		return nil, fmt.Errorf("%w: no answer in %v", ErrAgent, answerTime)
+	}
+}
+
+// Start starts the job's first process.
+func (t *Tracker) Start(cmd *exec.Cmd) error {
+	job.SettlePidfds()
+	runtime.LockOSThread() // the agent awaits a fork of this thread
+	defer runtime.UnlockOSThread()
+	if _, err := t.ask(&request{Op: opAwait, Thread: unix.Gettid()}); err != nil {
+		return err
+	}
+	if err := job.StartCommand(cmd); err != nil {
+		_, cancelled := t.ask(&request{Op: opCancel})
+		return errors.Join(err, cancelled)
+	}
+	return nil
+}
+
+// Read replaces dst with what the job did until now.
+func (t *Tracker) Read(dst *job.Reading) error {
+	r, err := t.ask(&request{Op: opRead})
+	if err != nil {
+		return err
+	}
+	if r.Totals == nil {
+		return fmt.Errorf("%w: it answers nothing", ErrAgent)
+	}
+	*dst = job.Reading{Boottime: r.Boottime, Totals: *r.Totals, Processes: fromWire(dst.Processes[:0], r.Processes)}
+	return nil
+}
+
+// Signal sends a signal to every process of the job that its user may end.
+func (t *Tracker) Signal(s unix.Signal) (int, error) {
+	r, err := t.ask(&request{Op: opSignal, Signal: int(s)})
+	if err != nil {
+		return 0, err
+	}
+	return r.Sent, nil
+}
+
+// Doom lets none of these fork any more.
+func (t *Tracker) Doom() error {
+	_, err := t.ask(&request{Op: opDoom})
+	return err
+}
+
+// Notices are signalled when it is worth to Read.
+func (t *Tracker) Notices() <-chan struct{} { return t.notices }
+
+// Reaped has nothing to add.
+func (t *Tracker) Reaped(*syscall.Rusage) {}
+
+// Source is agent.
+func (t *Tracker) Source() string { return "agent" }
+
+// Exactness is that of the kernel's tags.
+func (t *Tracker) Exactness(m cctools.Measure) (cctools.Exactness, string) {
+	return job.KernelExactness(m)
+}
+
+// Close ends the job at the agent.
+func (t *Tracker) Close() error {
+	err := t.conn.Close()
+	t.read.Wait()
+	return err
+}

@@ -1,0 +1,195 @@
+package policy
+
+import (
+	"slices"
+	"time"
+
+	"rmagent/internal/aggregate"
+	"rmagent/internal/sample"
+	"rmagent/record"
+)
+
+// reminder is how often a prune decision is told again while it holds.
+const reminder = time.Minute
+
+// pruning is where the prune decision stands.
+type pruning struct {
+	told     []gaugeKey // the reasons that were told last, in order
+	toldAt   time.Duration
+	crossing uint64
+	record   record.Prune
+
+	begun    bool // this reading's processes
+	ranking  bool // in this reading
+	rankNext bool // in the next one, because a decision waits for it
+	reasons  []*gauge
+	weighed  []gaugeKey // the reasons' keys
+	top      []candidate
+
+	// While a filesystem is above its maximum: what each process had written before.
+	diskFull bool
+	filling  bool
+	written  map[sample.ID]uint64
+	sorted   []gaugeKey
+}
+
+func newPruning() pruning { return pruning{written: map[sample.ID]uint64{}} }
+
+func (p *pruning) begin() {
+	p.begun, p.ranking, p.diskFull = false, false, false
+	p.top = p.top[:0]
+}
+
+// wantsAll tells whether every process must be handed in.
+func (p *pruning) wantsAll() bool { return p.ranking || p.diskFull && !p.filling }
+
+func (p *pruning) clockStepped(at time.Duration) { p.toldAt = min(p.toldAt, at) }
+
+// absolute tells whether a maximum is in the measure's own unit; the others are shares
+// of a limit, in percent.
+func absolute(k gaugeKey) bool {
+	return k.measure == mNetwork || k.measure == mMemory && k.target.kind == kindHost
+}
+
+// maximum is the one that the prune rule has for a gauge; 0: none.
+func (e *Engine) maximum(k gaugeKey) float64 {
+	p := &e.config.Prune
+	if k.rule != 0 {
+		return e.ruleMaximum(k)
+	}
+	switch k.measure {
+	case mCPU:
+		if k.target.kind == kindHost {
+			return p.CPUPercent
+		}
+	case mMemory:
+		if k.target.kind == kindHost {
+			return p.MemoryBytes
+		}
+		return p.CgroupMemoryPercent
+	case mFD:
+		return p.FDPercent
+	case mDisk:
+		return p.DiskPercent
+	case mNetwork:
+		return p.NetworkBytesPerSecond
+	case mGPU:
+		return p.GPUPercent
+	case mGPUMemory:
+		return p.GPUMemoryPercent
+	case mPIDs:
+		return p.PIDsPercent
+	case mPressureCPU:
+		return p.PressureCPUPercent
+	case mPressureMemory:
+		return p.PressureMemoryPercent
+	case mPressureIO:
+		return p.PressureIOPercent
+	}
+	return 0
+}
+
+func (e *Engine) ruleMaximum(k gaugeKey) float64 {
+	place := slices.Index(e.rules.list, k.rule)
+	if place < 0 || !e.config.Tracked[place].Prune {
+		return 0
+	}
+	for i := range limitOf {
+		if limitOf[i].measure == k.measure {
+			return limitOf[i].limit(&e.config.Tracked[place].Limits)
+		}
+	}
+	return 0
+}
+
+// keys are the reasons of now, in order.
+func (e *Engine) keys() []gaugeKey {
+	p := &e.prune
+	p.sorted = p.sorted[:0]
+	for _, g := range e.pressed {
+		p.sorted = append(p.sorted, g.key)
+	}
+	slices.SortFunc(p.sorted, compareKeys)
+	return p.sorted
+}
+
+// beginProcesses decides, once all else was handed in, whether candidates are needed
+// in this reading: only then every process has to be looked at.
+func (e *Engine) beginProcesses() {
+	p := &e.prune
+	if p.begun {
+		return
+	}
+	p.begun = true
+	if p.diskFull && !p.filling {
+		clear(p.written)
+	}
+	p.ranking = len(e.pressed) > 0 && e.checking &&
+		(p.rankNext || e.now-p.toldAt >= reminder || !slices.Equal(e.keys(), p.told))
+	if p.ranking {
+		p.reasons = append(p.reasons[:0], e.pressed...)
+		p.weighed = append(p.weighed[:0], e.keys()...)
+	}
+}
+
+// decide tells what presses, if that changed or was told a minute ago.
+func (e *Engine) decide() {
+	p := &e.prune
+	p.filling = p.diskFull
+	if !p.filling {
+		clear(p.written)
+	}
+	if !e.checking {
+		return
+	}
+	now := e.keys()
+	changed := !slices.Equal(now, p.told)
+	if !changed && (len(now) == 0 || e.now-p.toldAt < reminder) {
+		return
+	}
+	if len(now) > 0 && !(p.ranking && (p.rankNext || slices.Equal(now, p.weighed))) {
+		p.rankNext = true // who is to go first is known after the next reading
+		return
+	}
+	p.rankNext = false
+	added := slices.ContainsFunc(now, func(k gaugeKey) bool { return !slices.Contains(p.told, k) })
+	again := len(now) > 0 && !added
+	if !again {
+		e.crossings++
+		p.crossing = e.crossings
+	}
+	p.told, p.toldAt = append(p.told[:0], now...), e.now
+	e.fill(&p.record)
+	e.changes = append(e.changes, Change{Crossing: p.crossing, Again: again, Prune: &p.record})
+}
+
+// fill makes the record of what presses and who is to go.
+func (e *Engine) fill(r *record.Prune) {
+	*r = record.Prune{ShouldPrune: len(e.pressed) > 0, Reasons: r.Reasons[:0], Candidates: r.Candidates[:0]}
+	if r.Reasons == nil {
+		r.Reasons, r.Candidates = []record.PruneReason{}, []record.PruneCandidate{}
+	}
+	slices.SortFunc(e.pressed, func(a, b *gauge) int { return compareKeys(a.key, b.key) })
+	for _, g := range e.pressed {
+		r.Reasons = append(r.Reasons, record.PruneReason{
+			Resource:     measures[g.key.measure].name,
+			Target:       g.key.target.String(),
+			Value:        record.Some(g.value),
+			Max:          record.Some(g.max),
+			Unit:         pruneUnit(g.key),
+			AverageRatio: record.Some(aggregate.Round(g.mean / g.max)),
+			TargetRatio:  record.Some(e.config.Prune.Target),
+		})
+	}
+	for i := range e.prune.top {
+		r.Candidates = append(r.Candidates, e.prune.top[i].record(e.host.Time))
+	}
+}
+
+// pruneUnit is the unit of a reason's values.
+func pruneUnit(k gaugeKey) string {
+	if k.rule == 0 && !absolute(k) {
+		return "percent"
+	}
+	return measures[k.measure].unit
+}

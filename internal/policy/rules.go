@@ -1,0 +1,195 @@
+package policy
+
+import (
+	"fmt"
+	"math"
+	"time"
+
+	"rmagent/internal/aggregate"
+	"rmagent/internal/pattern"
+	"rmagent/internal/sample"
+	"rmagent/record"
+)
+
+// rules are the tracked ones. Each has a number that it keeps for as long as it is
+// the same, whatever comes before it in the configuration.
+type rules struct {
+	numbers map[string]int // by all that it says
+	list    []int          // numbers, in the configuration's order
+	last    int
+	pinned  map[int]sample.ID // who has a rule's PID
+	fresh   bool              // there are rules that nobody was matched with yet
+}
+
+// match is which rules select a process, and what that was decided by.
+type match struct {
+	comm, unit, cgroup string
+	rules              []int // places in the configuration
+}
+
+func newRules() rules { return rules{numbers: map[string]int{}, pinned: map[int]sample.ID{}} }
+
+// configure takes the rules in force, and returns the numbers of those that no longer
+// are.
+func (r *rules) configure(tracked []Rule) (gone map[int]bool) {
+	gone = map[int]bool{}
+	for _, n := range r.numbers {
+		gone[n] = true
+	}
+	before := r.numbers
+	r.numbers, r.list = map[string]int{}, r.list[:0]
+	for i := range tracked {
+		text := fmt.Sprintf("%+v", tracked[i])
+		n, same := before[text]
+		if !same {
+			r.last++
+			n = r.last
+			r.fresh = true
+		}
+		r.numbers[text] = n
+		r.list = append(r.list, n)
+		delete(gone, n)
+	}
+	for n := range gone {
+		delete(r.pinned, n)
+	}
+	r.fresh = r.fresh || len(gone) > 0
+	return gone
+}
+
+// matchOf tells which rules select a process.
+func (e *Engine) matchOf(f *record.ProcessFacts, id sample.ID, p *process) *match {
+	unit, cgroup := f.Unit.Or(""), f.Cgroup.Or("")
+	if p != nil && p.match != nil && !e.rules.fresh && p.match.comm == f.Comm && p.match.unit == unit && p.match.cgroup == cgroup {
+		return p.match
+	}
+	m := &match{comm: f.Comm, unit: unit, cgroup: cgroup}
+	for i := range e.config.Tracked {
+		s := &e.config.Tracked[i].Selector
+		if !s.matches(f) {
+			continue
+		}
+		if s.PID != 0 {
+			n := e.rules.list[i]
+			if first, pinned := e.rules.pinned[n]; pinned && first != id {
+				continue
+			}
+			e.rules.pinned[n] = id
+		}
+		m.rules = append(m.rules, i)
+	}
+	return m
+}
+
+// matches tells whether a process is selected. What is unknown of it matches nothing.
+func (s *Selector) matches(f *record.ProcessFacts) bool {
+	switch {
+	case *s == Selector{}:
+		return false
+	case s.PID != 0 && s.PID != f.PID, s.ID != sample.ID{} && s.ID != sample.ID{PID: f.PID, StartTicks: f.StartTicks}:
+		return false
+	case s.Name != "" && !pattern.Name(s.Name, f.Comm):
+		return false
+	case s.Unit != "" && !(f.Unit.Known() && pattern.Unit(s.Unit, f.Unit.Or(""))):
+		return false
+	}
+	return s.Cgroup == "" || f.Cgroup.Known() && pattern.Cgroup(s.Cgroup, f.Cgroup.Or(""))
+}
+
+// overLimit is the threshold of a limit: it is broken by what is above it.
+var overLimit = math.Nextafter(1, 2)
+
+// limitHold is for how long a broken limit must be kept again to be whole.
+const limitHold = 10 * time.Second
+
+// limitOf are the limits that a rule may have, and what is measured against them.
+var limitOf = [...]struct {
+	measure measure
+	limit   func(l *Limits) float64
+	value   func(f *record.ProcessFacts) (float64, bool)
+}{
+	{mCPU, func(l *Limits) float64 { return l.CPUPercent }, func(f *record.ProcessFacts) (float64, bool) {
+		cores, ok := f.CPUCores.Get()
+		return aggregate.Round(cores * 100), ok
+	}},
+	{mMemory, func(l *Limits) float64 { return l.MemoryBytes }, func(f *record.ProcessFacts) (float64, bool) { return whole(f.RSSBytes) }},
+	{mFD, func(l *Limits) float64 { return l.FDs }, func(f *record.ProcessFacts) (float64, bool) { return whole(f.FDOpen) }},
+	{mTransfer, func(l *Limits) float64 { return l.DiskBytesPerSecond }, func(f *record.ProcessFacts) (float64, bool) {
+		return sum(f.DiskReadBytesPerSecond, f.DiskWrittenBytesPerSecond)
+	}},
+	{mNetwork, func(l *Limits) float64 { return l.NetworkBytesPerSecond }, func(f *record.ProcessFacts) (float64, bool) {
+		return sum(f.NetReceivedBytesPerSecond, f.NetSentBytesPerSecond)
+	}},
+	{mGPU, func(l *Limits) float64 { return l.GPUPercent }, func(f *record.ProcessFacts) (float64, bool) {
+		ratio, ok := f.GPUUtilizationRatio.Get()
+		return aggregate.Round(ratio * 100), ok
+	}},
+	{mGPUMemory, func(l *Limits) float64 { return l.GPUMemoryBytes }, func(f *record.ProcessFacts) (float64, bool) { return whole(f.GPUMemoryBytes) }},
+}
+
+func whole(v record.Opt[uint64]) (float64, bool) {
+	n, ok := v.Get()
+	return float64(n), ok
+}
+
+func sum(a, b record.Opt[float64]) (float64, bool) {
+	x, y, ok := both(a, b)
+	return x + y, ok
+}
+
+// track judges the limits that rules set to a process.
+func (e *Engine) track(f *record.ProcessFacts, id sample.ID, p *process) *process {
+	m := e.matchOf(f, id, p)
+	p = e.remember(id, p)
+	p.match = m
+	for _, i := range m.rules {
+		e.judgeRule(f, id, p, i)
+	}
+	return p
+}
+
+func (e *Engine) judgeRule(f *record.ProcessFacts, id sample.ID, p *process, place int) {
+	rule, number := &e.config.Tracked[place], e.rules.list[place]
+	for i := range limitOf {
+		l := &limitOf[i]
+		limit := l.limit(&rule.Limits)
+		value, known := l.value(f)
+		if limit <= 0 || !known {
+			continue
+		}
+		g := p.gauge(l.measure, number)
+		if g == nil {
+			g = &gauge{key: gaugeKey{target{kind: kindProcess, id: id}, l.measure, number}}
+			p.gauges = append(p.gauges, g)
+		}
+		g.seen = e.now
+		e.judgeLimit(f, g, rule, value, limit)
+		maximum := 0.0
+		if rule.Prune {
+			maximum = limit
+		}
+		e.press(g, value, maximum, e.elapsed, false)
+	}
+}
+
+// judgeLimit judges one value of a tracked process: critical above its limit, normal
+// once it has been below by a twentieth for ten seconds.
+func (e *Engine) judgeLimit(f *record.ProcessFacts, g *gauge, rule *Rule, value, limit float64) {
+	t := Threshold{Info: overLimit, Warning: overLimit, Critical: overLimit, Hysteresis: 0.05, Hold: limitHold}
+	previous, changed := g.judge(&t, value/limit, e.now)
+	if !changed {
+		return
+	}
+	c := record.StateChange{
+		Resource: measures[g.key.measure].name,
+		Target:   g.key.target.String(),
+		State:    g.level.state(),
+		Previous: previous.state(),
+		Value:    record.Some(value),
+		Limit:    record.Some(limit),
+		Ratio:    record.Some(aggregate.Round(value / limit)),
+		Unit:     measures[g.key.measure].unit,
+	}
+	describeLimit(&c, f, g.key.measure, rule)
+	e.tell(c, Change{key: g.key, Process: g.key.target.id, Rule: rule.Label, Actions: rule.Actions, Tracked: true})
+}

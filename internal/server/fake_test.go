@@ -1,0 +1,227 @@
+package server
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"rmagent/internal/engine"
+	"rmagent/record"
+)
+
+// fakeViews are views of a machine that the test makes up.
+type fakeViews struct {
+	mu        sync.Mutex
+	view      *engine.View
+	published chan struct{}
+	holds     map[int32]record.Leak
+}
+
+func newFake(v *engine.View) *fakeViews {
+	return &fakeViews{view: v, published: make(chan struct{}), holds: map[int32]record.Leak{}}
+}
+
+func (f *fakeViews) Latest() *engine.View {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.view
+}
+
+func (f *fakeViews) Published() <-chan struct{} { return f.published }
+
+func (f *fakeViews) Detailed(context.Context) (*engine.View, error) { return f.Latest(), nil }
+
+func (f *fakeViews) Holds(_ context.Context, pid int32) (record.Leak, error) {
+	l, ok := f.holds[pid]
+	if !ok {
+		return l, engine.ErrNoProcess
+	}
+	return l, nil
+}
+
+func (f *fakeViews) tick(v *engine.View) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.view = v
+}
+
+var someTime = time.Date(2026, 11, 25, 12, 0, 0, 500_000_000, time.UTC)
+
+func u(v uint64) record.Opt[uint64] { return record.Some(v) }
+
+func f(v float64) record.Opt[float64] { return record.Some(v) }
+
+// machine is a host with n processes: PID i+1 of user 1000+i%3 with i descriptors.
+func machine(n int) *engine.View {
+	v := &engine.View{
+		Time: someTime, Tick: 7, Interval: time.Second,
+		Host: record.Host{
+			CPURatio: f(0.25), CPUCount: u(8), Load1: f(1.5),
+			MemoryTotalBytes: u(16 << 30), MemoryAvailableBytes: u(12 << 30), MemoryUsedBytes: u(4 << 30),
+			FilesOpen: u(5000), FilesLimit: u(100000), Processes: u(uint64(n)), Threads: u(uint64(2 * n)), PIDLimit: u(32768),
+			NetReceivedBytesPerSecond: f(1000), NetSentBytesPerSecond: f(234), DiskReadBytesPerSecond: f(10), DiskWrittenBytesPerSecond: f(20),
+			Filesystems: []record.Filesystem{
+				{Path: "/", TotalBytes: u(1000), AvailableBytes: u(600)},
+				{Path: "/full", TotalBytes: u(1000), AvailableBytes: u(50)},
+				{Path: "/hung"},
+			},
+		},
+		GPUs: []record.GPU{
+			{Index: 0, UUID: record.Some("GPU-a"), UtilizationRatio: f(0.1), MemoryTotalBytes: u(100), MemoryUsedBytes: u(95)},
+			{Index: 1, UUID: record.Some("GPU-b"), UtilizationRatio: f(0.9), MemoryTotalBytes: u(100), MemoryUsedBytes: u(10)},
+		},
+		Details: &engine.Details{},
+	}
+	v.Host.Time = v.Time
+	for i := range n {
+		cmdline := []string{"/bin/prog", fmt.Sprintf("--password=secret%d", i)}
+		p := record.Process{Header: record.Header{Time: someTime}}
+		p.PID, p.StartTicks, p.Comm = int32(i+1), uint64(i)*10, fmt.Sprintf("prog%d", i%50)
+		p.UID, p.FDOpen, p.RSSBytes = record.Some(uint32(1000+i%3)), u(uint64(i)), u(uint64(i)<<20)
+		p.FDLimit, p.FDRatio, p.Threads, p.CPUCores = u(1024), f(float64(i)/1024), u(2), f(0.01)
+		p.Unit, p.Cgroup = record.Some(fmt.Sprintf("unit%d.service", i%200)), record.Some(fmt.Sprintf("/system.slice/unit%d.service", i%200))
+		if n < 100 {
+			p.Cmdline = &cmdline
+		}
+		v.Details.Processes = append(v.Details.Processes, p)
+	}
+	return v
+}
+
+// leaky makes a process of the view leak, with a stack.
+func leaky(v *engine.View, views *fakeViews, pid int32) {
+	l := record.Leak{
+		Header: record.Header{Time: someTime}, PID: pid, StartTicks: uint64(pid-1) * 10, Comm: "prog", Verdict: record.VerdictLeaking,
+		Rule: record.Some("never_closed"), FDOpen: u(500), FDLimit: u(1024), GrowthPerSecond: f(2), SecondsToLimit: f(262),
+		Sites: []record.Site{{
+			Held: 400, Type: "file", Target: record.Some("/srv/secret"), Thread: record.Some("prog"),
+			Stack: []record.Frame{{Function: record.Some("open_secret"), File: record.Some("a.c"), Line: u(3)}},
+		}},
+		Unattributed: map[string]uint64{"before_tracing": 100},
+	}
+	v.Details.Leaks = append(v.Details.Leaks, l)
+	views.holds[pid] = l
+}
+
+// testServer serves the views on both doors.
+type testServer struct {
+	*Server
+	views       *fakeViews
+	socket, tcp string
+	unix        *http.Client // as the user of this process
+}
+
+func serve(t testing.TB, views *fakeViews, change func(*Options)) *testServer {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "http")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil { // others may come to the socket, if its mode lets them
+		t.Fatal(err)
+	}
+	s := &testServer{views: views, socket: filepath.Join(dir, "s.sock")}
+	o := Options{Views: views, Events: NewBus(), Host: "web-1", BootID: "boot", Log: zap.NewNop(), System: System{Hostname: "web-1", Source: "ebpf"}}
+	if change != nil {
+		change(&o)
+	}
+	s.Server = New(o)
+	unix, err := ListenUnix(s.socket, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tcp, err := ListenTCP("127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.tcp = "http://" + tcp.Addr().String()
+	s.unix = unixClient(s.socket)
+	done := make(chan error, 2)
+	go func() { done <- s.ServeUnix(unix) }()
+	go func() { done <- s.ServeTCP(tcp, "") }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		s.unix.CloseIdleConnections()
+		http.DefaultClient.CloseIdleConnections()
+		if err := s.Close(ctx); err != nil {
+			t.Error(err)
+		}
+		for range 2 {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return s
+}
+
+func unixClient(socket string) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		},
+		MaxIdleConnsPerHost: 256,
+	}}
+}
+
+// answer is what came back.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+}
+
+func ask(t testing.TB, c *http.Client, method, url string) answer {
+	t.Helper()
+	r, err := http.NewRequest(method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return do(t, c, r)
+}
+
+func do(t testing.TB, c *http.Client, r *http.Request) answer {
+	t.Helper()
+	resp, err := c.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer{resp.StatusCode, resp.Header, string(b)}
+}
+
+// get asks on the socket, getTCP on the door for everybody.
+func (s *testServer) get(t testing.TB, path string) answer {
+	t.Helper()
+	return ask(t, s.unix, "GET", "http://rmagent"+path)
+}
+
+func (s *testServer) getTCP(t testing.TB, path string) answer {
+	t.Helper()
+	return ask(t, http.DefaultClient, "GET", s.tcp+path)
+}
+
+// documented answers what the other tests leave out.
+func documented(o *Options) {
+	o.Headroom = func(_ context.Context, pid int32, _ time.Duration) (record.Headroom, error) {
+		row := record.HeadroomLimit{Resource: "open_files", Name: "RLIMIT_NOFILE", Known: true}
+		return record.Headroom{PID: pid, FirstInSpace: &row, Limits: []record.HeadroomLimit{row}}, nil
+	}
+	o.Policy = func() any { return map[string]any{"interval": "1s"} }
+	o.System.Hooks = []string{"net"}
+}
