@@ -96,7 +96,7 @@ func newFDWatch(l *local, f engine.Filter) (*fdWatch, error) {
 	if w.tracer, w.untraced = agent.OpenTracer(l.config); w.tracer != nil {
 		o.Tracer = w.tracer
 		w.stacks = openStacks()
-		o.Stacks, o.Pythons = w.stacks, python.NewProcesses()
+		o.Stacks, o.Pythons = w.stacks, python.NewProcesses(w.stacks)
 	} else if l.config.Source == string(source.EBPF) {
 		return nil, w.untraced
 	}

@@ -177,7 +177,7 @@ func (a *Agent) openLeaks() (*engine.Leaks, error) {
 		return engine.NewLeaks(o), nil
 	}
 	o.Tracer = a.tracer
-	o.Stacks, o.Pythons = a.Stacks, python.NewProcesses()
+	o.Stacks, o.Pythons = a.Stacks, python.NewProcesses(a.Stacks)
 	return engine.NewLeaks(o), nil
 }
 

@@ -44,13 +44,23 @@ func pythonStandard(file string) bool {
 		!strings.Contains(file, "/site-packages/") && !strings.Contains(file, "/dist-packages/")
 }
 
+// javaStandard tells whether a method is of the JDK.
+func javaStandard(method string) bool {
+	for _, p := range []string{"java.", "javax.", "jdk.", "sun.", "com.sun."} {
+		if strings.HasPrefix(method, p) {
+			return true
+		}
+	}
+	return false
+}
+
 // Runtime tells whether a frame is a runtime's: it only passes on what others asked
 // for. Of Go, everything of its standard library is.
 func Runtime(f *record.Frame) bool {
 	switch f.Language.Or("") {
 	case "":
 	case "java":
-		return strings.HasPrefix(f.Function.Or(""), "java.")
+		return javaStandard(f.Function.Or(""))
 	case "javascript":
 		return strings.HasPrefix(f.File.Or(""), "node:") || !f.File.Known() // its builtins have none
 	case "python":
