@@ -122,6 +122,7 @@ func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log)
 	o := agent.Options{
 		Config: l, Sources: &sources, Filter: f, Version: version, Log: log.Logger(), SetLevel: log.SetLevel,
 		Stdout: os.Stdout, Stacks: r.stacks, Views: r.front.views, Observers: []agent.Observer{r.front.bus},
+		Self: int32(os.Getpid()),
 	}
 	if log.Console() {
 		o.Overview = overviewEvery

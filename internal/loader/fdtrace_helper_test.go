@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/clock"
 	"rmagent/internal/sample"
 )
 
@@ -71,7 +72,7 @@ func (w *worker) made(from int64, nr int, fds ...int) (made []truth) {
 	return made
 }
 
-func now() int64 { return int64(clock(unix.CLOCK_MONOTONIC)) }
+func now() int64 { return int64(clock.Monotonic()) }
 
 func cstring(s string) uintptr {
 	b, err := unix.BytePtrFromString(s)
