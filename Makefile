@@ -74,7 +74,7 @@ bench:
 include mk/bench.mk
 
 ## race: the tests of what goroutines share, under the race detector, which needs cgo
-RACE_PACKAGES ?= ./cmd/rmagent ./internal/engine ./internal/sink ./internal/hostfs ./internal/source \
+RACE_PACKAGES ?= ./cmd/rmagent ./internal/engine ./internal/sink ./internal/hostfs ./internal/source ./internal/gpu \
 	./internal/act ./internal/agent ./internal/history .
 race:
 	@scripts/setup test

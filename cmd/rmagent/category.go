@@ -12,6 +12,7 @@ import (
 
 	"rmagent/internal/category"
 	"rmagent/internal/cctools"
+	"rmagent/internal/human"
 	"rmagent/record"
 )
 

@@ -127,6 +127,7 @@ func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log)
 	o := agent.Options{
 		Config: l, Sources: configSources(c), Filter: f, Version: version, Log: log.Logger(), SetLevel: log.SetLevel,
 		Stdout: os.Stdout, Stacks: r.stacks, Views: r.front.views, Observers: []agent.Observer{r.history, r.front.bus},
+		Self: int32(os.Getpid()),
 	}
 	if log.Console() {
 		o.Overview = overviewEvery

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/act"
+	"rmagent/internal/clock"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/held"
@@ -42,7 +43,11 @@ type Options struct {
 	Observers []Observer
 	// Processes are recorded for the observers, too, and not only if they are written.
 	Processes bool
-	Views     *engine.Views // where what is known is published; nil: nowhere
+	// Self is the PID of a process that does nothing but run the agent, and so is no
+	// suspect of a leak: what it has open follows what it watches. 0: a program of which
+	// the agent is a part.
+	Self  int32
+	Views *engine.Views // where what is known is published; nil: nowhere
 }
 
 // Observer is told of records, by whichever goroutine writes one. It must not wait,
@@ -160,7 +165,7 @@ func (a *Agent) configRecord(l *config.Loaded) *record.Config {
 func (a *Agent) openLeaks() (*engine.Leaks, error) {
 	l := a.Config
 	o := engine.LeakOptions{
-		Proc: held.OpenProc("/proc"), Tracing: engine.Tracing(l.FDTracing), CPUBudget: l.CPUBudget, Log: a.Log, Now: monotonic,
+		Proc: held.OpenProc("/proc"), Tracing: engine.Tracing(l.FDTracing), CPUBudget: l.CPUBudget, Log: a.Log, Now: clock.Monotonic, Self: a.Self,
 	}
 	if o.Tracing == engine.TraceOff || a.Stacks == nil {
 		o.Tracing = engine.TraceOff
@@ -187,14 +192,6 @@ func OpenTracer(l *config.Loaded) (*loader.FDTracer, error) {
 		return nil, errors.New("procfs does not tell who opens descriptors")
 	}
 	return loader.OpenFDTracer(loader.FDTraceOptions{})
-}
-
-func monotonic() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
-		panic(err) // this clock can't fail
-	}
-	return time.Duration(t.Nano())
 }
 
 // openEvents attaches the hooks, unless procfs is asked for. Without them ends are

@@ -100,6 +100,7 @@ type Engine struct {
 	overview time.Duration      // of the last overview
 	minute   time.Duration      // of the last that began a minute
 	failures int                // readings that failed in a row
+	looking  bool               // at somebody, between ticks
 
 	standings standings
 
@@ -134,8 +135,16 @@ func New(o Options) *Engine {
 func (e *Engine) Run(ctx context.Context) error {
 	interval := e.Interval
 	due := newSchedule(interval)
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
+	ticks, err := newTicker(interval)
+	if err != nil {
+		return err
+	}
+	defer ticks.stop()
+	looks, err := newTicker(0)
+	if err != nil {
+		return err
+	}
+	defer looks.stop()
 	for {
 		e.account.skipped += due.turn(time.Now())
 		e.renew()
@@ -146,25 +155,40 @@ func (e *Engine) Run(ctx context.Context) error {
 			interval = next
 			e.account.skipped += due.missed(time.Now())
 			due = newSchedule(interval)
-			ticker.Reset(interval)
+			if err := ticks.reset(interval); err != nil {
+				return e.stop(fmt.Errorf("slow down: %w", err))
+			}
 		}
-		if err := e.wait(ctx, ticker.C); err != nil {
+		if err := e.look(looks); err != nil {
+			return e.stop(err)
+		}
+		if err := e.wait(ctx, ticks.C, looks.C); err != nil {
 			return e.stop(err)
 		}
 	}
 }
 
-// wait waits for the next tick and drains events that can't wait as long.
-func (e *Engine) wait(ctx context.Context, tick <-chan time.Time) error {
+// look makes looks tick while somebody is to be looked at between ticks.
+func (e *Engine) look(looks *ticker) error {
+	busy := e.Leaks != nil && e.Leaks.Busy()
+	looks.drop() // of the time of the tick
+	if busy == e.looking {
+		return nil
+	}
+	e.looking = busy
+	every := time.Duration(0)
+	if busy {
+		every = lookEvery
+	}
+	return looks.reset(every)
+}
+
+// wait waits for the next tick. Meanwhile it drains events that can't wait as long, and
+// looks at who is worth it.
+func (e *Engine) wait(ctx context.Context, tick, look <-chan struct{}) error {
 	var ready <-chan struct{}
 	if e.Events != nil {
 		ready = e.Events.Ready()
-	}
-	var look <-chan time.Time
-	if e.Leaks != nil && e.Leaks.Busy() {
-		ticker := time.NewTicker(lookEvery)
-		defer ticker.Stop()
-		look = ticker.C
 	}
 	var ask <-chan struct{}
 	var questions <-chan func(*Engine)
