@@ -35,7 +35,7 @@ test:
 ## test-host: the tests on this kernel, as this user. One package at a time: some
 ## load this machine on purpose, and others measure it.
 test-host: test-nvml
-	$(GO) test -p 1 -timeout 15m ./...
+	$(GO) test -p 1 -timeout 30m ./...
 
 ## test-long: real servers under load, and what else must not be said to leak
 test-long:
