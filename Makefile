@@ -35,7 +35,7 @@ test:
 ## test-host: the tests on this kernel, as this user. One package at a time: some
 ## load this machine on purpose, and others measure it.
 test-host: test-nvml
-	$(GO) test -p 1 -timeout 15m ./...
+	$(GO) test -p 1 -timeout 30m ./...
 
 ## test-long: real servers under load, and what else must not be said to leak
 test-long:
@@ -74,7 +74,8 @@ bench:
 include mk/bench.mk
 
 ## race: the tests of what goroutines share, under the race detector, which needs cgo
-RACE_PACKAGES ?= ./cmd/rmagent ./internal/engine ./internal/sink ./internal/hostfs ./internal/source
+RACE_PACKAGES ?= ./cmd/rmagent ./internal/engine ./internal/sink ./internal/hostfs ./internal/source ./internal/gpu \
+	./internal/act ./internal/agent ./internal/history .
 race:
 	@scripts/setup test
 	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 15m $(RACE_PACKAGES)

@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"rmagent/record"
+	"time"
 
 	"rmagent"
 )
@@ -118,4 +120,33 @@ func ExampleCheckFDs() {
 		fmt.Println("risky:", c.State.Or(""), c.Batch.Known()) // so transfer in batches of c.Batch
 	}
 	// Output: risky: critical true
+}
+
+// An agent inside a program: it is told when anything becomes critical.
+func ExampleOpen() {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	a, err := rmagent.Open(ctx, rmagent.Options{Settings: map[string]string{"interval": "200ms", "thresholds.fd.warning": "0.75"}})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer a.Close()
+	_, err = a.Subscribe(rmagent.Subscription{
+		Kinds:  []record.Kind{record.KindState},
+		States: []record.State{record.StateCritical},
+		Func:   func(r record.Record) { fmt.Println(r.(*record.StateChange).Message) },
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	go a.Run(ctx)
+
+	report, err := a.Report(ctx) // waits for the first reading
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println(len(report.Processes) > 0, report.Host.MemoryTotalBytes.Known())
 }

@@ -71,6 +71,7 @@ struct file {
 	struct inode *f_inode;
 	const struct file_operations *f_op;
 	void *private_data;
+	long long f_pos;
 };
 struct super_block {
 	u32 s_dev;
@@ -129,6 +130,10 @@ struct sock {
 	struct sock_common __sk_common;
 	u8 sk_kern_sock : 1;
 	u16 sk_protocol;
+};
+struct tcp_sock {
+	u64 bytes_received;
+	u64 bytes_sent;
 };
 struct socket {
 	struct sock *sk;

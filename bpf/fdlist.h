@@ -77,6 +77,8 @@ static __always_inline void find_ancestors(struct list_work *k, u64 files)
 
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
+#define S_IFREG 0100000
+#define IPPROTO_TCP 6
 #define SOCKFS_MAGIC 0x534F434B
 
 static __always_inline void describe_socket(struct fd_record *r, struct file *file)
@@ -100,6 +102,11 @@ static __always_inline void describe_socket(struct fd_record *r, struct file *fi
 		BPF_CORE_READ_INTO(&r->local, sk, __sk_common.skc_v6_rcv_saddr);
 		BPF_CORE_READ_INTO(&r->remote, sk, __sk_common.skc_v6_daddr);
 	}
+	if ((r->family == AF_INET || r->family == AF_INET6) && r->protocol == IPPROTO_TCP) {
+		struct tcp_sock *tcp = (struct tcp_sock *)sk;
+
+		r->used = BPF_CORE_READ(tcp, bytes_received) + BPF_CORE_READ(tcp, bytes_sent);
+	}
 	if (BPF_CORE_READ(sock, sk) != sk) // closed meanwhile: what was read may be another's
 		r->family = 0;
 }
@@ -119,6 +126,8 @@ static __always_inline void describe(struct fd_record *r, struct file *file, str
 		r->name[0] = 0;
 	if ((r->mode & S_IFMT) == S_IFSOCK && r->magic == SOCKFS_MAGIC)
 		describe_socket(r, file);
+	else if ((r->mode & S_IFMT) == S_IFREG)
+		r->used = BPF_CORE_READ(file, f_pos);
 }
 
 static __always_inline bool vouches(struct fd_stamp *st, struct shown *f, u64 since, u64 until)

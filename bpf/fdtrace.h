@@ -159,6 +159,7 @@ struct fd_record {
 	u8 local[16];
 	u8 remote[16];
 	char name[24];	// the beginning of the dentry's
+	u64 used;	// changes while it is used: bytes over TCP, a file's position
 };
 
 // What was counted since the tracer was opened.
@@ -174,7 +175,7 @@ struct fd_counts {
 };
 
 _Static_assert(sizeof(struct fd_birth) == 56 + 72 + 16 + FD_WINDOW + 8 * FD_CHAIN + 40 + 16 * PYTHON_FRAMES, "fd_birth");
-_Static_assert(sizeof(struct fd_record) == 48 + 16 + 32 + 24, "fd_record");
+_Static_assert(sizeof(struct fd_record) == 48 + 16 + 32 + 24 + 8, "fd_record");
 _Static_assert(sizeof(struct fd_list_args) == 56, "fd_list_args");
 
 #endif

@@ -213,6 +213,7 @@ func (e *encoder) host(r *Host) {
 
 	e.pressure(&r.Pressure)
 	e.list(`,"filesystems":`, r.Filesystems == nil, len(r.Filesystems), func(i int) { e.filesystem(&r.Filesystems[i]) })
+	e.strs(`,"gone":`, r.Gone)
 }
 
 func (e *encoder) pressure(p *Pressure) {

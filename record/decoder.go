@@ -204,6 +204,8 @@ func (s *scanner) value(at any) bool {
 		return at.known
 	case *[]Filesystem:
 		return s.filesystems(at)
+	case *[]string:
+		return s.strings(at)
 	}
 	return s.plain(at)
 }
@@ -393,6 +395,24 @@ func (s *scanner) time(at *time.Time) bool {
 // daysIn is the number of days of a month.
 func daysIn(year, month int) int {
 	return time.Date(year, time.Month(month)+1, 0, 0, 0, 0, 0, time.UTC).Day()
+}
+
+// strings reads a list of texts.
+func (s *scanner) strings(at *[]string) bool {
+	if s.word("null") {
+		return true
+	}
+	if !s.take('[') {
+		return false
+	}
+	for *at = []string{}; !s.take(']'); {
+		var text string
+		if len(*at) > 0 && !s.take(',') || !s.text(&text) {
+			return false
+		}
+		*at = append(*at, text)
+	}
+	return true
 }
 
 // filesystems reads a list of filesystems. Its memory is not used again: who reads a

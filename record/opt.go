@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/json"
 	"math"
+	"strconv"
 )
 
 // Opt is a value that may be unknown. Its zero value is unknown, and unknown is
@@ -53,9 +54,27 @@ func (o *Opt[T]) UnmarshalJSON(b []byte) error {
 		*o = Opt[T]{}
 		return nil
 	}
-	if err := json.Unmarshal(b, &o.value); err != nil {
-		return err
+	if !plainNumber(b, &o.value) {
+		if err := json.Unmarshal(b, &o.value); err != nil {
+			return err
+		}
 	}
 	o.known = true
 	return nil
+}
+
+// plainNumber reads what most values are without encoding/json, which takes most of
+// the time that a record takes to be read. Anything that it does not take is left to
+// encoding/json, whose errors say what was expected.
+func plainNumber(b []byte, to any) bool {
+	var err error
+	switch p := to.(type) {
+	case *uint64:
+		*p, err = strconv.ParseUint(string(b), 10, 64)
+	case *float64:
+		*p, err = strconv.ParseFloat(string(b), 64)
+	default:
+		return false
+	}
+	return err == nil
 }

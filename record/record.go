@@ -161,6 +161,9 @@ type Host struct {
 
 	Pressure
 	Filesystems []Filesystem `json:"filesystems"`
+	// Gone are processes (pid:N@START_TICKS) that the reading before had and this one has
+	// not, whose exit records were not written yet; null: none.
+	Gone []string `json:"gone"`
 }
 
 // Pressure is PSI's avg10: the share of the last ten seconds in which some or

@@ -12,6 +12,7 @@ import (
 
 	"rmagent/internal/category"
 	"rmagent/internal/cctools"
+	"rmagent/internal/human"
 	"rmagent/record"
 )
 
@@ -167,9 +168,9 @@ func printCategories(w io.Writer, r categoriesJSON) error {
 }
 
 func categoryTitle(c *categoryJSON) string {
-	title := fmt.Sprintf("%s: %d jobs", printable(c.Category), c.Jobs)
+	title := fmt.Sprintf("%s: %d jobs", human.Text(c.Category), c.Jobs)
 	if c.Jobs == 1 {
-		title = fmt.Sprintf("%s: 1 job", printable(c.Category))
+		title = fmt.Sprintf("%s: 1 job", human.Text(c.Category))
 	}
 	for _, part := range []struct {
 		n    int

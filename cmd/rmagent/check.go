@@ -12,6 +12,7 @@ import (
 	"rmagent/internal/config"
 	"rmagent/internal/fdcheck"
 	"rmagent/internal/headroom"
+	"rmagent/internal/human"
 	"rmagent/internal/policy"
 	"rmagent/internal/sink"
 	"rmagent/record"
@@ -171,7 +172,7 @@ func printCheck(c *cli.Context, a *record.FDCheck) error {
 		verdict = map[bool]string{true: "SAFE", false: "RISKY"}[safe]
 	}
 	p.printf("%s: %s\n\n", verdict, a.Message)
-	p.printf("%-10s %s (pid %d)\n", "process", printable(a.Comm), a.PID)
+	p.printf("%-10s %s (pid %d)\n", "process", human.Text(a.Comm), a.PID)
 	p.printf("%-10s %d: %d files, %d sockets, %d others\n", "needed", a.Required, a.Files, a.Sockets, a.Overhead)
 	if ratio, ok := a.Ratio.Get(); ok {
 		p.printf("%-10s %d of %d (%.0f%%, %s); safe is below %.0f%%, by %s\n", "with them", a.Open.Or(0)+a.Required, a.Limit.Or(0),

@@ -66,7 +66,7 @@ func printJob(to io.Writer, s *cctools.Summary, limits *cctools.Limits, r *job.R
 	defer out.Flush()
 	p := newPainter(out, to)
 	wall, _ := s.Measures.Get(cctools.WallTime)
-	p.line("%s %s", p.paint(bold, "rmagent: "+shorten(shown(s.Command))), ending(s, r)+fmt.Sprintf(" after %.3f s", wall))
+	p.line("%s %s", p.paint(bold, "rmagent: "+shorten(human.Text(s.Command))), ending(s, r)+fmt.Sprintf(" after %.3f s", wall))
 	for _, e := range s.Exceeded {
 		p.line("  %s", p.paint(red, "limit broken: "+e.String()))
 	}

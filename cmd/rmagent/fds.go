@@ -15,6 +15,7 @@ import (
 
 	"rmagent/internal/agent"
 	"rmagent/internal/aggregate"
+	"rmagent/internal/clock"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/held"
@@ -92,24 +93,16 @@ type fdWatch struct {
 
 func newFDWatch(l *local, f engine.Filter) (*fdWatch, error) {
 	w := &fdWatch{parts: l.parts, filter: f, table: aggregate.NewTable(), interval: min(l.config.Interval, time.Second)}
-	o := engine.LeakOptions{Proc: held.OpenProc("/proc"), Tracing: engine.Tracing(l.config.FDTracing), Always: f.PIDs, Log: l.log.Logger(), Now: monotonic}
+	o := engine.LeakOptions{Proc: held.OpenProc("/proc"), Tracing: engine.Tracing(l.config.FDTracing), Always: f.PIDs, Log: l.log.Logger(), Now: clock.Monotonic}
 	if w.tracer, w.untraced = agent.OpenTracer(l.config); w.tracer != nil {
 		o.Tracer = w.tracer
 		w.stacks = openStacks()
-		o.Stacks, o.Pythons = w.stacks, python.NewProcesses()
+		o.Stacks, o.Pythons = w.stacks, python.NewProcesses(w.stacks)
 	} else if l.config.Source == string(source.EBPF) {
 		return nil, w.untraced
 	}
 	w.leaks = engine.NewLeaks(o)
 	return w, nil
-}
-
-func monotonic() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
-		panic(err) // this clock can't fail
-	}
-	return time.Duration(t.Nano())
 }
 
 func (w *fdWatch) close() error {
@@ -125,7 +118,7 @@ func (w *fdWatch) close() error {
 
 // watch reads until length is over, or ctx ends, which is no error.
 func (w *fdWatch) watch(ctx context.Context, length time.Duration) error {
-	begin := monotonic()
+	begin := clock.Monotonic()
 	tick := time.NewTicker(w.interval)
 	defer tick.Stop()
 	look := time.NewTicker(100 * time.Millisecond)
@@ -142,13 +135,13 @@ func (w *fdWatch) watch(ctx context.Context, length time.Duration) error {
 		case <-ctx.Done():
 		case <-end:
 		case <-tick.C:
-			p.show(monotonic() - begin)
+			p.show(clock.Monotonic() - begin)
 			err = w.tick(ctx, false)
 		case <-look.C:
 			w.leaks.Look(ctx, w.parts.Source, w.table)
 			continue
 		}
-		w.watched = monotonic() - begin
+		w.watched = clock.Monotonic() - begin
 		if ctx.Err() != nil || w.watched >= length {
 			return w.last(length)
 		}

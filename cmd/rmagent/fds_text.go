@@ -54,16 +54,6 @@ func (p *painter) paint(code, text string) string {
 
 func (p *painter) line(format string, args ...any) { fmt.Fprintf(p, format+"\n", args...) }
 
-// shown makes foreign text safe for a terminal.
-func shown(text string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' {
-			return '?'
-		}
-		return r
-	}, text)
-}
-
 // progress says on a terminal how long the watching still takes.
 type progress struct {
 	length time.Duration
@@ -105,13 +95,13 @@ func (w *fdWatch) printProcesses(p *painter, list []record.Leak) {
 }
 
 func (w *fdWatch) printProcess(p *painter, r *record.Leak) {
-	p.line("%s", p.paint(bold, fmt.Sprintf("%s (pid %d)", shown(r.Comm), r.PID))+"  "+
+	p.line("%s", p.paint(bold, fmt.Sprintf("%s (pid %d)", human.Text(r.Comm), r.PID))+"  "+
 		p.paint(verdictColours[r.Verdict], verdictText(r))+"  "+usageText(r)+growthText(r))
 	if r.Verdict == record.VerdictUnknown && w.watched > 0 {
 		p.line("  %s", p.paint(dim, fmt.Sprintf("watched for %s: too short to say whether it grows; --for 10s is enough", human.Seconds(w.watched.Seconds()))))
 	}
 	if w.untraced != nil {
-		p.line("  %s", p.paint(dim, "who opened them is unknown: "+shown(w.untraced.Error())))
+		p.line("  %s", p.paint(dim, "who opened them is unknown: "+human.Text(w.untraced.Error())))
 	}
 	widths := [2]int{}
 	for i := range r.Sites {
@@ -121,7 +111,7 @@ func (w *fdWatch) printProcess(p *painter, r *record.Leak) {
 	for i := range r.Sites {
 		w.printSite(p, &r.Sites[i], widths)
 	}
-	for _, reason := range []string{"not_listed", "not_read", "not_permitted"} {
+	for _, reason := range report.Unlisted {
 		if n := r.Unattributed[reason]; n > 0 {
 			p.line("  %*d more %s", widths[0], n, strings.ReplaceAll(reason, "_", " "))
 		}
@@ -131,15 +121,9 @@ func (w *fdWatch) printProcess(p *painter, r *record.Leak) {
 func verdictText(r *record.Leak) string {
 	text := strings.ToUpper(string(r.Verdict))
 	if rule, ok := r.Rule.Get(); ok {
-		text += " (" + ruleTexts[rule] + ")"
+		text += " (" + report.RuleText(rule) + ")"
 	}
 	return text
-}
-
-var ruleTexts = map[string]string{
-	"survivors":    "far outlive what else is closed",
-	"never_closed": "never closed, while others are",
-	"limit_near":   "the limit is near",
 }
 
 func usageText(r *record.Leak) string {
@@ -169,7 +153,7 @@ func growthText(r *record.Leak) string {
 func (w *fdWatch) printSite(p *painter, s *record.Site, widths [2]int) {
 	head := fmt.Sprintf("  %*d  %-*s", widths[0], s.Held, widths[1], s.Type)
 	if target, ok := s.Target.Get(); ok {
-		head += "  " + shown(target)
+		head += "  " + human.Text(target)
 	}
 	var notes []string
 	if age, ok := s.OldestSeconds.Get(); ok {
@@ -182,29 +166,16 @@ func (w *fdWatch) printSite(p *painter, s *record.Site, widths [2]int) {
 		notes = append(notes, fmt.Sprintf("%d failed at the limit", failed))
 	}
 	if thread, ok := s.Thread.Get(); ok && thread != "" {
-		notes = append(notes, "thread "+shown(thread))
+		notes = append(notes, "thread "+human.Text(thread))
 	}
 	if len(s.Stack) == 0 && w.untraced == nil {
-		notes = append(notes, reasonText(s.StackEnd.Or("")))
+		notes = append(notes, report.NoStackText(s.StackEnd.Or("")))
 	}
 	if len(notes) > 0 {
 		head += "  " + p.paint(dim, strings.Join(notes, ", "))
 	}
 	p.line("%s", head)
 	printStack(p, s, widths[0]+4)
-}
-
-// reasonText says in words why there is no stack.
-func reasonText(reason string) string {
-	switch reason {
-	case "before_tracing":
-		return "opened before it was watched"
-	case "untraced_call":
-		return "opened by a call that can't be traced"
-	case "":
-		return "no stack"
-	}
-	return "no stack: " + strings.ReplaceAll(reason, "_", " ")
 }
 
 // printStack shows a stack, runtimes dimmed and the culprit bold.
@@ -233,19 +204,19 @@ func printStack(p *painter, s *record.Site, indent int) {
 
 func frameName(f *record.Frame) string {
 	if name, ok := f.Function.Get(); ok {
-		return shown(name)
+		return human.Text(name)
 	}
-	return fmt.Sprintf("%s+0x%x", shown(path.Base(f.Module.Or("?"))), f.Offset.Or(0))
+	return fmt.Sprintf("%s+0x%x", human.Text(path.Base(f.Module.Or("?"))), f.Offset.Or(0))
 }
 
 func framePlace(f *record.Frame) string {
 	switch {
 	case f.File.Known() && f.Line.Known():
-		return fmt.Sprintf("%s:%d", shown(path.Base(f.File.Or(""))), f.Line.Or(0))
+		return fmt.Sprintf("%s:%d", human.Text(path.Base(f.File.Or(""))), f.Line.Or(0))
 	case f.File.Known():
-		return shown(path.Base(f.File.Or("")))
+		return human.Text(path.Base(f.File.Or("")))
 	case f.Module.Known():
-		return shown(path.Base(f.Module.Or("")))
+		return human.Text(path.Base(f.Module.Or("")))
 	}
 	return ""
 }
@@ -335,6 +306,6 @@ func printRow(p *painter, r *record.Leak) {
 	if rate := r.GrowthPerSecond.Or(0); rate > 0 {
 		growth = human.Rate(rate)
 	}
-	text := fmt.Sprintf("%7d  %-15s %8d %10s %5s  %-9s %-12s %s", r.PID, shown(r.Comm), r.FDOpen.Or(0), limit, used, left, growth, string(r.Verdict))
+	text := fmt.Sprintf("%7d  %-15s %8d %10s %5s  %-9s %-12s %s", r.PID, human.Text(r.Comm), r.FDOpen.Or(0), limit, used, left, growth, string(r.Verdict))
 	p.line("%s", p.paint(verdictColours[r.Verdict], text))
 }

@@ -41,9 +41,11 @@ func filterFlags() []cli.Flag {
 var notSettings = append(execFlagNames(),
 	"config", "pid", "name", "cgroup", "unit", "local", "json", "for", "pprof", "fail", "top", "all", "help",
 	"files", "sockets", "overhead", "margin", // of check
-	"schema", // of config
-	"open",   // of dashboard
-	"quiet",  // of replay
+	"schema",      // of config
+	"open",        // of dashboard
+	"quiet",       // of replay
+	"output", "o", // of report
+	"sort", // of top
 )
 
 // loadConfig reads the configuration that a command line asks for.

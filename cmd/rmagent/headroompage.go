@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
 
 	"rmagent/internal/human"
 	"rmagent/record"
@@ -28,11 +27,7 @@ func newHeadroomPage(c *cli.Context) *headroomPage {
 
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
+	return ok && terminal(f)
 }
 
 func (p *headroomPage) printf(format string, args ...any) {
@@ -62,7 +57,7 @@ func (p *headroomPage) process(h *record.Headroom) error {
 		}
 		if l.Scope != scope {
 			scope = l.Scope
-			p.printf("%s\n", printable(scope))
+			p.printf("%s\n", human.Text(scope))
 		}
 		p.limit(l)
 	}
@@ -71,7 +66,7 @@ func (p *headroomPage) process(h *record.Headroom) error {
 }
 
 func (p *headroomPage) who(h *record.Headroom) {
-	p.printf("%s (pid %d)", printable(h.Comm), h.PID)
+	p.printf("%s (pid %d)", human.Text(h.Comm), h.PID)
 	if uid, ok := h.UID.Get(); ok {
 		p.printf(", uid %d", uid)
 	}
@@ -79,7 +74,7 @@ func (p *headroomPage) who(h *record.Headroom) {
 		p.printf(", since %s", t.Local().Format("2006-01-02 15:04:05"))
 	}
 	if cgroup, ok := h.Cgroup.Get(); ok && cgroup != "/" {
-		p.printf(", in\n%s", printable(cgroup))
+		p.printf(", in\n%s", human.Text(cgroup))
 	}
 	p.printf("\n\n")
 }
@@ -101,7 +96,7 @@ func (p *headroomPage) first(what string, l *record.HeadroomLimit, none string) 
 		p.printf("%-15s %s\n", what, none)
 		return
 	}
-	p.printf("%-15s %s\n", what, p.colour(l, l.Name+" of "+printable(l.Scope)))
+	p.printf("%-15s %s\n", what, p.colour(l, l.Name+" of "+human.Text(l.Scope)))
 	ratio, _ := l.UsedRatio.Get()
 	text := fmt.Sprintf("%s taken, %s left of %s", percent(ratio), amount(l.Available, l.Unit), amount(l.Limit, l.Unit))
 	if s, ok := l.SecondsToLimit.Get(); ok {
@@ -122,7 +117,7 @@ func (p *headroomPage) wrapped(label, text string) {
 	const width = 80
 	line := indent + label
 	empty := true
-	for word := range strings.SplitSeq(printable(text), " ") {
+	for word := range strings.SplitSeq(human.Text(text), " ") {
 		if !empty && len(line)+1+len(word) > width {
 			p.printf("%s\n", line)
 			line, empty = indent+strings.Repeat(" ", len(label)), true
@@ -209,7 +204,7 @@ func (p *headroomPage) rest(limits []record.HeadroomLimit) {
 // paragraph writes text in lines of 80 columns.
 func (p *headroomPage) paragraph(text string) {
 	line := ""
-	for word := range strings.SplitSeq(printable(text), " ") {
+	for word := range strings.SplitSeq(human.Text(text), " ") {
 		if line != "" && len(line)+1+len(word) > 80 {
 			p.printf("%s\n", line)
 			line = " "
@@ -247,7 +242,7 @@ func (p *headroomPage) list(h *record.HeadroomList) error {
 func (p *headroomPage) line(h *record.Headroom) {
 	l := h.FirstInSpace
 	if l == nil {
-		p.printf("%7d %-15s %s\n", h.PID, printable(h.Comm), "no limit is known")
+		p.printf("%7d %-15s %s\n", h.PID, human.Text(h.Comm), "no limit is known")
 		return
 	}
 	ratio, _ := l.UsedRatio.Get()
@@ -261,7 +256,7 @@ func (p *headroomPage) line(h *record.Headroom) {
 		}
 	}
 	taken := p.colour(l, fmt.Sprintf("%s %4s", bar(ratio), percent(ratio)))
-	p.printf("%7d %-15s %-13s %s %10s %s\n", h.PID, printable(h.Comm), short(l.Name), taken, amount(l.Available, l.Unit), full)
+	p.printf("%7d %-15s %-13s %s %10s %s\n", h.PID, human.Text(h.Comm), short(l.Name), taken, amount(l.Available, l.Unit), full)
 }
 
 // short is a limit's name without what all of its kind have in common.
@@ -320,14 +315,4 @@ func (p *headroomPage) colour(l *record.HeadroomLimit, s string) string {
 		return "\x1b[33m" + s + "\x1b[0m"
 	}
 	return "\x1b[31m" + s + "\x1b[0m"
-}
-
-// printable escapes what would act on a terminal: names and paths may hold it.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029' {
-			return '?'
-		}
-		return r
-	}, s)
 }

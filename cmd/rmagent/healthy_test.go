@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -36,14 +38,16 @@ type healthy struct {
 
 var healthyPrograms = []healthy{
 	{name: "pool", least: 230, prepare: connect("pool", 5, 0)},
+	{name: "large pool", least: 450, prepare: connect("pool", 12, 0)},
 	{name: "keep-alive clients", least: 200, prepare: connect("clients", 10, 20)},
 	{name: "file cache", least: 450, prepare: cacheFiles},
-	{name: "idle HTTP connections", least: 150, prepare: idle},
+	{name: "idle HTTP connections", least: 130, prepare: idle},
 	{name: "tar", least: 4, prepare: archive},
 	{name: "make", long: true, least: 4, prepare: build},
 	{name: "nginx", long: true, least: 20, prepare: nginx},
 	{name: "redis", long: true, least: 50, prepare: redis},
 	{name: "postgresql", long: true, least: 20, prepare: postgresql},
+	{name: "chromium", long: true, least: 80, prepare: chromium},
 }
 
 // workload is a healthy program at work.
@@ -188,11 +192,7 @@ func (w *workload) judge(all []record.Record, began time.Time, least uint64) {
 func (w *workload) count() {
 	pids := slices.Clone(w.roots)
 	for i := 0; i < len(pids); i++ {
-		b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", pids[i]))
-		for word := range strings.FieldsSeq(string(b)) {
-			child, _ := strconv.Atoi(word)
-			pids = append(pids, int32(child))
-		}
+		pids = append(pids, children(int(pids[i]))...)
 		fds, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pids[i]))
 		if err != nil || len(fds) == 0 { // it has ended
 			continue
@@ -434,7 +434,8 @@ func manyFiles(t *testing.T, n int) string {
 func idle(w *workload) func() {
 	address, _ := freeAddress(w.T)
 	w.help("serve " + address)
-	cmd := w.help(fmt.Sprintf("idle %s 150 4", address))
+	const perSecond = 3 // so that it still fills when leaks are named
+	cmd := w.help(fmt.Sprintf("idle %s %d %d", address, int(w.span.Seconds())*perSecond, perSecond))
 	return func() { cmd.Say("") }
 }
 
@@ -596,6 +597,32 @@ func postgresql(w *workload) func() {
 		for _, args := range [][]string{{"-n", "-c", "20", "-j", "2"}, {"-n", "-C", "-S", "-c", "4"}} {
 			w.loads = append(w.loads, w.run(with(append(args, "-T", seconds(w.span))...)))
 		}
+	}
+}
+
+// chromium loads a page with 20 images every second, from a server that has them all
+// asked for again.
+func chromium(w *workload) func() {
+	var pages atomic.Int64
+	images := strings.Repeat(`<img src="/image">`, 20)
+	site := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		rw.Header().Set("Cache-Control", "no-store")
+		if r.URL.Path != "/" {
+			http.ServeFile(rw, r, "/etc/hostname")
+			return
+		}
+		fmt.Fprintf(rw, `<meta http-equiv="refresh" content="1"><p>%d</p>%s`, pages.Add(1), images)
+	}))
+	w.Cleanup(site.Close)
+	w.Cleanup(func() {
+		if n := pages.Load(); n < int64(w.span.Seconds())/3 {
+			w.Errorf("it loaded %d pages", n)
+		}
+	})
+	browser := server(w.T, "lib/chromium/chromium")
+	return func() {
+		w.loadOn(browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking",
+			"--user-data-dir="+w.TempDir(), site.URL)
 	}
 }
 

@@ -463,3 +463,74 @@ func serverProgram(t *testing.T, path string) string {
 	t.Fatalf("%s is not there; scripts/setup test gets it", path)
 	return ""
 }
+
+// What is changed over HTTP takes effect, and what is refused changes nothing.
+func TestChangesOverHTTP(t *testing.T) {
+	s := serveAgent(t, "--interval", "200ms", "--source", "procfs")
+	do := func(method, path, body string) (int, string) {
+		r, err := http.NewRequest(method, "http://rmagent"+path, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := s.unix.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		b, err := io.ReadAll(resp.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return resp.StatusCode, string(b)
+	}
+	state := func(target string) (found record.State) {
+		var system struct{ States []record.StateChange }
+		s.get(t, "/v1/system", &system)
+		for _, c := range system.States {
+			if c.Target == target || strings.HasPrefix(c.Target, target+"@") {
+				found = c.State
+			}
+		}
+		return found
+	}
+	p := helper(t, "still")
+	target := fmt.Sprintf("pid:%d", p.Process.Pid)
+	if status, body := do("PUT", fmt.Sprintf("/v1/tracked/%d", p.Process.Pid), `{"max_fd":1}`); status != 204 {
+		t.Fatalf("status %d: %s", status, body)
+	}
+	await(t, "the limit to be broken", func() bool { return state(target) != "" })
+	if status, body := do("DELETE", fmt.Sprintf("/v1/tracked/%d", p.Process.Pid), ""); status != 204 {
+		t.Errorf("status %d: %s", status, body)
+	}
+	if status, body := do("PUT", "/v1/thresholds/memory", `{"warning":0.99,"critical":0.5}`); status != 422 || !strings.Contains(body, "thresholds.memory") {
+		t.Errorf("status %d: %s", status, body)
+	}
+	if status, body := do("PUT", "/v1/thresholds/memory", `{"info":0.01,"warning":0.01,"critical":0.99,"hysteresis":0}`); status != 204 {
+		t.Errorf("status %d: %s", status, body)
+	}
+	await(t, "memory to be above its new threshold", func() bool { return state("host") != "" })
+	var h record.History
+	await(t, "a history of memory", func() bool {
+		if status, _ := do("GET", "/v1/history/memory?count=2", ""); status != 200 {
+			return false
+		}
+		s.get(t, "/v1/history/memory?count=2", &h)
+		return len(h.Points) == 2
+	})
+	var stats record.Stats
+	s.get(t, "/v1/stats", &stats)
+	if len(stats.Resources) == 0 {
+		t.Errorf("%+v", stats)
+	}
+	var c record.FDCheck
+	status, body := do("POST", "/v1/fd/check", fmt.Sprintf(`{"pid":%d,"files":100000000}`, p.Process.Pid))
+	if err := json.Unmarshal([]byte(body), &c); err != nil || status != 200 || c.Safe.Or(true) {
+		t.Errorf("status %d, %v: %s", status, err, body)
+	}
+	var prune map[string]any
+	getJSON(t, http.DefaultClient, s.tcp+"/resources/prune", &prune)
+	if _, ok := prune["should_prune"].(bool); !ok || len(prune) != 2 {
+		t.Errorf("%v", prune)
+	}
+	s.stop()
+}

@@ -82,6 +82,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 			execCommand(),
 			categoryCommand(),
 			checkCommand(),
+			reportCommand(),
+			topCommand(),
 			doctorCommand(),
 			replayCommand(),
 			configCommand(),

@@ -275,6 +275,10 @@ func help(words []string) {
 		os.WriteFile("/proc/self/comm", []byte("a) R\n\x1b[2J\xff"), 0)
 		say()
 		wait()
+	case "hog":
+		hog(words, say, wait)
+	case "tmpfs":
+		agentWithTmpfs()
 	default:
 		helpHealthy(words, say)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
@@ -111,4 +112,26 @@ func lineOfLog(t *testing.T, path, word string) string {
 	}
 	t.Fatalf("no line of the log says %s", word)
 	return ""
+}
+
+// TestHistoryFillsAgain: an agent begins with what the one before has written.
+func TestHistoryFillsAgain(t *testing.T) {
+	cmd := agentCommand(t, "run", "--source", "procfs", "--interval", "100ms", "--duration", "700ms", "--jsonl", "out.jsonl")
+	if r := runToEnd(t, cmd); r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	hosts := len(only[*record.Host](records(t, filepath.Join(cmd.Dir, "out.jsonl"))))
+	again := agentCommand(t, append(cmd.Args[1:], "--log-file", "log", "--log-format", "json")...)
+	again.Dir, again.Env = cmd.Dir, cmd.Env
+	if r := runToEnd(t, again); r.status != 0 {
+		t.Fatal(r.stderr)
+	}
+	line := lineOfLog(t, filepath.Join(cmd.Dir, "log"), "history_filled")
+	var filled struct {
+		Records, Skipped int
+		Whole            bool
+	}
+	if err := json.Unmarshal([]byte(line), &filled); err != nil || filled.Records < hosts || filled.Skipped != 0 || !filled.Whole {
+		t.Errorf("of %d readings: %v, %s", hosts, err, line)
+	}
 }

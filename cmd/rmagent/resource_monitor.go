@@ -10,6 +10,7 @@ import (
 
 	"rmagent/internal/cctools"
 	"rmagent/internal/config"
+	"rmagent/internal/human"
 	"rmagent/internal/job"
 )
 
@@ -152,7 +153,7 @@ func (x *execution) tellDebug(s *cctools.Summary, r *job.Result) {
 	if x.plan.debug == nil {
 		return
 	}
-	fmt.Fprintf(x.plan.debug, "rmagent %s: %s\n", version, printable(s.Command))
+	fmt.Fprintf(x.plan.debug, "rmagent %s: %s\n", version, human.Text(s.Command))
 	fmt.Fprintf(x.plan.debug, "measured by %s\n", s.MeasuredBy)
 	if x.lost != nil {
 		fmt.Fprintf(x.plan.debug, "better could not be had: %s\n", strings.ReplaceAll(x.lost.Error(), "\n", "; "))

@@ -17,6 +17,7 @@ import (
 	"rmagent/internal/agent"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
+	"rmagent/internal/history"
 	"rmagent/internal/sink"
 	"rmagent/internal/stack/worker"
 )
@@ -24,6 +25,9 @@ import (
 // stopTime is how long the outputs may take to write what is left: an agent that
 // is asked to end has ended within a second.
 const stopTime = 700 * time.Millisecond
+
+// stopLogTime is how long the log may take after that.
+const stopLogTime = 250 * time.Millisecond
 
 // overviewEvery is how often the log says how the machine is, where a person reads
 // it: a program has the records.
@@ -110,18 +114,20 @@ func socketPath(l *config.Loaded) string {
 // running is the agent, and what the command adds to it.
 type running struct {
 	*agent.Agent
-	log    *sink.Log
-	stacks *worker.Client
-	front  *front     // where people and programs ask
-	jobs   *jobServer // nil: none are served
+	log     *sink.Log
+	stacks  *worker.Client
+	history *history.Store
+	front   *front     // where people and programs ask
+	jobs    *jobServer // nil: none are served
 }
 
 func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log) (*running, error) {
-	sources := configSources(c)
-	r := &running{log: log, stacks: openStacks(), front: newFront()}
+	r := &running{log: log, stacks: openStacks(), history: openHistory(l, log.Logger()), front: newFront()}
+	r.front.history = r.history
 	o := agent.Options{
-		Config: l, Sources: &sources, Filter: f, Version: version, Log: log.Logger(), SetLevel: log.SetLevel,
-		Stdout: os.Stdout, Stacks: r.stacks, Views: r.front.views, Observers: []agent.Observer{r.front.bus},
+		Config: l, Sources: configSources(c), Filter: f, Version: version, Log: log.Logger(), SetLevel: log.SetLevel,
+		Stdout: os.Stdout, Stacks: r.stacks, Views: r.front.views, Observers: []agent.Observer{r.history, r.front.bus},
+		Self: int32(os.Getpid()),
 	}
 	if log.Console() {
 		o.Overview = overviewEvery
@@ -176,13 +182,14 @@ func (r *running) hangUps(ctx context.Context, hup <-chan os.Signal) {
 func (r *running) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
-	err := errors.Join(r.jobs.close(), r.front.close(ctx), r.Close(ctx))
+	err := errors.Join(r.front.close(ctx), r.jobs.close(), r.Close(ctx))
 	r.stacks.Close()
-	return errors.Join(err, r.log.Close(ctx))
+	return errors.Join(err, closeLog(r.log))
 }
 
+// closeLog has a time of its own, however long the rest took: its last lines say why.
 func closeLog(log *sink.Log) error {
-	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
+	ctx, cancel := context.WithTimeout(context.Background(), stopLogTime)
 	defer cancel()
 	return log.Close(ctx)
 }

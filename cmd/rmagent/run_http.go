@@ -19,6 +19,7 @@ import (
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/headroom"
+	"rmagent/internal/history"
 	"rmagent/internal/metrics"
 	"rmagent/internal/sample"
 	httpserver "rmagent/internal/server"
@@ -32,6 +33,7 @@ type front struct {
 	server   *httpserver.Server // nil: it was not opened
 	doors    sync.WaitGroup
 	headroom headroomDesk
+	history  *history.Store
 }
 
 func newFront() *front {
@@ -59,7 +61,8 @@ func (f *front) open(ctx context.Context, a *agent.Agent) error {
 		System:   systemOf(&about),
 		Health:   func() []httpserver.Trouble { return troublesOf(a) },
 		Headroom: f.headroom.ask,
-		Policy:   func() any { return l.Values() },
+		Control:  &control{agent: a, history: f.history, tracked: map[int32]config.Tracked{}},
+		Policy:   func() any { return a.InForce().Values() },
 		Metrics:  metrics.New(metrics.Options{Views: f.views, Version: version, Source: about.Source}).Handler,
 		Log:      log,
 	})
@@ -190,8 +193,11 @@ type headroomDesk struct {
 
 func (d *headroomDesk) ask(ctx context.Context, pid int32, between time.Duration) (h record.Headroom, err error) {
 	before, err := d.read(ctx, pid)
-	if err != nil || between == 0 {
-		return headroom.Evaluate(nil, before), err
+	if err != nil {
+		return h, err
+	}
+	if between == 0 {
+		return headroom.Evaluate(nil, before), nil
 	}
 	if err := pause(ctx, between); err != nil {
 		return h, err

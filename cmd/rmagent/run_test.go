@@ -84,7 +84,7 @@ func TestFieldNames(t *testing.T) {
 		"host": `monotonic_seconds cpu_ratio cpu_count load1 memory_total_bytes memory_available_bytes memory_used_bytes swap_total_bytes swap_used_bytes
 			files_open files_limit processes threads pid_limit disk_read_bytes_total disk_written_bytes_total net_received_bytes_total net_sent_bytes_total
 			disk_read_bytes_per_second disk_written_bytes_per_second net_received_bytes_per_second net_sent_bytes_per_second
-			pressure_cpu_some_ratio pressure_cpu_full_ratio pressure_memory_some_ratio pressure_memory_full_ratio pressure_io_some_ratio pressure_io_full_ratio filesystems`,
+			pressure_cpu_some_ratio pressure_cpu_full_ratio pressure_memory_some_ratio pressure_memory_full_ratio pressure_io_some_ratio pressure_io_full_ratio filesystems gone`,
 		"cgroup": `path container_id unit memory_bytes memory_limit_bytes swap_bytes pids pids_limit cpu_seconds_total cpu_throttled_seconds_total
 			cpu_limit_cores oom_kills_total fd_open pressure_cpu_some_ratio`,
 		"agent": `events_seen events_delivered events_lost events_pending map_entries map_capacity scan_seconds program_seconds_estimated`,

@@ -11,6 +11,8 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/act"
+	"rmagent/internal/clock"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/held"
@@ -27,9 +29,8 @@ import (
 // Options say what an agent is made of. Whatever they hold stays the caller's to close.
 type Options struct {
 	Config *config.Loaded
-	// Sources are where Config was read from, to read it again when it changes; nil: it
-	// never changes.
-	Sources  *config.Sources
+	// Sources are where Config was read from, to read it again when it changes.
+	Sources  config.Sources
 	Filter   engine.Filter
 	Version  string
 	Log      *zap.Logger
@@ -40,7 +41,13 @@ type Options struct {
 	Stacks *worker.Client
 	// Observers are told of every record, after it was written.
 	Observers []Observer
-	Views     *engine.Views // where the agent publishes what it knows; nil: nowhere
+	// Processes are recorded for the observers, too, and not only if they are written.
+	Processes bool
+	// Self is the PID of a process that does nothing but run the agent, and so is no
+	// suspect of a leak: what it has open follows what it watches. 0: a program of which
+	// the agent is a part.
+	Self  int32
+	Views *engine.Views // where what is known is published; nil: nowhere
 }
 
 // Observer is told of records, by whichever goroutine writes one. It must not wait,
@@ -59,7 +66,8 @@ type Agent struct {
 	jsonl     *sink.JSONL      // nil: no records are written
 	out       *fanout          // nil: nobody wants records
 	engine    *engine.Engine
-	reloads   *reloads // nil: the configuration never changes
+	actions   *act.Runner
+	reloads   *reloads
 	running   atomic.Bool
 }
 
@@ -91,6 +99,7 @@ func Open(o Options) (_ *Agent, err error) {
 	if err := a.openOutputs(); err != nil {
 		return nil, err
 	}
+	a.openActions()
 	e, err := a.engineOptions()
 	if err != nil {
 		return nil, err
@@ -116,6 +125,7 @@ func (a *Agent) engineOptions() (*engine.Options, error) {
 		CPUBudget: l.CPUBudget,
 		Select:    a.selection(l),
 		Filter:    a.Filter,
+		Actions:   a.actions,
 		Views:     a.Views,
 	}
 	if a.out != nil {
@@ -130,10 +140,8 @@ func (a *Agent) engineOptions() (*engine.Options, error) {
 	if a.parts.GPU != nil {
 		o.GPU = a.parts.GPU
 	}
-	if a.Sources != nil {
-		a.reloads = newReloads(a)
-		o.Settings = a.reloads
-	}
+	a.reloads = newReloads(a)
+	o.Settings = a.reloads
 	var err error
 	o.Leaks, err = a.openLeaks()
 	return o, err
@@ -141,7 +149,7 @@ func (a *Agent) engineOptions() (*engine.Options, error) {
 
 // selection is which processes get records: none where nobody would read them.
 func (a *Agent) selection(l *config.Loaded) report.Selection {
-	if a.jsonl == nil && len(a.Observers) == 0 {
+	if a.jsonl == nil && !a.Processes {
 		return report.None
 	}
 	return report.Selection(l.Processes)
@@ -157,7 +165,7 @@ func (a *Agent) configRecord(l *config.Loaded) *record.Config {
 func (a *Agent) openLeaks() (*engine.Leaks, error) {
 	l := a.Config
 	o := engine.LeakOptions{
-		Proc: held.OpenProc("/proc"), Tracing: engine.Tracing(l.FDTracing), CPUBudget: l.CPUBudget, Log: a.Log, Now: monotonic,
+		Proc: held.OpenProc("/proc"), Tracing: engine.Tracing(l.FDTracing), CPUBudget: l.CPUBudget, Log: a.Log, Now: clock.Monotonic, Self: a.Self,
 	}
 	if o.Tracing == engine.TraceOff || a.Stacks == nil {
 		o.Tracing = engine.TraceOff
@@ -174,7 +182,7 @@ func (a *Agent) openLeaks() (*engine.Leaks, error) {
 		return engine.NewLeaks(o), nil
 	}
 	o.Tracer = a.tracer
-	o.Stacks, o.Pythons = a.Stacks, python.NewProcesses()
+	o.Stacks, o.Pythons = a.Stacks, python.NewProcesses(a.Stacks)
 	return engine.NewLeaks(o), nil
 }
 
@@ -184,14 +192,6 @@ func OpenTracer(l *config.Loaded) (*loader.FDTracer, error) {
 		return nil, errors.New("procfs does not tell who opens descriptors")
 	}
 	return loader.OpenFDTracer(loader.FDTraceOptions{})
-}
-
-func monotonic() time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &t); err != nil {
-		panic(err) // this clock can't fail
-	}
-	return time.Duration(t.Nano())
 }
 
 // openEvents attaches the hooks, unless procfs is asked for. Without them ends are
@@ -237,6 +237,38 @@ func (a *Agent) openOutputs() error {
 	return nil
 }
 
+// openActions makes ready what acts, which is nothing where the configuration has no
+// actions.
+func (a *Agent) openActions() {
+	a.actions = act.New(act.Options{Log: a.Log, Emit: a.acted, UserAgent: "rmagent/" + a.Version})
+	a.actions.Configure(a.Config.Actions, a.Config.ActionsDryRun)
+}
+
+// acted writes and logs an attempt at an action.
+func (a *Agent) acted(r *record.Action) {
+	if a.out != nil {
+		if err := a.out.Write(r); err != nil {
+			a.Log.Error("record_failed", zap.Error(err))
+		}
+	}
+	fields := []zap.Field{
+		zap.String("action", r.Action), zap.String("cause", r.Cause), zap.String("outcome", string(r.Outcome)),
+		sink.Foreign("what", r.What), sink.Foreign("why", r.Why), zap.Float64("seconds", r.DurationSeconds),
+	}
+	if r.Detail != "" {
+		fields = append(fields, sink.Foreign("detail", r.Detail))
+	}
+	switch r.Outcome {
+	case record.OutcomeDone, record.OutcomeDryRun, record.OutcomeRateLimited:
+		a.Log.Info("acted", fields...)
+	default:
+		a.Log.Warn("acted", fields...)
+	}
+}
+
+// Actions does what the configuration asks for: somebody may name one to act.
+func (a *Agent) Actions() *act.Runner { return a.actions }
+
 // Run reads and writes until ctx ends, which is no error. That the reader of the
 // records has gone is none either.
 func (a *Agent) Run(ctx context.Context) error {
@@ -245,9 +277,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	if a.reloads != nil {
-		defer a.reloads.start(ctx)()
-	}
+	defer a.reloads.start(ctx)()
 	a.started()
 	err := a.engine.Run(ctx)
 	if errors.Is(err, sink.ErrReaderGone) {
@@ -275,15 +305,16 @@ func (a *Agent) Hangup() {
 	if a.jsonl != nil {
 		a.jsonl.Reopen()
 	}
-	if a.reloads != nil {
-		a.reloads.demand()
-	}
+	a.reloads.demand()
 }
 
 // Close writes what is left, until ctx ends, and closes everything. Run must have
 // returned.
 func (a *Agent) Close(ctx context.Context) error {
 	var errs []error
+	if a.actions != nil {
+		errs = append(errs, a.actions.Close(ctx)) // its last records go where the others go
+	}
 	if a.parts != nil {
 		errs = append(errs, a.parts.Close())
 	}

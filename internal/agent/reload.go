@@ -2,7 +2,10 @@ package agent
 
 import (
 	"context"
+	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -34,11 +37,12 @@ type reloads struct {
 	status atomic.Pointer[ConfigStatus]
 
 	mu      sync.Mutex
+	sources config.Sources // of the configuration in force, with what was set since the start
 	current *config.Loaded // in force, or soon
 }
 
 func newReloads(a *Agent) *reloads {
-	r := &reloads{agent: a, current: a.Config, look: make(chan struct{}, 1), asked: make(chan struct{}, 1)}
+	r := &reloads{agent: a, sources: a.Sources, current: a.Config, look: make(chan struct{}, 1), asked: make(chan struct{}, 1)}
 	if a.Sources.Path != "" {
 		r.watch = config.WatchFile(a.Sources.Path)
 	}
@@ -100,13 +104,10 @@ func (r *reloads) Next() *engine.Settings {
 // refused whole.
 func (r *reloads) read() {
 	log := r.agent.Log
-	next, err := config.Read(*r.agent.Sources)
+	a, err := r.change(func(*config.Sources) {})
 	if err == nil {
-		var a *config.Adoption
-		if a, err = r.adopt(next); err == nil {
-			log.Info("config_reloaded", zap.Strings("changed", a.Changed), zap.Strings("needs_restart", a.Waiting), zap.String("hash", a.Hash()))
-			return
-		}
+		log.Info("config_reloaded", zap.Strings("changed", a.Changed), zap.Strings("needs_restart", a.Waiting), zap.String("hash", a.Hash()))
+		return
 	}
 	what := strings.ReplaceAll(err.Error(), "\n", "; ")
 	status := *r.status.Load()
@@ -115,10 +116,28 @@ func (r *reloads) read() {
 	log.Error("config_refused", zap.String("why", what), zap.String("in_force", "the configuration from before"))
 }
 
-// adopt hands over what may change now.
-func (r *reloads) adopt(next *config.Loaded) (*config.Adoption, error) {
+// change reads the configuration from what edit makes of its sources, and keeps those
+// if nothing is wrong.
+func (r *reloads) change(edit func(*config.Sources)) (*config.Adoption, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	sources := r.sources
+	sources.Settings = maps.Clone(sources.Settings)
+	sources.Tracked = slices.Clone(sources.Tracked)
+	edit(&sources)
+	next, err := config.Read(sources)
+	if err != nil {
+		return nil, err
+	}
+	a, err := r.adopt(next)
+	if err == nil {
+		r.sources = sources
+	}
+	return a, err
+}
+
+// adopt hands over what may change now. mu is held.
+func (r *reloads) adopt(next *config.Loaded) (*config.Adoption, error) {
 	a, err := r.current.Adopt(next)
 	if err != nil {
 		return nil, err
@@ -136,15 +155,57 @@ func (r *reloads) adopt(next *config.Loaded) (*config.Adoption, error) {
 		CPUBudget: a.CPUBudget,
 		Select:    r.agent.selection(a.Loaded),
 		Record:    r.agent.configRecord(a.Loaded),
+		Applied:   func() { r.agent.actions.Configure(a.Actions, a.ActionsDryRun) },
 	})
 	return a, nil
 }
 
+// Set changes settings, by key, until the agent ends: they win over file, environment
+// and flags. A key that can't change while the agent runs is an error, as is a wrong
+// value, and then nothing has changed. It comes into force at the next tick.
+func (a *Agent) Set(settings map[string]string) error {
+	for name := range settings {
+		if !config.Live(name) {
+			return fmt.Errorf("%s can't be changed while the agent runs", name)
+		}
+	}
+	_, err := a.reloads.change(func(s *config.Sources) {
+		if s.Settings == nil {
+			s.Settings = map[string]string{}
+		}
+		maps.Copy(s.Settings, settings)
+	})
+	return err
+}
+
+// Track sets limits for the processes that a rule selects, beside the rules of the
+// configuration, until the agent ends or Untrack. A rule of the same label takes the
+// place of the one before.
+func (a *Agent) Track(t config.Tracked) error {
+	_, err := a.reloads.change(func(s *config.Sources) {
+		s.Tracked = append(slices.DeleteFunc(s.Tracked, func(old config.Tracked) bool { return old.Label == t.Label }), t)
+	})
+	return err
+}
+
+// Untrack takes a rule away that Track set; it tells whether there was one.
+func (a *Agent) Untrack(label string) (bool, error) {
+	found := false
+	_, err := a.reloads.change(func(s *config.Sources) {
+		n := len(s.Tracked)
+		s.Tracked = slices.DeleteFunc(s.Tracked, func(old config.Tracked) bool { return old.Label == label })
+		found = len(s.Tracked) < n
+	})
+	return found, err
+}
+
 // ConfigStatus tells which configuration is in force, and what is wrong with the one
 // that is not.
-func (a *Agent) ConfigStatus() ConfigStatus {
-	if a.reloads == nil {
-		return ConfigStatus{Hash: a.Config.Hash()}
-	}
-	return *a.reloads.status.Load()
+func (a *Agent) ConfigStatus() ConfigStatus { return *a.reloads.status.Load() }
+
+// InForce is the configuration that is in force, or will be at the next tick.
+func (a *Agent) InForce() *config.Loaded {
+	a.reloads.mu.Lock()
+	defer a.reloads.mu.Unlock()
+	return a.reloads.current
 }

@@ -162,6 +162,13 @@ func TestRenew(t *testing.T) {
 		{with(2, 9), true},
 		{proc(1, 1, func(p *sample.Process) { p.ExecID, p.CgroupID = 2, 9; p.Known &^= 1 << sample.ExecID }), true},
 		{proc(1, 1, func(p *sample.Process) { p.ExecID, p.CgroupID = 2, 9; p.Known &^= 1 << sample.ExecID }), true},
+		{with(2, 9), false},
+		// A source that can't tell the cgroup: it may be another each time.
+		{proc(1, 1, func(p *sample.Process) { p.ExecID = 2; p.Known &^= 1 << sample.CgroupID }), true},
+		{proc(1, 1, func(p *sample.Process) { p.ExecID = 2; p.Known &^= 1 << sample.CgroupID }), true},
+		{proc(1, 1, func(p *sample.Process) { p.ExecID = 2; p.Known &^= 1 << sample.CgroupID; p.CPUNanos = 1 }), true},
+		{with(2, 9), true},
+		{with(2, 9), false},
 	} {
 		update(table, float64(i+1), tt.now)
 		if got := table.At(0).Renew; got != tt.want {

@@ -592,3 +592,33 @@ func TestWrongActions(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestSettings: what a program sets wins over all else, and rules are added.
+func TestSettings(t *testing.T) {
+	l, err := Load(Inputs{
+		Path: "f", File: []byte("interval: 3s\ntracked: [{name: a, max_fd: 5}]"), Flags: map[string]string{"interval": "4s"},
+		Settings: map[string]string{"interval": "5s", "thresholds.fd.warning": "0.75", "hooks": "exits,net"},
+		Tracked:  []Tracked{{PID: 7, MaxCPUPercent: 50, Actions: []string{}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l.Interval != 5*time.Second || l.Thresholds["fd"].Warning != 0.75 || len(l.Hooks) != 2 || l.Origin("interval").String() != "setting interval" {
+		t.Errorf("%+v", l.Config)
+	}
+	if len(l.Tracked) != 2 || l.Tracked[0].MaxFD != 5 || l.Tracked[1].PID != 7 || l.Tracked[1].MaxCPUPercent != 50 {
+		t.Errorf("%+v", l.Tracked)
+	}
+	for name, want := range map[string]string{
+		"intervall":             "setting intervall: there is no such setting; did you mean interval?",
+		"actions":               "setting actions: actions: only the YAML file can set it",
+		"thresholds.fd.warning": "setting thresholds.fd.warning: thresholds.fd.warning: 7 is out of range",
+	} {
+		if _, err := Load(Inputs{Settings: map[string]string{name: "7"}}); err == nil || !strings.HasPrefix(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+	if _, err := Load(Inputs{Tracked: []Tracked{{MaxFD: 1}}}); err == nil || !strings.Contains(err.Error(), "it selects nobody") {
+		t.Error(err)
+	}
+}

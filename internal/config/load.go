@@ -2,8 +2,11 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+
+	"github.com/go-viper/mapstructure/v2"
 )
 
 const envPrefix = "RMAGENT_"
@@ -20,6 +23,11 @@ type Inputs struct {
 	// Part says that this is a part of a configuration: the actions that its rules name
 	// need not be in it.
 	Part bool
+	// Settings are by key, and win over all else: what a program sets that runs the
+	// agent, or who may change it while it runs.
+	Settings map[string]string
+	// Tracked are rules beside those of the file.
+	Tracked []Tracked
 }
 
 // Load makes the configuration. Its error is an [*Error] that lists all mistakes.
@@ -33,6 +41,8 @@ func Load(in Inputs) (*Loaded, error) {
 	}
 	ld.environ(in.Environ)
 	ld.flags(in.Flags)
+	ld.settings(in.Settings)
+	ld.track(in.Tracked)
 
 	l, err := merge(ld.layers)
 	if err != nil {
@@ -225,6 +235,74 @@ func (ld *loader) flags(flags map[string]string) {
 			ld.set(k, Origin{Layer: LayerFlag, Name: k.flag()}, splitList(k, text)...)
 		}
 	}
+}
+
+// settings takes values by key.
+func (ld *loader) settings(settings map[string]string) {
+	ld.newLayer()
+	for _, name := range slices.Sorted(maps.Keys(settings)) {
+		o := Origin{Layer: LayerSetting, Name: name}
+		k := keyNamed(name)
+		switch {
+		case k == nil:
+			ld.unknown(o, "", "setting", name, keyNames())
+		case k.fileOnly():
+			ld.problem(o, k.name, "only the YAML file can set it; allowed: %s", k.allowed)
+		default:
+			ld.set(k, o, splitList(k, settings[name])...)
+		}
+	}
+}
+
+// track adds rules to those of the file.
+func (ld *loader) track(more []Tracked) {
+	if len(more) == 0 {
+		return
+	}
+	k, all := keyNamed(trackedName), Items{}
+	for _, layer := range ld.layers {
+		if list, ok := layer[trackedName].(Items); ok {
+			all = list
+		}
+	}
+	all = slices.Clone(all)
+	for _, t := range more {
+		item := map[string]any{}
+		o := Origin{Layer: LayerSetting, Name: itemName(trackedName, len(all))}
+		if err := mapstructureOf(t, &item); err != nil {
+			ld.problem(o, trackedName, "%v", err)
+			return
+		}
+		ld.origins[o.Name] = o
+		for i := range k.fields {
+			f := &k.fields[i]
+			ld.origins[o.Name+"."+f.name] = o
+			if v := item[f.name]; f.shown(v) {
+				if _, err := f.value(textsOf(v)); err != nil {
+					ld.problem(o, f.name, "%v; allowed: %s", err, f.allowed)
+				}
+			}
+		}
+		all = append(all, item)
+	}
+	ld.put(k, ld.origins[trackedName], all)
+}
+
+// textsOf writes a typed value as the file would have it.
+func textsOf(v any) []string {
+	if list, ok := v.([]string); ok {
+		return list
+	}
+	return []string{fmt.Sprint(v)}
+}
+
+// mapstructureOf makes a map of a struct, by the names of its keys.
+func mapstructureOf(from any, to *map[string]any) error {
+	d, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{Result: to, TagName: "koanf"})
+	if err != nil {
+		return err
+	}
+	return d.Decode(from)
 }
 
 // didYouMean returns a hint, or nothing.

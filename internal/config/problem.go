@@ -16,6 +16,7 @@ const (
 	LayerPlainEnv
 	LayerEnv
 	LayerFlag
+	LayerSetting
 )
 
 // Origin is the place of a value.
@@ -37,6 +38,8 @@ func (o Origin) String() string {
 		return "environment " + o.Name
 	case LayerFlag:
 		return "--" + o.Name
+	case LayerSetting:
+		return "setting " + o.Name
 	}
 	return "default"
 }

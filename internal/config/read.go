@@ -17,14 +17,19 @@ type Sources struct {
 	Dir     string // where a .env file may be; empty: the working directory
 	Environ []string
 	Flags   map[string]string
-	Hooks   []string // see [Inputs]
+	// As in [Inputs].
+	Hooks    []string
+	Settings map[string]string
+	Tracked  []Tracked
+	// Alone leaves out a .env file.
+	Alone bool
 }
 
 // Read loads the configuration from this machine's files. Where no YAML file was
 // named, a trustworthy .env file is used, and Notes says so. Its error is an
 // [*Error], as Load's.
 func Read(s Sources) (*Loaded, error) {
-	in := Inputs{Path: s.Path, Environ: s.Environ, Flags: s.Flags, Hooks: s.Hooks}
+	in := Inputs{Path: s.Path, Environ: s.Environ, Flags: s.Flags, Hooks: s.Hooks, Settings: s.Settings, Tracked: s.Tracked}
 	var notes []string
 	if s.Path != "" {
 		content, err := readBounded(s.Path, maxFile+1)
@@ -32,7 +37,7 @@ func Read(s Sources) (*Loaded, error) {
 			return nil, &Error{Problems: []Problem{{Origin: Origin{Layer: LayerFile, Name: s.Path}, What: err.Error()}}}
 		}
 		in.File = content
-	} else {
+	} else if !s.Alone {
 		content, err := readDotEnv(filepath.Join(s.Dir, dotEnvName))
 		switch {
 		case errors.Is(err, fs.ErrNotExist):

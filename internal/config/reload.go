@@ -15,6 +15,12 @@ type Adoption struct {
 	Waiting []string // keys whose new value takes effect at the next start
 }
 
+// Live tells whether a key can change while the agent runs.
+func Live(name string) bool {
+	k := keyNamed(name)
+	return k != nil && !k.restart
+}
+
 // Adopt says what an agent that works by l does with the configuration next.
 func (l *Loaded) Adopt(next *Loaded) (*Adoption, error) {
 	a := Adoption{}

@@ -73,6 +73,7 @@ type Options struct {
 	Select    report.Selection
 	Filter    Filter
 	Settings  SettingsSource // nil: they never change
+	Actions   Actor          // nil: nobody acts
 }
 
 // Engine is one running agent.
@@ -99,6 +100,7 @@ type Engine struct {
 	overview time.Duration      // of the last overview
 	minute   time.Duration      // of the last that began a minute
 	failures int                // readings that failed in a row
+	looking  bool               // at somebody, between ticks
 
 	standings standings
 
@@ -133,8 +135,16 @@ func New(o Options) *Engine {
 func (e *Engine) Run(ctx context.Context) error {
 	interval := e.Interval
 	due := newSchedule(interval)
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
+	ticks, err := newTicker(interval)
+	if err != nil {
+		return err
+	}
+	defer ticks.stop()
+	looks, err := newTicker(0)
+	if err != nil {
+		return err
+	}
+	defer looks.stop()
 	for {
 		e.account.skipped += due.turn(time.Now())
 		e.renew()
@@ -145,25 +155,40 @@ func (e *Engine) Run(ctx context.Context) error {
 			interval = next
 			e.account.skipped += due.missed(time.Now())
 			due = newSchedule(interval)
-			ticker.Reset(interval)
+			if err := ticks.reset(interval); err != nil {
+				return e.stop(fmt.Errorf("slow down: %w", err))
+			}
 		}
-		if err := e.wait(ctx, ticker.C); err != nil {
+		if err := e.look(looks); err != nil {
+			return e.stop(err)
+		}
+		if err := e.wait(ctx, ticks.C, looks.C); err != nil {
 			return e.stop(err)
 		}
 	}
 }
 
-// wait waits for the next tick and drains events that can't wait as long.
-func (e *Engine) wait(ctx context.Context, tick <-chan time.Time) error {
+// look makes looks tick while somebody is to be looked at between ticks.
+func (e *Engine) look(looks *ticker) error {
+	busy := e.Leaks != nil && e.Leaks.Busy()
+	looks.drop() // of the time of the tick
+	if busy == e.looking {
+		return nil
+	}
+	e.looking = busy
+	every := time.Duration(0)
+	if busy {
+		every = lookEvery
+	}
+	return looks.reset(every)
+}
+
+// wait waits for the next tick. Meanwhile it drains events that can't wait as long, and
+// looks at who is worth it.
+func (e *Engine) wait(ctx context.Context, tick, look <-chan struct{}) error {
 	var ready <-chan struct{}
 	if e.Events != nil {
 		ready = e.Events.Ready()
-	}
-	var look <-chan time.Time
-	if e.Leaks != nil && e.Leaks.Busy() {
-		ticker := time.NewTicker(lookEvery)
-		defer ticker.Stop()
-		look = ticker.C
 	}
 	var ask <-chan struct{}
 	var questions <-chan func(*Engine)
@@ -301,8 +326,8 @@ func (e *Engine) readHost() {
 	e.machine.Update(&e.host)
 }
 
-// readCgroups reads those in which a process did something, with those above, and
-// once a minute all.
+// readCgroups reads those in which a process did something, with those above, those
+// that the policy watches, and once a minute all.
 func (e *Engine) readCgroups(all bool) {
 	e.cgroups = e.cgroups[:0]
 	if all {
@@ -311,7 +336,9 @@ func (e *Engine) readCgroups(all bool) {
 	}
 	clear(e.active)
 	e.table.Active(e.active)
-	e.cgroups = e.Cgroups.Read(e.cgroups, func(_ uint64, path string) bool { return e.active[path] })
+	e.cgroups = e.Cgroups.Read(e.cgroups, func(_ uint64, path string) bool {
+		return e.active[path] || e.Policy.WatchesCgroup(path)
+	})
 }
 
 // gpuPatience is after how many intervals a reading of the cards says nothing any
@@ -362,6 +389,8 @@ func (e *Engine) writeOOM(o *sample.OOM) {
 		zap.String("cgroup", e.oom.Cgroup.Or("")),
 		zap.Uint64("rss_bytes", e.oom.RSSBytes.Or(0)))
 	e.emit(&e.oom)
+	e.actOnOOM()
+	e.actOnOOM()
 }
 
 // logOverview says how the machine is, from the second tick on: the first has no
@@ -394,6 +423,7 @@ func (e *Engine) tell(list []Announcement) {
 		}
 		e.emit(r)
 		e.logLeak(r)
+		e.actOnLeak(r)
 		e.standings.announce(r)
 	}
 }

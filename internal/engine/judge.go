@@ -14,6 +14,7 @@ import (
 func (e *Engine) write(minute bool) error {
 	report.Host(&e.hostRec, &e.machine)
 	e.hostRec.Time = e.now
+	e.hostRec.Gone = e.gone()
 	e.Policy.Begin(&e.hostRec, true)
 	e.emit(&e.hostRec)
 	e.writeCgroups()
@@ -72,9 +73,27 @@ func (e *Engine) writeProcesses() {
 	clear(e.exited)
 }
 
+// endsAreTold says whether the kernel tells of every end.
+func (e *Engine) endsAreTold() bool { return e.Events != nil && e.Events.Attached("exits") }
+
+// gone lists who is gone and whose end was not told yet, nil for nobody: the policy has
+// forgotten them, and who reads the records must, too.
+func (e *Engine) gone() (list []string) {
+	if !e.endsAreTold() {
+		return nil // the records of their ends come with this reading
+	}
+	for i := range e.table.Gone() {
+		p := &e.table.Gone()[i]
+		if !e.exited[p.ID] && e.Filter.Match(&p.Process, p.Identity) {
+			list = append(list, p.ID.String())
+		}
+	}
+	return list
+}
+
 // writeEnds writes who is gone, where the kernel doesn't tell.
 func (e *Engine) writeEnds() {
-	if e.Events != nil && e.Events.Attached("exits") {
+	if e.endsAreTold() {
 		return
 	}
 	for i := range e.table.Gone() {
@@ -103,6 +122,7 @@ func (e *Engine) decided(changes []policy.Change) {
 				e.logPrune(c.Prune)
 			}
 		}
+		e.actOnChange(c)
 	}
 }
 

@@ -84,6 +84,8 @@ type LeakOptions struct {
 	CPUBudget float64
 	Log       *zap.Logger
 	Now       func() time.Duration // CLOCK_MONOTONIC
+	// Self is the PID of the agent, which is no suspect; 0 where somebody else asks.
+	Self int32
 }
 
 // Leaks watches the descriptors of processes: who is worth a closer look, who is
@@ -158,7 +160,9 @@ type Announcement struct {
 
 // NewLeaks returns a Leaks that has seen nothing.
 func NewLeaks(o LeakOptions) *Leaks {
-	return &Leaks{LeakOptions: o, judge: leak.NewJudge(), traced: map[sample.ID]*traced{}, waiting: map[uint64]waiting{}}
+	judge := leak.NewJudge()
+	judge.Except(o.Self)
+	return &Leaks{LeakOptions: o, judge: judge, traced: map[sample.ID]*traced{}, waiting: map[uint64]waiting{}}
 }
 
 // Tick takes the processes of the last snapshot, and returns the verdicts that are to

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"slices"
+
 	"rmagent/internal/report"
 	"rmagent/internal/stack"
 	"rmagent/internal/stack/worker"
@@ -77,7 +79,8 @@ func begins(s *worker.Site, longer []record.Frame) bool {
 	if s.End != stack.EndWindow || len(s.Frames) > len(longer) {
 		return false
 	}
-	if culprit := report.Culprit(s.Frames); tooShort(s) || culprit+1 >= len(s.Frames) {
+	culprit := report.Culprit(s.Frames)
+	if culprit < 0 || culprit+1 >= len(s.Frames) || report.Runtime(&s.Frames[culprit]) {
 		return false
 	}
 	for i := range s.Frames {
@@ -91,6 +94,7 @@ func begins(s *worker.Site, longer []record.Frame) bool {
 
 // tooShort tells whether a stack was cut off before anybody who is no runtime.
 func tooShort(s *worker.Site) bool {
-	culprit := report.Culprit(s.Frames)
-	return s.End == stack.EndWindow && (culprit < 0 || report.Runtime(&s.Frames[culprit]))
+	return s.End == stack.EndWindow && !slices.ContainsFunc(s.Frames, func(f record.Frame) bool {
+		return (f.Function.Known() || f.Module.Known()) && !report.Runtime(&f)
+	})
 }

@@ -229,7 +229,7 @@ func (e *Engine) publish(allCgroups bool) {
 		v.Tick = last.Tick + 1
 	}
 	v.Host.Header = record.Header{Time: v.Time}
-	v.Host.Filesystems = slices.Clone(v.Host.Filesystems) // the reader uses its own again
+	v.Host.Filesystems, v.Host.Gone = slices.Clone(v.Host.Filesystems), slices.Clone(v.Host.Gone) // their owners use them again
 	for i := range v.GPUs {
 		v.GPUs[i].Time = v.Time
 		e.builder.GPU(&v.GPUs[i], &e.gpus.Devices[i], e.gpus.Age)

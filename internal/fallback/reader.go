@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/clock"
 	"rmagent/internal/hostfs/kfile"
 	"rmagent/internal/sample"
 )
@@ -71,8 +72,8 @@ func (r *Reader) Read(ctx context.Context, s sample.Scope, dst *sample.Snapshot)
 	r.round++
 	dst.Reset()
 	dst.Time = time.Now()
-	dst.Monotonic = clock(unix.CLOCK_MONOTONIC)
-	dst.Boottime = clock(unix.CLOCK_BOOTTIME)
+	dst.Monotonic = clock.Monotonic()
+	dst.Boottime = clock.Boottime()
 	want := r.fields
 	if s.Fields != 0 {
 		want &= s.Fields
@@ -86,7 +87,7 @@ func (r *Reader) Read(ctx context.Context, s sample.Scope, dst *sample.Snapshot)
 	if err == nil {
 		r.forget(s.PIDs == nil, len(dst.Processes))
 	}
-	dst.Took = clock(unix.CLOCK_MONOTONIC) - dst.Monotonic
+	dst.Took = clock.Monotonic() - dst.Monotonic
 	return err
 }
 
@@ -135,12 +136,4 @@ func (r *Reader) readInto(pid int32, want sample.FieldSet, dst *sample.Snapshot)
 	}
 	dst.Processes[n] = sample.Process{}
 	dst.Processes = dst.Processes[:n]
-}
-
-func clock(id int32) time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(id, &t); err != nil {
-		return 0
-	}
-	return time.Duration(t.Nano())
 }

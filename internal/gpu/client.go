@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
+	"rmagent/internal/clock"
 	"rmagent/internal/sample"
 )
 
@@ -108,7 +108,7 @@ func (c *Client) Close() error {
 // for the next. It never waits. A reading that is polled before processes are read
 // tells of those that have their PIDs then.
 func (c *Client) Poll() *sample.GPUs {
-	now := clock(unix.CLOCK_MONOTONIC)
+	now := clock.Monotonic()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.wanted = now
@@ -122,7 +122,7 @@ func (c *Client) Poll() *sample.GPUs {
 // Read asks for a reading and waits for it, or until it is known that there will be
 // none, or ctx ends.
 func (c *Client) Read(ctx context.Context) (*sample.GPUs, Status) {
-	asked := clock(unix.CLOCK_MONOTONIC)
+	asked := clock.Monotonic()
 	c.Poll()
 	for {
 		c.mu.Lock()
@@ -217,7 +217,7 @@ func (c *Client) poll(ctx context.Context, ch *child, helper string) error {
 		c.mu.Lock()
 		asked := c.wanted
 		c.mu.Unlock()
-		ticks := uint64(clock(unix.CLOCK_BOOTTIME) / (time.Second / sample.UserHz))
+		ticks := uint64(clock.Boottime() / (time.Second / sample.UserHz))
 		r, err := ch.ask(ctx, timeout)
 		if err != nil {
 			return err
@@ -266,13 +266,4 @@ func sleep(ctx context.Context, d time.Duration) {
 	case <-ctx.Done():
 	case <-time.After(d):
 	}
-}
-
-// clock reads a clock of the kernel, as it stamps what it tells.
-func clock(id int32) time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(id, &t); err != nil {
-		return 0
-	}
-	return time.Duration(t.Nano())
 }

@@ -15,6 +15,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/clock"
 	"rmagent/internal/gpu/gputest"
 	"rmagent/internal/sample"
 )
@@ -126,9 +127,9 @@ func unread(t *testing.T, r *sample.GPUs, n int) {
 func TestEightCards(t *testing.T) {
 	script := gputest.Eight(5) + "process compute 4711 1000 60\nprocess graphics 4711 1000 60\nprocess mps 4712 7 0\n"
 	w := watch(t, gputest.New(t, script), quick)
-	before := clock(unix.CLOCK_BOOTTIME)
+	before := clock.Boottime()
 	r := w.read()
-	if len(r.Devices) != 8 || r.ListedTicks < uint64(before/1e7) || r.ListedTicks > uint64(clock(unix.CLOCK_BOOTTIME)/1e7) {
+	if len(r.Devices) != 8 || r.ListedTicks < uint64(before/1e7) || r.ListedTicks > uint64(clock.Boottime()/1e7) {
 		t.Fatalf("%+v", r)
 	}
 	for i := range r.Devices {
@@ -499,11 +500,11 @@ func BenchmarkPoll(b *testing.B) {
 	if _, s := c.Read(context.Background()); s.State != Reading {
 		b.Fatalf("%+v", s)
 	}
-	own, child := clock(unix.CLOCK_PROCESS_CPUTIME_ID), c.CPU()
+	own, child := clock.ProcessCPU(), c.CPU()
 	for b.Loop() {
 		c.Read(context.Background())
 	}
 	n := float64(b.N)
-	b.ReportMetric(float64(clock(unix.CLOCK_PROCESS_CPUTIME_ID)-own)/n, "agent-cpu-ns/tick")
+	b.ReportMetric(float64(clock.ProcessCPU()-own)/n, "agent-cpu-ns/tick")
 	b.ReportMetric(float64(c.CPU()-child)/n, "child-cpu-ns/tick")
 }

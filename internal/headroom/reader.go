@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/clock"
 	"rmagent/internal/fallback"
 	"rmagent/internal/hostfs"
 	"rmagent/internal/hostfs/kfile"
@@ -131,7 +132,7 @@ func (r *Reader) Read(ctx context.Context, pid int32, depth Depth) (*Facts, erro
 // ReadMachine reads only what all processes share.
 func (r *Reader) ReadMachine() *Facts {
 	return &Facts{
-		At: hostfs.Monotonic(), Machine: hostfs.ReadMachine(hostfs.Options{}, &r.buf), LowTasks: r.countLowTasks(),
+		At: clock.Monotonic(), Machine: hostfs.ReadMachine(hostfs.Options{}, &r.buf), LowTasks: r.countLowTasks(),
 	}
 }
 

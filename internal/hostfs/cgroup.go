@@ -28,13 +28,14 @@ type CgroupReader struct {
 	open   int    // directories kept open
 	most   int    // of those
 	files  int    // files kept open
+	keep   bool   // those that are opened now
 	buf    []byte
 	names  kfile.Dir
 }
 
 // cgroup is one that is known to exist. Its directories stay open while there
 // are descriptors to spare: a file below an open directory costs one look-up. Of
-// those that are read at every tick, the files stay open too: reading one again
+// those that are wanted again and again, the files stay open too: reading one again
 // costs half.
 type cgroup struct {
 	id        uint64
@@ -42,10 +43,9 @@ type cgroup struct {
 	container string
 	unit      string
 	dirs      cgroupDirs
-	opened    bool         // dirs are open
-	files     []cgroupFile // that stay open
-	active    bool         // was wanted since all were read
+	opened    bool // dirs are open
 	round     uint64
+	files     []cgroupFile // that stay open
 }
 
 type cgroupFile struct {
@@ -138,15 +138,13 @@ func (c *CgroupReader) main() *hierarchy {
 func (c *CgroupReader) Read(dst []sample.Cgroup, want func(id uint64, path string) bool) []sample.Cgroup {
 	if want == nil {
 		c.list()
-		c.rest()
 	}
+	c.keep = want != nil
 	first := len(dst)
 	for _, g := range c.byID {
-		if want != nil {
-			if !want(g.id, g.path) {
-				continue
-			}
-			g.active = true
+		if want != nil && !want(g.id, g.path) {
+			c.closeFiles(g)
+			continue
 		}
 		dst = append(dst, sample.Cgroup{})
 		if !c.read(g, &dst[len(dst)-1]) {
@@ -156,16 +154,6 @@ func (c *CgroupReader) Read(dst []sample.Cgroup, want func(id uint64, path strin
 	}
 	slices.SortFunc(dst[first:], func(a, b sample.Cgroup) int { return strings.Compare(a.Path, b.Path) })
 	return dst
-}
-
-// rest closes the files of cgroups that nobody wanted since all were read.
-func (c *CgroupReader) rest() {
-	for _, g := range c.byID {
-		if !g.active {
-			c.closeFiles(g)
-		}
-		g.active = false
-	}
 }
 
 func (c *CgroupReader) read(g *cgroup, dst *sample.Cgroup) (alive bool) {

@@ -209,8 +209,8 @@ func TestCgroupsComeAndGo(t *testing.T) {
 }
 
 // checkKeptFiles proves that the files of a cgroup that is wanted again and again stay
-// open, that they say what is the case now, and that they are closed once nobody has
-// wanted it for a while.
+// open, that they say what is the case now, and that they are closed once it is not
+// wanted.
 func checkKeptFiles(t *testing.T, c *CgroupReader, path string, dirs []string) {
 	t.Helper()
 	read := func() sample.Cgroup {
@@ -237,10 +237,12 @@ func checkKeptFiles(t *testing.T, c *CgroupReader, path string, dirs []string) {
 	if !slices.Equal(g.files, kept) {
 		t.Errorf("files %v, before %v", g.files, kept)
 	}
-	for range 2 { // at the first it was wanted since the one before
-		readCgroups(t, c)
+	readCgroups(t, c)
+	if !slices.Equal(g.files, kept) {
+		t.Errorf("files %v after a reading of all, before %v", g.files, kept)
 	}
-	if g.files != nil {
+	c.Read(nil, func(uint64, string) bool { return false })
+	if g.files != nil || c.files != 0 {
 		t.Errorf("files %v of a cgroup that nobody wants", g.files)
 	}
 	if read(); c.Mode() != "v2" {

@@ -96,7 +96,7 @@ func (c *CgroupReader) readV1(g *cgroup, dst *sample.Cgroup) (alive bool) {
 // file reads a file of one of g's directories, nil where it is not there. name is one
 // of the variables above, and known by its address.
 //
-// That of an active cgroup stays open. Once the cgroup is gone, or has lost the
+// It may stay open for the next time. Once the cgroup is gone, or has lost the
 // controller, reading fails with ENODEV (kernfs_seq_start), and there may be another
 // file of the name.
 func (c *CgroupReader) file(g *cgroup, dir int, name kfile.Name) []byte {
@@ -104,19 +104,19 @@ func (c *CgroupReader) file(g *cgroup, dir int, name kfile.Name) []byte {
 		return nil
 	}
 	if i := slices.IndexFunc(g.files, func(f cgroupFile) bool { return f.name == &name[0] }); i >= 0 {
-		if b, errno := kfile.Reread(g.files[i].fd, kfile.Whole, &c.buf); errno == 0 {
+		if b, errno := kfile.RereadNow(g.files[i].fd, kfile.Whole, &c.buf); errno == 0 {
 			return b
 		}
 		kfile.Close(g.files[i].fd)
 		g.files = slices.Delete(g.files, i, i+1)
 		c.files--
 	}
-	fd, errno := kfile.Open(dir, name)
+	fd, errno := kfile.OpenNow(dir, name)
 	if errno != 0 {
 		return nil
 	}
-	b, errno := kfile.Reread(fd, kfile.Whole, &c.buf)
-	if errno == 0 && g.active && c.files < mostFiles {
+	b, errno := kfile.RereadNow(fd, kfile.Whole, &c.buf)
+	if errno == 0 && c.keep && c.files < mostFiles {
 		g.files = append(g.files, cgroupFile{&name[0], fd})
 		c.files++
 		return b

@@ -31,7 +31,7 @@ func (f file) read(buf *[]byte) []byte {
 	if f.fd < 0 {
 		return nil
 	}
-	b, errno := kfile.Reread(f.fd, f.extent, buf)
+	b, errno := kfile.RereadNow(f.fd, f.extent, buf)
 	if errno != 0 {
 		return nil
 	}

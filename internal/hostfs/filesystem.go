@@ -17,7 +17,6 @@ import (
 type filesystemReader struct {
 	root      string
 	mountinfo file
-	poll      []unix.PollFd
 	list      []*filesystem // by path
 	pending   []*filesystem // asked in this reading
 }
@@ -43,8 +42,7 @@ type statfsInfo struct {
 }
 
 func openFilesystems(root string) filesystemReader {
-	m := openFile(root+"/proc/self/mountinfo", kfile.Records)
-	return filesystemReader{root: root, mountinfo: m, poll: []unix.PollFd{{Fd: int32(m.fd), Events: unix.POLLPRI}}}
+	return filesystemReader{root: root, mountinfo: openFile(root+"/proc/self/mountinfo", kfile.Records)}
 }
 
 func (r *filesystemReader) read(buf *[]byte, dst []record.Filesystem) []record.Filesystem {
@@ -65,8 +63,7 @@ func (r *filesystemReader) mountsChanged() bool {
 		r.list = []*filesystem{}
 		return true
 	}
-	n, err := unix.Poll(r.poll, 0)
-	return err == nil && n > 0 && r.poll[0].Revents&unix.POLLPRI != 0
+	return kfile.Changed(r.mountinfo.fd)
 }
 
 // relist makes the list anew and keeps what is known of filesystems that stay:
@@ -152,7 +149,9 @@ func (f *filesystem) describe() record.Filesystem { return describe(f.path, f.in
 // info asks a filesystem that answers, and takes the reply of one that may hang.
 func (f *filesystem) info() statfsInfo {
 	if !f.remote {
-		return statfs(f.name)
+		var i statfsInfo
+		i.ok = kfile.StatfsNow(f.name, &i.st) == 0
+		return i
 	}
 	select {
 	case info := <-f.reply:

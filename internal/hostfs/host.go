@@ -3,8 +3,7 @@ package hostfs
 import (
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"rmagent/internal/clock"
 	"rmagent/internal/hostfs/kfile"
 	"rmagent/internal/sample"
 )
@@ -61,7 +60,7 @@ func (h *HostReader) Close() error {
 // on whichever devices come and go.
 func (h *HostReader) Read(dst *sample.Host) {
 	*dst = sample.Host{
-		Time: time.Now(), Monotonic: Monotonic(), Filesystems: dst.Filesystems[:0],
+		Time: time.Now(), Monotonic: clock.Monotonic(), Filesystems: dst.Filesystems[:0],
 	}
 	parseCPU(h.stat.read(&h.buf), dst)
 	parseLoad(h.loadavg.read(&h.buf), dst)
@@ -88,20 +87,6 @@ func lower(a, b sample.Opt[uint64]) sample.Opt[uint64] {
 		return sample.Opt[uint64]{}
 	}
 	return some(min(x, y))
-}
-
-// Monotonic is CLOCK_MONOTONIC: it stands still in suspend.
-func Monotonic() time.Duration { return clock(unix.CLOCK_MONOTONIC) }
-
-// Boottime is CLOCK_BOOTTIME: what start ticks count on.
-func Boottime() time.Duration { return clock(unix.CLOCK_BOOTTIME) }
-
-func clock(id int32) time.Duration {
-	var t unix.Timespec
-	if err := unix.ClockGettime(id, &t); err != nil {
-		return 0
-	}
-	return time.Duration(t.Nano())
 }
 
 // StartTime is the wall clock's time at startTicks, given the wall clock and

@@ -13,6 +13,7 @@ import (
 	"github.com/prometheus/procfs/blockdevice"
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/clock"
 	"rmagent/internal/sample"
 )
 
@@ -56,7 +57,7 @@ func TestHostAgainstSystemCalls(t *testing.T) {
 	if h.Processes.Known() {
 		t.Error("knows the number of processes")
 	}
-	if d := Boottime() - h.Monotonic; d < 0 {
+	if d := clock.Boottime() - h.Monotonic; d < 0 {
 		t.Errorf("boottime %v behind monotonic", d)
 	}
 }
@@ -239,7 +240,7 @@ func TestStartTimeOfOwnChild(t *testing.T) {
 		t.Fatal("no start")
 	}
 	const tick = 10 * time.Millisecond
-	if got := StartTime(ticks, time.Now(), Boottime()); got.Before(before.Add(-2*tick)) || got.After(after.Add(2*tick)) {
+	if got := StartTime(ticks, time.Now(), clock.Boottime()); got.Before(before.Add(-2*tick)) || got.After(after.Add(2*tick)) {
 		t.Errorf("started at %v, not within %v to %v", got, before, after)
 	}
 }

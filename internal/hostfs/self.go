@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/clock"
 	"rmagent/internal/hostfs/kfile"
 	"rmagent/internal/sample"
 )
@@ -22,7 +23,7 @@ type Self struct {
 // Self reads what the agent costs. Its own /proc is always the machine's.
 func (c *CgroupReader) Self() Self {
 	return Self{
-		CPUNanos:    some(uint64(clock(unix.CLOCK_PROCESS_CPUTIME_ID))),
+		CPUNanos:    some(uint64(clock.ProcessCPU())),
 		RSSBytes:    c.ownRSS(),
 		FDOpen:      ownFDs(),
 		MemoryBytes: c.ownMemory(),

@@ -68,7 +68,7 @@ func (t *kernelTracker) Start(cmd *exec.Cmd) error {
 		return err
 	}
 	if err := StartCommand(cmd); err != nil {
-		return errors.Join(err, t.jobs.Cancel(thread))
+		return errors.Join(err, t.jobs.Cancel(t.id, thread))
 	}
 	return nil
 }

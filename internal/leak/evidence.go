@@ -42,7 +42,11 @@ const (
 	closesSome = 5
 	closesMost = 4
 	cacheLike  = 2 // times the others: each descriptor is another file, as in a cache of files
+	inUse      = 4 // times the others: what was opened is used still, as in a pool
 )
+
+// usedWithin is how long ago a survivor was used that is in use.
+const usedWithin = time.Minute
 
 // manyClosed is from how many closes on a site's habits are known.
 const manyClosed = 50
@@ -57,6 +61,7 @@ const (
 type tally struct {
 	gathered  uint64 // open, and opened since the growth began
 	survivors uint64 // of these
+	used      uint64 // of these
 	oldest    time.Duration
 	newest    time.Duration // when the last of gathered was opened that is no passer-by
 }
@@ -114,6 +119,9 @@ func (l *Ledger) tally(now, since time.Duration) []tally {
 		age := now - b.at
 		if age >= max(survivorAge, ages[b.site]) {
 			t.survivors++
+			if b.usedAt > 0 && now-b.usedAt <= usedWithin {
+				t.used++
+			}
 		}
 		if age >= ages[b.site] {
 			t.newest = max(t.newest, b.at)
@@ -134,6 +142,9 @@ func (s *site) leaks(t *tally, now time.Duration, times uint64) bool {
 		count, share = t.gathered, closesNone
 	case s.closed >= manyClosed && s.closed*2 >= s.opened:
 		share = closesMost
+	}
+	if t.used*2 >= t.survivors {
+		times = max(times, inUse)
 	}
 	growth := now - t.oldest
 	for _, n := range need {

@@ -77,12 +77,17 @@ type Judge struct {
 	ledgers  map[sample.ID]*Ledger // of traced processes
 	changes  []Change
 	at       time.Duration
+	except   int32 // PID of who is never suspect; 0: nobody
 }
 
 // NewJudge returns a judge that has seen nothing.
 func NewJudge() *Judge {
 	return &Judge{suspects: map[sample.ID]*suspect{}, ledgers: map[sample.ID]*Ledger{}}
 }
+
+// Except makes a process above suspicion: the agent, whose descriptors come and go with
+// what it watches.
+func (j *Judge) Except(pid int32) { j.except = pid }
 
 // Observe takes the processes of the last snapshot. What follows from it is in
 // Changes.
@@ -91,7 +96,7 @@ func (j *Judge) Observe(t *aggregate.Table) {
 	j.changes = j.changes[:0]
 	for i := range t.Len() {
 		if p := t.At(i); p.FDTrend().Rise != aggregate.Flat || p.FDRatio().Or(0) >= closeRatio {
-			if j.suspects[p.ID] == nil {
+			if j.suspects[p.ID] == nil && p.ID.PID != j.except {
 				j.suspects[p.ID] = &suspect{id: p.ID}
 			}
 		}

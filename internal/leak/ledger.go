@@ -11,8 +11,8 @@ import (
 // open. Sites are numbers from 0 that the caller chooses; they stay what they are.
 type Ledger struct {
 	sites  []site
-	live   []birth  // by seq
-	held   []uint64 // the births that were open at the last Hold, ascending
+	live   []birth   // by seq
+	held   []holding // what was open at the last Hold, by seq
 	heldAt time.Duration
 	newest uint64      // the highest seq so far
 	files  []sample.FD // of the last Hold
@@ -23,7 +23,17 @@ type birth struct {
 	seq  uint64
 	at   time.Duration
 	site int32
+	used uint64 // sample.FD.Used at the last Hold
+	// usedAt is when that changed last, but for the time right after it was opened; 0:
+	// never.
+	usedAt time.Duration
 }
+
+// holding is a descriptor of a list.
+type holding struct{ seq, used uint64 }
+
+// opening is how long what happens to a descriptor belongs to its opening.
+const opening = 5 * time.Second
 
 type site struct {
 	opened, closed, failed uint64
@@ -67,13 +77,13 @@ func (l *Ledger) Open(n int, seq uint64, at time.Duration) {
 	s := l.site(n)
 	s.opened++
 	if at < l.heldAt {
-		if _, open := slices.BinarySearch(l.held, seq); !open {
+		if _, open := slices.BinarySearchFunc(l.held, seq, func(h holding, seq uint64) int { return compare(h.seq, seq) }); !open {
 			s.close(l.heldAt - at)
 			return
 		}
 	}
 	s.held++
-	b := birth{seq, at, int32(n)}
+	b := birth{seq: seq, at: at, site: int32(n)}
 	if seq > l.newest {
 		l.newest = seq
 		l.live = append(l.live, b)
@@ -105,18 +115,25 @@ func (l *Ledger) Hold(at time.Duration, fds []sample.FD) {
 	l.held = l.held[:0]
 	for i := range fds {
 		if fds[i].Birth != 0 {
-			l.held = append(l.held, fds[i].Birth)
+			l.held = append(l.held, holding{fds[i].Birth, fds[i].Used})
 		}
 	}
-	slices.Sort(l.held)
+	slices.SortFunc(l.held, func(a, b holding) int { return compare(a.seq, b.seq) })
 	l.heldAt, l.files = at, fds
 	left := l.live[:0]
 	i := 0
 	for _, b := range l.live {
-		for i < len(l.held) && l.held[i] < b.seq {
+		for i < len(l.held) && l.held[i].seq < b.seq {
 			i++
 		}
-		if b.at >= at || i < len(l.held) && l.held[i] == b.seq {
+		listed := i < len(l.held) && l.held[i].seq == b.seq
+		if listed && b.used != l.held[i].used {
+			b.used = l.held[i].used
+			if at-b.at > opening {
+				b.usedAt = at
+			}
+		}
+		if b.at >= at || listed {
 			left = append(left, b)
 			continue
 		}

@@ -21,6 +21,7 @@ type life struct {
 	open  time.Duration
 	close time.Duration // never: 0
 	inode uint64
+	used  time.Duration // how often; 0: never
 }
 
 // world is a process that does what its lives say, watched as the agent does: a
@@ -101,7 +102,11 @@ func (w *world) run() (events []event) {
 		if traced {
 			fds = fds[:0]
 			for i, s := range seqs {
-				fds = append(fds, sample.FD{Kind: w.kind, Birth: s, Inode: lives[i].inode})
+				fd := sample.FD{Kind: w.kind, Birth: s, Inode: lives[i].inode}
+				if every := lives[i].used; every > 0 {
+					fd.Used = uint64((now - lives[i].open) / every)
+				}
+				fds = append(fds, fd)
 			}
 			judge.Ledger(simulated).Hold(now, fds)
 		}
@@ -290,6 +295,30 @@ var scenarios = []scenario{
 		}
 		return w
 	}, said: 1},
+
+	{name: "large pool in use", world: func(rng *rand.Rand) *world {
+		w := &world{base: 20, length: 600 * sec, kind: sample.FDTCP4, lives: randomly(rng, 0, 10, 10*sec, 130*sec, forever)}
+		for i := range w.lives {
+			w.lives[i].used = time.Duration(1+rng.IntN(20)) * sec
+		}
+		return w
+	}, said: 1},
+	{name: "leak of what was used at first", world: func(rng *rand.Rand) *world {
+		w := &world{base: 20, length: 120 * sec, kind: sample.FDTCP4, lives: randomly(rng, 0, 10, 10*sec, 120*sec, forever)}
+		for i := range w.lives {
+			if w.lives[i].used = time.Duration(1+rng.IntN(4)) * sec; i%3 > 0 { // a third goes on being used
+				w.lives[i].used = 100 * sec
+			}
+		}
+		return w
+	}, growing: 18 * sec, leaking: 75 * sec, rule: RuleSurvivors, said: 1},
+	{name: "large leak of what is in use", world: func(rng *rand.Rand) *world {
+		w := &world{base: 20, length: 300 * sec, kind: sample.FDTCP4, lives: randomly(rng, 0, 10, 10*sec, 300*sec, forever)}
+		for i := range w.lives {
+			w.lives[i].used = 5 * sec
+		}
+		return w
+	}, growing: 18 * sec, leaking: 200 * sec, rule: RuleSurvivors, said: 1},
 
 	{name: "one a minute", world: func(rng *rand.Rand) *world {
 		return &world{base: 20, length: 5 * time.Hour, lives: steadily(0, 1.0/60, 10*sec, 5*time.Hour, forever)}

@@ -33,7 +33,9 @@ func runSyscallProgram(fd int, context *scanScanArgs) error {
 		ctxSizeIn: uint32(unsafe.Sizeof(*context)),
 		ctxIn:     uint64(uintptr(unsafe.Pointer(context))),
 	}
-	_, _, errno := unix.Syscall(unix.SYS_BPF, bpfProgTestRun, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	// It runs for as long as it runs, and waits for nobody: the runtime is not told
+	// (docs/decisions/monitor-thread.md).
+	_, _, errno := unix.RawSyscall(unix.SYS_BPF, bpfProgTestRun, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	runtime.KeepAlive(context)
 	if errno != 0 {
 		return errno

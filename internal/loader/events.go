@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/clock"
 	"rmagent/internal/sample"
 )
 
@@ -426,7 +427,8 @@ func (e *Events) Drain(dst *sample.Events) error {
 // readRing decodes what is in the ring, and no more than it holds: others may fill
 // it as fast as it is read.
 func (e *Events) readRing(d *eventDecoder) error {
-	for read := 0; read < e.reader.BufferSize(); {
+	// An empty ring is not asked: that is a system call.
+	for read := 0; read < e.reader.BufferSize() && e.reader.AvailableBytes() > 0; {
 		err := e.reader.ReadInto(&e.record)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
 			return nil
@@ -453,7 +455,7 @@ func (e *Events) sendOverdue() (sent bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	old := hasOld(&c.Untold, clock(unix.CLOCK_BOOTTIME), e.age)
+	old := hasOld(&c.Untold, clock.Boottime(), e.age)
 	if !old && c.Kept <= 0 {
 		return false, nil
 	}

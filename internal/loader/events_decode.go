@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/clock"
 	"rmagent/internal/sample"
 	"rmagent/record"
 )
@@ -33,7 +34,7 @@ type eventDecoder struct {
 func (e *Events) newEventDecoder(dst *sample.Events) *eventDecoder {
 	return &eventDecoder{
 		dst:      dst,
-		boot:     time.Now().Add(-clock(unix.CLOCK_BOOTTIME)),
+		boot:     time.Now().Add(-clock.Boottime()),
 		pageSize: uint64(os.Getpagesize()),
 		net:      e.Attached("net"),
 		fds:      e.Attached("fds"),

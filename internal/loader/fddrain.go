@@ -6,8 +6,7 @@ import (
 	"time"
 	"unsafe"
 
-	"golang.org/x/sys/unix"
-
+	"rmagent/internal/clock"
 	"rmagent/internal/sample"
 )
 
@@ -52,7 +51,7 @@ const settling = 10 * time.Millisecond
 
 // settle notes which entries are written by now, if they will ever be.
 func (t *FDTracer) settle(last uint64) {
-	now := clock(unix.CLOCK_MONOTONIC)
+	now := clock.Monotonic()
 	if now-t.settledAt < settling {
 		return
 	}

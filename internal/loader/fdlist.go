@@ -120,6 +120,7 @@ func (t *FDTracer) List(id sample.ID, dst *sample.FDList) error {
 			Birth:  r.Seq,
 			File:   r.File,
 			Inode:  r.Inode,
+			Used:   r.Used,
 			Device: userDevice(r.Device),
 		}
 		if r.Seq == 0 && r.Why == 0 {

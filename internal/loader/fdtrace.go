@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/clock"
 	"rmagent/internal/sample"
 )
 
@@ -592,7 +593,7 @@ func (t *FDTracer) sweepIfFull() error {
 		return err
 	}
 	stamps := t.loaded.Maps[fdtraceMapStamps].MaxEntries()
-	now := clock(unix.CLOCK_MONOTONIC)
+	now := clock.Monotonic()
 	if t.Attached() && now-t.pruned >= pruneEvery {
 		t.pruned = now
 		if err := t.pruneTables(); err != nil {

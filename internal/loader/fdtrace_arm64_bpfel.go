@@ -103,6 +103,7 @@ type fdtraceFdRecord struct {
 	Local      [16]uint8
 	Remote     [16]uint8
 	Name       [24]int8
+	Used       uint64
 }
 
 type fdtraceFdStamp struct {

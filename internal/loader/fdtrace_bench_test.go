@@ -7,6 +7,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/sample"
@@ -211,4 +214,52 @@ func BenchmarkFDTracerList(b *testing.B) {
 		n += len(list.FDs)
 	}
 	b.ReportMetric(float64(cpuTime()-start)/float64(n), "ns/fd")
+}
+
+// What the kernel takes for calling any program at the return of a system call: of one
+// that only returns, and of the tracer's, in turns.
+func BenchmarkFDTracerFloor(b *testing.B) {
+	tr := openTracer(b, FDTraceOptions{})
+	ids := somebody(b)(tr)
+	idle, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.Tracing, AttachType: ebpf.AttachTraceRawTp, AttachTo: "sys_exit", License: "Dual MIT/GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer idle.Close()
+	const batch = 20000
+	turn := func() float64 {
+		for range batch / 4 {
+			unix.Getppid()
+		}
+		start := cpuTime()
+		for range batch {
+			unix.Getppid()
+		}
+		return float64(cpuTime()-start) / batch
+	}
+	var floor, traced, off []float64
+	for b.Loop() {
+		off = append(off, turn())
+		l, err := link.AttachTracing(link.TracingOptions{Program: idle})
+		if err != nil {
+			b.Fatal(err)
+		}
+		floor = append(floor, turn())
+		check(l.Close())
+		check(tr.Start(ids))
+		traced = append(traced, turn())
+		check(tr.Stop())
+	}
+	more := func(on []float64) (d []float64) {
+		for i := range on {
+			d = append(d, on[i]-off[i])
+		}
+		return d
+	}
+	b.ReportMetric(middle(off), "ns-without")
+	b.ReportMetric(middle(more(floor)), "ns-more-floor")
+	b.ReportMetric(middle(more(traced)), "ns-more-traced")
 }

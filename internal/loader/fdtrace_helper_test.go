@@ -13,7 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/clock"
 	"rmagent/internal/sample"
+	"rmagent/internal/sampletest"
 )
 
 // truth is what a process knows of a descriptor that it holds: which of its own
@@ -71,7 +73,7 @@ func (w *worker) made(from int64, nr int, fds ...int) (made []truth) {
 	return made
 }
 
-func now() int64 { return int64(clock(unix.CLOCK_MONOTONIC)) }
+func now() int64 { return int64(clock.Monotonic()) }
 
 func cstring(s string) uintptr {
 	b, err := unix.BytePtrFromString(s)
@@ -500,15 +502,14 @@ func helpFamily(args []string) {
 //go:nosplit
 //go:norace
 func forkAndWait(flags, path uintptr) (uintptr, syscall.Errno) {
+	parent, _, _ := syscall.RawSyscall6(syscall.SYS_GETPID, 0, 0, 0, 0, 0, 0)
 	pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, flags, 0, 0, 0, 0, 0)
 	if errno != 0 || pid != 0 {
 		return pid, errno
 	}
-	syscall.RawSyscall6(syscall.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0)
 	syscall.RawSyscall6(syscall.SYS_OPENAT, ^uintptr(99), path, 0, 0, 0, 0)
-	for {
-		syscall.RawSyscall6(syscall.SYS_PPOLL, 0, 0, 0, 0, 0, 0)
-	}
+	sampletest.PauseUnder(parent)
+	return 0, 0
 }
 
 // helpTracer traces its parent and says which programs it holds.

@@ -262,9 +262,11 @@ func (j *Jobs) Forget(id uint64) error {
 // Await has the next process that a thread of process forks become the first of a
 // job. Cancel ends the wait.
 func (j *Jobs) Await(id uint64, thread int, process sample.ID) error {
-	slot, err := j.slot(id)
-	if err != nil {
-		return err
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	slot, ok := j.slots[id]
+	if !ok {
+		return ErrNoJob
 	}
 	ticks := process.StartTicks - uint64(j.bootOffset/userTick)
 	l := jobsJobLauncher{Job: id, Slot: slot, Pid: uint32(process.PID), StartTicks: ticks}
@@ -278,9 +280,17 @@ func (j *Jobs) Await(id uint64, thread int, process sample.ID) error {
 // rmagent is built for.
 const userTick = 10 * time.Millisecond
 
-// Cancel no longer waits for a thread's fork.
-func (j *Jobs) Cancel(thread int) error {
-	if err := j.launchers.Delete(uint32(thread)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+// Cancel no longer waits for a thread's fork, if it is this job that waits: the thread
+// may have begun another since.
+func (j *Jobs) Cancel(id uint64, thread int) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	var l jobsJobLauncher
+	err := j.launchers.Lookup(uint32(thread), &l)
+	if err == nil && l.Job == id {
+		err = j.launchers.Delete(uint32(thread))
+	}
+	if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		return fmt.Errorf("await no first process: %w", err)
 	}
 	return nil

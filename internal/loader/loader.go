@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
+	"rmagent/internal/clock"
 	"rmagent/internal/sample"
 )
 
@@ -150,8 +150,8 @@ func (r *Reader) Read(ctx context.Context, s sample.Scope, dst *sample.Snapshot)
 	}
 	dst.Reset()
 	dst.Time = time.Now()
-	dst.Monotonic = clock(unix.CLOCK_MONOTONIC)
-	dst.Boottime = clock(unix.CLOCK_BOOTTIME)
+	dst.Monotonic = clock.Monotonic()
+	dst.Boottime = clock.Boottime()
 	r.dst = dst
 	clear(r.want)
 	r.some = s.PIDs != nil
@@ -162,7 +162,7 @@ func (r *Reader) Read(ctx context.Context, s sample.Scope, dst *sample.Snapshot)
 		err = r.readAll()
 	}
 	r.dst = nil
-	dst.Took = clock(unix.CLOCK_MONOTONIC) - dst.Monotonic
+	dst.Took = clock.Monotonic() - dst.Monotonic
 	return err
 }
 
@@ -251,11 +251,3 @@ func mapBytes(rest *ebpf.Collection, maps ...*ebpf.Map) (sum uint64, err error) 
 
 // Close unloads everything.
 func (r *Reader) Close() error { return r.scanner.close() }
-
-func clock(id int32) time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(id, &ts); err != nil {
-		panic(fmt.Sprintf("clock_gettime(%d): %v", id, err)) // both clocks exist since 2.6.39
-	}
-	return time.Duration(ts.Nano())
-}

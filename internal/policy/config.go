@@ -122,9 +122,11 @@ type Limits struct {
 	GPUMemoryBytes        float64
 }
 
+// usual is the threshold of most resources.
+var usual = Threshold{Info: 0.6, Warning: 0.7, Critical: 0.9, Hysteresis: 0.05, Hold: 10 * time.Second}
+
 // Default is the policy of a user who configured none.
 func Default() Config {
-	usual := Threshold{Info: 0.6, Warning: 0.7, Critical: 0.9, Hysteresis: 0.05, Hold: 10 * time.Second}
 	counted := usual
 	counted.Info, counted.Warning = 0.7, 0.8
 	disk := counted

@@ -197,6 +197,18 @@ func (e *Engine) Cgroup(c *record.Cgroup) {
 	}
 }
 
+// WatchesCgroup tells whether a cgroup should be read although nothing moves in it: it
+// is not as it should be, and what was decided of it may be over.
+func (e *Engine) WatchesCgroup(path string) bool {
+	t := target{kind: kindCgroup, name: path}
+	for _, m := range [...]measure{mMemory, mPIDs, mCPU} {
+		if g := e.gauges[gaugeKey{target: t, measure: m}]; g != nil && (g.pressed || !g.idle()) {
+			return true
+		}
+	}
+	return false
+}
+
 // cgroupCores compares the CPU time of a cgroup that has a limit with the reading of
 // it before.
 func (e *Engine) cgroupCores(c *record.Cgroup) (r reading, known bool) {
@@ -291,6 +303,9 @@ func (e *Engine) observe(t target, m measure, r reading, s subject) {
 	e.press(g, value, e.maximum(key), elapsed, t.kind == kindCgroup)
 	if t.kind == kindMount && m == mDisk && g.max > 0 && g.value > g.max {
 		e.prune.diskFull = true
+		if _, since := e.prune.used[t.name]; !since {
+			e.prune.used[t.name] = r.value
+		}
 	}
 }
 

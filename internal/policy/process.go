@@ -66,7 +66,7 @@ func (e *Engine) Process(f *record.ProcessFacts) {
 	}
 	p = e.judgeFDs(f, id, p)
 	if len(e.config.Tracked) > 0 {
-		p = e.track(f, id, p)
+		e.track(f, id, p)
 	}
 	e.rank(f, id)
 }

@@ -26,14 +26,18 @@ type pruning struct {
 	weighed  []gaugeKey // the reasons' keys
 	top      []candidate
 
-	// While a filesystem is above its maximum: what each process had written before.
+	// While a filesystem is above its maximum: what each process had written before, and
+	// what was in use of each filesystem.
 	diskFull bool
 	filling  bool
 	written  map[sample.ID]uint64
+	used     map[string]float64
 	sorted   []gaugeKey
 }
 
-func newPruning() pruning { return pruning{written: map[sample.ID]uint64{}} }
+func newPruning() pruning {
+	return pruning{written: map[sample.ID]uint64{}, used: map[string]float64{}}
+}
 
 func (p *pruning) begin() {
 	p.begun, p.ranking, p.diskFull = false, false, false
@@ -138,6 +142,7 @@ func (e *Engine) decide() {
 	p.filling = p.diskFull
 	if !p.filling {
 		clear(p.written)
+		clear(p.used)
 	}
 	if !e.checking {
 		return

@@ -279,26 +279,26 @@ func TestCandidates(t *testing.T) {
 	equal(t, "two are enough", got, "prune memory host: 74, 70")
 }
 
-// Whoever filled the filesystem since it is too full goes before whoever wrote more,
-// but before that.
+// Whoever wrote about what a filesystem gained goes before whoever wrote far more, and
+// that one before whoever wrote before only.
 func TestWhoFillsADisk(t *testing.T) {
 	w := newWorld(withoutStates, func(c *Config) { c.Prune.DiskPercent = 80 })
 	writer := func(pid int32, total uint64) record.ProcessFacts {
 		return record.ProcessFacts{PID: pid, PPID: some(int32(1)), Comm: "w", Exe: some("/bin/w"), IOWrittenBytesTotal: some(total)}
 	}
 	var got []string
-	for second := range 20 {
-		free := uint64(500)
-		filler := uint64(0)
+	for second := range uint64(20) {
+		used, filler, other := uint64(500), uint64(0), uint64(0)
 		if second >= 5 {
-			free, filler = 100, uint64(second)*10
+			filler, other = second*4, second*100
+			used = 850 + filler
 		}
 		got = append(got, w.judge(facts{
-			host:      record.Host{Filesystems: []record.Filesystem{{Path: "/d", TotalBytes: some(uint64(1000)), AvailableBytes: some(free)}}},
-			processes: []record.ProcessFacts{writer(10, 1<<20), writer(11, filler), writer(12, 0)},
+			host:      record.Host{Filesystems: []record.Filesystem{{Path: "/d", TotalBytes: some(uint64(1000)), AvailableBytes: some(1000 - used)}}},
+			processes: []record.ProcessFacts{writer(10, 1<<10), writer(11, filler), writer(12, 0), writer(13, other)},
 		})...)
 	}
-	equal(t, "a full disk", got, "prune disk mount:/d: 11, 10")
+	equal(t, "a full disk", got, "prune disk mount:/d: 11, 13, 10")
 }
 
 // What swings around a maximum is one decision, not many.

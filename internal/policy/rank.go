@@ -51,6 +51,10 @@ func (e *Engine) rank(f *record.ProcessFacts, id sample.ID) {
 			continue
 		}
 		best.reason, best.share, best.value = g.key, share, share*g.value
+		if g.key.measure == mDisk { // what it wrote, of what is in use
+			wrote := f.IOWrittenBytesTotal.Or(0)
+			best.value = quotient(float64(wrote-min(wrote, p.written[id])), g.slope.value) * g.value
+		}
 	}
 	if best.share == 0 || e.Protects(f) {
 		return
@@ -105,7 +109,7 @@ func (e *Engine) relief(f *record.ProcessFacts, id sample.ID, g *gauge) float64 
 	case mGPUMemory:
 		return quotient(float64(f.GPUMemoryBytes.Or(0)), g.slope.value)
 	case mDisk:
-		return e.filled(f, id, g.slope.value)
+		return e.filled(f, id, g)
 	case mPressureIO:
 		v, _ := sum(f.DiskReadBytesPerSecond, f.DiskWrittenBytesPerSecond)
 		all, _ := sum(h.DiskReadBytesPerSecond, h.DiskWrittenBytesPerSecond)
@@ -114,13 +118,19 @@ func (e *Engine) relief(f *record.ProcessFacts, id sample.ID, g *gauge) float64 
 	return 0
 }
 
-// filled is the share of a filesystem's bytes that a process wrote since that is above
-// its maximum, to whatever files: nobody counts writes by filesystem. Where it wrote
-// nothing since, a thousandth of what it ever wrote puts it behind those who did.
-func (e *Engine) filled(f *record.ProcessFacts, id sample.ID, used float64) float64 {
-	now := f.IOWrittenBytesTotal.Or(0)
-	if since := now - min(now, e.prune.written[id]); since > 0 {
-		return quotient(float64(since), used)
+// filled is how well a process's writes since a filesystem is above its maximum explain
+// what it gained since: nobody counts writes by filesystem, and whoever wrote far more
+// did so elsewhere. Where it wrote nothing since, a thousandth of what it ever wrote puts
+// it behind those who did.
+func (e *Engine) filled(f *record.ProcessFacts, id sample.ID, g *gauge) float64 {
+	now, used := f.IOWrittenBytesTotal.Or(0), g.slope.value
+	since := float64(now - min(now, e.prune.written[id]))
+	gained := used - e.prune.used[g.key.target.name]
+	switch {
+	case since > 0 && gained > 0:
+		return min(since, gained) / max(since, gained)
+	case since > 0:
+		return quotient(since, used)
 	}
 	return quotient(float64(now), used) / 1000
 }
@@ -228,7 +238,7 @@ func (c *candidate) why() string {
 	case mGPUMemory:
 		return percent + " of the memory in use " + where + ", counted on all cards"
 	case mDisk:
-		return "wrote most by calls, to whatever files, as " + c.reason.target.String() + " filled up; what it wrote stays"
+		return fmt.Sprintf("what it wrote by calls, to whatever files, is %s like what %s gained; what it wrote stays", percent, c.reason.target)
 	}
 	return percent + " of the disk traffic " + where
 }

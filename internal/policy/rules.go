@@ -3,7 +3,6 @@ package policy
 import (
 	"fmt"
 	"math"
-	"time"
 
 	"rmagent/internal/aggregate"
 	"rmagent/internal/pattern"
@@ -99,9 +98,6 @@ func (s *Selector) matches(f *record.ProcessFacts) bool {
 // overLimit is the threshold of a limit: it is broken by what is above it.
 var overLimit = math.Nextafter(1, 2)
 
-// limitHold is for how long a broken limit must be kept again to be whole.
-const limitHold = 10 * time.Second
-
 // limitOf are the limits that a rule may have, and what is measured against them.
 var limitOf = [...]struct {
 	measure measure
@@ -138,14 +134,13 @@ func sum(a, b record.Opt[float64]) (float64, bool) {
 }
 
 // track judges the limits that rules set to a process.
-func (e *Engine) track(f *record.ProcessFacts, id sample.ID, p *process) *process {
+func (e *Engine) track(f *record.ProcessFacts, id sample.ID, p *process) {
 	m := e.matchOf(f, id, p)
 	p = e.remember(id, p)
 	p.match = m
 	for _, i := range m.rules {
 		e.judgeRule(f, id, p, i)
 	}
-	return p
 }
 
 func (e *Engine) judgeRule(f *record.ProcessFacts, id sample.ID, p *process, place int) {
@@ -173,9 +168,14 @@ func (e *Engine) judgeRule(f *record.ProcessFacts, id sample.ID, p *process, pla
 }
 
 // judgeLimit judges one value of a tracked process: critical above its limit, normal
-// once it has been below by a twentieth for ten seconds.
+// once it has been below for as long and by as much as thresholds of the resource ask
+// for.
 func (e *Engine) judgeLimit(f *record.ProcessFacts, g *gauge, rule *Rule, value, limit float64) {
-	t := Threshold{Info: overLimit, Warning: overLimit, Critical: overLimit, Hysteresis: 0.05, Hold: limitHold}
+	t, ok := e.config.Thresholds[measures[g.key.measure].group]
+	if !ok {
+		t = usual
+	}
+	t.Info, t.Warning, t.Critical, t.After = overLimit, overLimit, overLimit, 0
 	previous, changed := g.judge(&t, value/limit, e.now)
 	if !changed {
 		return

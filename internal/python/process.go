@@ -1,18 +1,11 @@
 package python
 
 import (
-	"bufio"
-	"errors"
-	"fmt"
-	"os"
-	"path"
 	"strings"
 	"sync"
 	"time"
 
-	"golang.org/x/sys/unix"
-
-	"rmagent/internal/elffile"
+	"rmagent/internal/procmem"
 	"rmagent/internal/sample"
 	"rmagent/record"
 )
@@ -20,7 +13,6 @@ import (
 const (
 	maxStuck   = 4                      // reads of memory that never came back: each holds a thread
 	answerTime = 100 * time.Millisecond // how long is waited for one
-	maxMaps    = 1 << 16                // lines of /proc/PID/maps that are looked at
 )
 
 // Processes reads the frames of several processes. What it reads may be slow for
@@ -28,11 +20,19 @@ const (
 // read is another goroutine's, is waited for only briefly, and a process that kept one
 // waiting is left alone.
 type Processes struct {
-	stuck chan struct{}
+	finder Finder
+	stuck  chan struct{}
 
 	mu    sync.Mutex
 	known map[sample.ID]*process // of those that are looked at
 	found []Found
+}
+
+// Finder finds the addresses in a process's memory of symbols of a file that it has
+// mapped, 0 for those that are not there: worker.Client, since the file is the other
+// process's own.
+type Finder interface {
+	Addresses(id sample.ID, named func(base string) bool, symbols []string) ([]uint64, error)
 }
 
 // Found is a process that turned out to run CPython.
@@ -48,8 +48,8 @@ type process struct {
 }
 
 // NewProcesses returns a reader of no process yet.
-func NewProcesses() *Processes {
-	return &Processes{stuck: make(chan struct{}, maxStuck), known: map[sample.ID]*process{}}
+func NewProcesses(f Finder) *Processes {
+	return &Processes{finder: f, stuck: make(chan struct{}, maxStuck), known: map[sample.ID]*process{}}
 }
 
 // Look begins to look for a CPython in a process, without waiting. Found tells if
@@ -69,7 +69,7 @@ func (r *Processes) Look(id sample.ID) {
 	r.known[id] = p
 	go func() {
 		defer func() { <-r.stuck }()
-		interpreter, err := findIn(id.PID)
+		interpreter, err := findIn(r.finder, id)
 		if err != nil {
 			return
 		}
@@ -137,81 +137,11 @@ func (r *Processes) Frames(id sample.ID, frames []sample.PythonFrame) []record.F
 	}
 }
 
-// processMemory reads by process_vm_readv(2).
-type processMemory int32
-
-func (pid processMemory) ReadAt(p []byte, addr uint64) error {
-	if len(p) == 0 {
-		return nil
-	}
-	local := []unix.Iovec{{Base: &p[0], Len: uint64(len(p))}}
-	n, err := unix.ProcessVMReadv(int(pid), local, []unix.RemoteIovec{{Base: uintptr(addr), Len: len(p)}}, 0)
-	if err == nil && n != len(p) {
-		err = errors.New("not all of it is mapped")
-	}
-	return err
-}
-
-// findIn looks through a process's mappings for a file that is CPython.
-func findIn(pid int32) (*Interpreter, error) {
-	maps, err := os.Open(fmt.Sprintf("/proc/%d/maps", pid))
+// findIn looks for a CPython in a process, and finds out about it.
+func findIn(f Finder, id sample.ID) (*Interpreter, error) {
+	addresses, err := f.Addresses(id, func(base string) bool { return strings.Contains(base, "python") }, imageSymbols)
 	if err != nil {
 		return nil, err
 	}
-	defer maps.Close()
-	before := ""
-	lines := bufio.NewScanner(maps)
-	for n := 0; lines.Scan() && n < maxMaps; n++ {
-		// START-END PERMS OFFSET DEV INODE PATH: proc_pid_maps(5)
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 6 || fields[5] == before || !strings.Contains(path.Base(fields[5]), "python") {
-			continue
-		}
-		before = fields[5]
-		image, bias, err := inspect(pid, fields[0], fields[2])
-		if err != nil {
-			continue
-		}
-		return Open(processMemory(pid), image, bias)
-	}
-	if err := lines.Err(); err != nil {
-		return nil, err
-	}
-	return nil, errors.New("no CPython")
-}
-
-// inspect opens what is mapped at a place, deleted or not, if it is a regular file.
-func inspect(pid int32, span, offset string) (image Image, bias uint64, err error) {
-	var start, end, at uint64
-	if _, err := fmt.Sscanf(span+" "+offset, "%x-%x %x", &start, &end, &at); err != nil {
-		return image, 0, err
-	}
-	handle, err := unix.Open(fmt.Sprintf("/proc/%d/map_files/%x-%x", pid, start, end), unix.O_PATH|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return image, 0, err
-	}
-	defer unix.Close(handle)
-	var st unix.Stat_t
-	if err := unix.Fstat(handle, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return image, 0, errors.Join(err, errors.New("not a regular file"))
-	}
-	file, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", handle), os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	if err != nil {
-		return image, 0, err
-	}
-	defer file.Close()
-	elf, err := elffile.Open(file)
-	if err != nil {
-		return image, 0, err
-	}
-	defer elf.Close()
-	image, ok := Find(elf)
-	if !ok {
-		return image, 0, errors.New("not CPython")
-	}
-	vaddr, ok := elf.Vaddr(at, 0, uint64(os.Getpagesize()))
-	if !ok {
-		return image, 0, errors.New("mapped otherwise than its segments say")
-	}
-	return image, start - vaddr, nil
+	return Open(procmem.Process(id.PID), Image{Runtime: addresses[0], CodeType: addresses[1], Version: addresses[2]})
 }

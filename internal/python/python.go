@@ -13,9 +13,7 @@ import (
 	"fmt"
 	"unicode/utf16"
 
-	"rmagent/internal/elffile"
 	"rmagent/internal/sample"
-	"rmagent/internal/symbol"
 )
 
 const (
@@ -29,22 +27,15 @@ type Memory interface {
 	ReadAt(p []byte, addr uint64) error
 }
 
-// Image is where an ELF file has what is needed, by virtual address.
+// Image is where a process has what is needed in its memory.
 type Image struct {
 	Runtime  uint64 // _PyRuntime
 	CodeType uint64 // PyCode_Type
-	Version  uint64 // Py_Version
+	Version  uint64 // Py_Version, from 3.11 on
 }
 
-// Find looks in a file for a CPython; false where it is none from 3.11 on, which is
-// the first that tells its version.
-func Find(f *elffile.File) (Image, bool) {
-	var im Image
-	found := symbol.Addresses(f, map[string]*uint64{
-		"_PyRuntime": &im.Runtime, "PyCode_Type": &im.CodeType, "Py_Version": &im.Version,
-	})
-	return im, found == 3
-}
+// imageSymbols name what Image has.
+var imageSymbols = []string{"_PyRuntime", "PyCode_Type", "Py_Version"}
 
 // Interpreter is one process's CPython. It is for one goroutine at a time.
 type Interpreter struct {
@@ -81,14 +72,17 @@ var (
 
 const interpretersHead = 40 // of _PyRuntime, before 3.13
 
-// Open finds out about the CPython of a process, which has the image loaded at bias.
-func Open(m Memory, im Image, bias uint64) (*Interpreter, error) {
-	p := &Interpreter{memory: m, codeType: im.CodeType + bias, codes: map[uint64]*code{}}
-	version, err := p.word(im.Version + bias)
+// Open finds out about the CPython of a process.
+func Open(m Memory, im Image) (*Interpreter, error) {
+	if im.Runtime == 0 || im.CodeType == 0 || im.Version == 0 {
+		return nil, errors.New("no CPython that tells its version: 3.11 is the first")
+	}
+	p := &Interpreter{memory: m, codeType: im.CodeType, codes: map[uint64]*code{}}
+	version, err := p.word(im.Version)
 	if err != nil {
 		return nil, err
 	}
-	runtime := im.Runtime + bias
+	runtime := im.Runtime
 	p.Version = fmt.Sprintf("%d.%d", version>>24&0xff, version>>16&0xff)
 	switch p.Version {
 	case "3.11":

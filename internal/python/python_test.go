@@ -14,8 +14,11 @@ import (
 	"testing"
 	"time"
 
+	"rmagent/internal/elffile"
 	"rmagent/internal/loader"
 	"rmagent/internal/sample"
+	"rmagent/internal/stack"
+	"rmagent/internal/symbol"
 	"rmagent/record"
 )
 
@@ -27,6 +30,50 @@ func interpreters() []string {
 		list = append(list, strings.Split(more, ",")...)
 	}
 	return list
+}
+
+// files looks for symbols itself.
+type files struct{}
+
+func (files) Addresses(id sample.ID, named func(base string) bool, symbols []string) ([]uint64, error) {
+	maps, err := os.Open(fmt.Sprintf("/proc/%d/maps", id.PID))
+	if err != nil {
+		return nil, err
+	}
+	defer maps.Close()
+	mappings, err := stack.ParseMaps(maps)
+	if err != nil {
+		return nil, err
+	}
+	for i := range mappings {
+		m := &mappings[i]
+		if !named(filepath.Base(m.Path)) {
+			continue
+		}
+		file, err := os.Open(m.Path)
+		if err != nil {
+			return nil, err
+		}
+		defer file.Close()
+		elf, err := elffile.Open(file)
+		if err != nil {
+			return nil, err
+		}
+		defer elf.Close()
+		addresses, wanted := make([]uint64, len(symbols)), map[string]*uint64{}
+		for i, name := range symbols {
+			wanted[name] = &addresses[i]
+		}
+		vaddr, ok := elf.Vaddr(m.Offset, 0, uint64(os.Getpagesize()))
+		if !ok || symbol.Addresses(elf, wanted) == 0 {
+			continue
+		}
+		for i := range addresses {
+			addresses[i] += m.Start - vaddr
+		}
+		return addresses, nil
+	}
+	return nil, errors.New("no such file")
 }
 
 // find looks for the CPython of a process.
@@ -83,7 +130,7 @@ func testOpens(t *testing.T, tracer *loader.FDTracer, interpreter string) {
 	}
 	pid := cmd.Process.Pid
 	id := identify(t, pid)
-	r := NewProcesses()
+	r := NewProcesses(files{})
 	layout := find(t, r, id)
 	if err := tracer.Start([]sample.ID{id}); err != nil {
 		t.Fatal(err)
@@ -202,10 +249,10 @@ func TestMergeLeavesTheInterpreterOut(t *testing.T) {
 }
 
 func TestNoPython(t *testing.T) {
-	if p, err := findIn(int32(os.Getpid())); err == nil {
+	if p, err := findIn(files{}, sample.ID{PID: int32(os.Getpid())}); err == nil {
 		t.Errorf("CPython %s in a Go program", p.Version)
 	}
-	r := NewProcesses()
+	r := NewProcesses(files{})
 	if got := r.Frames(sample.ID{PID: 1}, make([]sample.PythonFrame, 3)); got != nil {
 		t.Errorf("frames %+v of who is not known", got)
 	}
@@ -235,7 +282,7 @@ func FuzzPlace(f *testing.F) {
 				t.Errorf("a name of %d bytes", len(place.Function))
 			}
 		}
-		_, _ = Open(lies(memory), Image{Version: object}, 0)
+		_, _ = Open(lies(memory), Image{Runtime: object, CodeType: object, Version: object})
 		lineAt(memory, 1, int(instruction&0xffff))
 	})
 }

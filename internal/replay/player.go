@@ -264,7 +264,7 @@ func (p *Player) begin(h *record.Host) error {
 	p.begun, p.spoilt = true, false
 	p.tick++
 	p.result.readingAt(h.Time)
-	p.bury()
+	p.bury(h.Gone)
 	p.engine.Begin(&p.host, continuous)
 	return nil
 }
@@ -369,10 +369,20 @@ func (p *Player) remove(at int) {
 // once a minute.
 const vanished = 130 * time.Second
 
-// bury takes those off the table that ended before this reading.
-func (p *Player) bury() {
+// bury takes those off the table that ended before this reading, and those that it says
+// are gone.
+func (p *Player) bury(gone []string) {
 	before := len(p.table)
 	defer func() { p.buried = before - len(p.table) }()
+	for _, target := range gone {
+		var id sample.ID
+		if _, err := fmt.Sscanf(target, "pid:%d@%d", &id.PID, &id.StartTicks); err != nil {
+			continue
+		}
+		if at, known := p.index[id]; known {
+			p.remove(at)
+		}
+	}
 	for i := len(p.table) - 1; i >= 0; i-- {
 		switch e := &p.table[i]; {
 		case e.ended, p.selection == report.All && e.tick+1 < p.tick:

@@ -44,13 +44,23 @@ func pythonStandard(file string) bool {
 		!strings.Contains(file, "/site-packages/") && !strings.Contains(file, "/dist-packages/")
 }
 
+// javaStandard tells whether a method is of the JDK.
+func javaStandard(method string) bool {
+	for _, p := range []string{"java.", "javax.", "jdk.", "sun.", "com.sun."} {
+		if strings.HasPrefix(method, p) {
+			return true
+		}
+	}
+	return false
+}
+
 // Runtime tells whether a frame is a runtime's: it only passes on what others asked
 // for. Of Go, everything of its standard library is.
 func Runtime(f *record.Frame) bool {
 	switch f.Language.Or("") {
 	case "":
 	case "java":
-		return strings.HasPrefix(f.Function.Or(""), "java.")
+		return javaStandard(f.Function.Or(""))
 	case "javascript":
 		return strings.HasPrefix(f.File.Or(""), "node:") || !f.File.Known() // its builtins have none
 	case "python":
@@ -186,3 +196,33 @@ func LeakAdvice(r *record.Leak) string {
 	return advice + fmt.Sprintf("See what it holds and who opened it: rmagent fds --pid %d. "+
 		"To gain time: prlimit --pid %d --nofile=N: (a higher soft limit), or restart it.", r.PID, r.PID)
 }
+
+// RuleText says in words what evidence a rule asks for.
+func RuleText(rule string) string {
+	switch rule {
+	case "survivors":
+		return "far outlive what else is closed"
+	case "never_closed":
+		return "never closed, while others are"
+	case "limit_near":
+		return "the limit is near"
+	}
+	return strings.ReplaceAll(rule, "_", " ")
+}
+
+// NoStackText says in words why a site has no stack, by its stack_end.
+func NoStackText(reason string) string {
+	switch reason {
+	case "before_tracing":
+		return "opened before it was watched"
+	case "untraced_call":
+		return "opened by a call that can't be traced"
+	case "":
+		return "no stack"
+	}
+	return "no stack: " + strings.ReplaceAll(reason, "_", " ")
+}
+
+// Unlisted are the reasons of a record's unattributed descriptors that are in none of
+// its sites.
+var Unlisted = []string{"not_listed", "not_read", "not_permitted"}

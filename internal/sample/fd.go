@@ -88,6 +88,10 @@ type FD struct {
 	// Of IP sockets; the zero AddrPort where there is none.
 	Local, Remote netip.AddrPort
 	Listening     bool
+
+	// Used changes while it is used: it is the bytes that a TCP socket received and sent,
+	// or a file's position; 0 where nothing tells.
+	Used uint64
 }
 
 // FDList is what one process holds. A reader reuses its memory.

@@ -288,16 +288,17 @@ func ForkPaused(flags uintptr) (uintptr, syscall.Errno) {
 	parent, _, _ := syscall.RawSyscall6(syscall.SYS_GETPID, 0, 0, 0, 0, 0, 0)
 	pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, flags|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 	if errno == 0 && pid == 0 {
-		pauseUnder(parent)
+		PauseUnder(parent)
 	}
 	return pid, errno
 }
 
-// pauseUnder waits until the parent ends, and ends then.
+// PauseUnder is for a child that was forked by a raw call: it waits until the parent
+// ends, and ends then.
 //
 //go:nosplit
 //go:norace
-func pauseUnder(parent uintptr) {
+func PauseUnder(parent uintptr) {
 	syscall.RawSyscall6(syscall.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0, 0)
 	// A parent that died before that sends no signal: prctl(2).
 	for {

@@ -1,6 +1,7 @@
 package sampletest
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
@@ -499,24 +500,42 @@ func testCgroup(t *testing.T, s *suite) {
 	helper := start(t, "still")
 	helper.Ready()
 	before := s.one(helper.pid)
-	dir := cgroupRoot(t) + "/sampletest-" + strconv.Itoa(os.Getpid())
+	root := cgroupRoot(t)
+	id := moveToOwn(t, root, helper.pid)
+	defer moveTo(t, root, helper.pid)
+	s.both(helper.pid, func(p *sample.Process) {
+		if p.CgroupID != id || before.CgroupID == id {
+			t.Errorf("cgroup id %d, before %d, want %d", p.CgroupID, before.CgroupID, id)
+		}
+	})
+}
+
+// moveToOwn makes a cgroup below root, which goes with the test, moves a process into
+// it and returns its id. The process must be elsewhere by the end of the test.
+func moveToOwn(t *testing.T, root string, pid int32) (id uint64) {
+	t.Helper()
+	dir := fmt.Sprintf("%s/sampletest-%d", root, pid)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	defer os.Remove(dir)
-	defer helper.Kill()
-	if err := os.WriteFile(dir+"/cgroup.procs", []byte(strconv.Itoa(int(helper.pid))), 0); err != nil {
-		t.Fatal(err)
-	}
+	t.Cleanup(func() {
+		if err := os.Remove(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	moveTo(t, dir, pid)
 	var st unix.Stat_t
 	if err := unix.Stat(dir, &st); err != nil {
 		t.Fatal(err)
 	}
-	s.both(helper.pid, func(p *sample.Process) {
-		if p.CgroupID != st.Ino || before.CgroupID == st.Ino {
-			t.Errorf("cgroup id %d, before %d, want %d", p.CgroupID, before.CgroupID, st.Ino)
-		}
-	})
+	return st.Ino
+}
+
+func moveTo(t *testing.T, dir string, pid int32) {
+	t.Helper()
+	if err := os.WriteFile(dir+"/cgroup.procs", []byte(strconv.Itoa(int(pid))), 0); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // cgroupRoot returns where the hierarchy is mounted that has the memory

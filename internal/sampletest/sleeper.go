@@ -14,7 +14,7 @@ import (
 
 // A process of one thread that sleeps may be read by what was kept of it. Others
 // change it all the same: their descriptors are its own where they share the table,
-// and limits, memory, state and parent change without it.
+// and limits, memory, state, cgroup and parent change without it.
 
 const (
 	sleeperBytes = 4 << 20 // written into the sleepers' memory by others
@@ -116,6 +116,18 @@ func testSleepers(t *testing.T, s *suite) {
 		unix.Kill(int(copier), signal)
 		awaitState(t, copier, map[unix.Signal]byte{unix.SIGSTOP: 'T', unix.SIGCONT: 'S'}[signal])
 		same(signal.String())
+	}
+
+	if s.exact(sample.CgroupID) && os.Geteuid() == 0 {
+		root := cgroupRoot(t)
+		id := moveToOwn(t, root, copier)
+		same("another moved it to a cgroup")
+		s.both(copier, func(p *sample.Process) {
+			if p.CgroupID != id {
+				t.Errorf("it was moved to the cgroup %d and is in %d", id, p.CgroupID)
+			}
+		})
+		moveTo(t, root, copier)
 	}
 
 	helper.Kill()

@@ -324,7 +324,7 @@ func forkUnsharing() (uintptr, syscall.Errno) {
 	pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, unix.CLONE_FILES|uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
 	if errno == 0 && pid == 0 {
 		syscall.RawSyscall6(unix.SYS_CLOSE_RANGE, 3, 1<<20, unix.CLOSE_RANGE_UNSHARE, 0, 0, 0)
-		pauseUnder(parent)
+		PauseUnder(parent)
 	}
 	return pid, errno
 }

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -15,6 +16,8 @@ import (
 	"go.uber.org/zap"
 
 	"rmagent/internal/engine"
+	"rmagent/internal/fdcheck"
+	"rmagent/internal/headroom"
 	"rmagent/record"
 )
 
@@ -224,4 +227,51 @@ func documented(o *Options) {
 	}
 	o.Policy = func() any { return map[string]any{"interval": "1s"} }
 	o.System.Hooks = []string{"net"}
+	o.Control = &fakeControl{tracked: map[int32]TrackedLimits{}}
+}
+
+// fakeControl keeps what it is told.
+type fakeControl struct {
+	settings map[string]string
+	tracked  map[int32]TrackedLimits
+	resets   int
+}
+
+func (c *fakeControl) History(resource, target string, count int) (record.History, bool) {
+	if resource != "cpu" || target != "" {
+		return record.History{}, false
+	}
+	return record.History{Resource: "cpu", Target: "host", Points: make([]record.HistoryPoint, count)}, true
+}
+
+func (c *fakeControl) Stats() record.Stats { return record.Stats{Since: someTime} }
+func (c *fakeControl) ResetStats()         { c.resets++ }
+
+func (c *fakeControl) Set(settings map[string]string) error {
+	if settings["thresholds.fd.warning"] == "7" {
+		return errors.New("thresholds.fd.warning: 7 is out of range")
+	}
+	c.settings = settings
+	return nil
+}
+
+func (c *fakeControl) Track(pid int32, l TrackedLimits) error {
+	if pid == 77 {
+		return ErrNotThere
+	}
+	c.tracked[pid] = l
+	return nil
+}
+
+func (c *fakeControl) Untrack(pid int32) (bool, error) {
+	_, there := c.tracked[pid]
+	delete(c.tracked, pid)
+	return there, nil
+}
+
+func (c *fakeControl) CheckFDs(_ context.Context, pid int32, q fdcheck.Request) (record.FDCheck, error) {
+	if pid == 77 {
+		return record.FDCheck{}, headroom.ErrNoProcess
+	}
+	return record.FDCheck{PID: pid, Files: q.Files, Overhead: q.Overhead, MarginRatio: q.Margin}, nil
 }

@@ -42,7 +42,7 @@ func (r *route) pattern() string {
 
 // status is that of a good answer.
 func (r *route) status() int {
-	if r.path == "/readyz" {
+	if r.path == "/readyz" || r.changes && r.method != http.MethodPost {
 		return http.StatusNoContent
 	}
 	return http.StatusOK
@@ -60,7 +60,7 @@ func (r *route) allow(c *caller) *Problem {
 	return nil
 }
 
-var routes = slices.Concat(numberRoutes, []route{
+var routes = slices.Concat(numberRoutes, controlRoutes, []route{
 	{method: "GET", path: "/openapi.json", summary: "This document.", handle: (*Server).openAPI},
 
 	{method: "GET", path: "/v1/processes", private: true, summary: "Every process, as records of kind process.",

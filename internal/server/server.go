@@ -39,6 +39,8 @@ type Options struct {
 	Health func() []Trouble
 	// Headroom looks at one process, twice if between is not 0.
 	Headroom func(ctx context.Context, pid int32, between time.Duration) (record.Headroom, error)
+	// Control changes what can be changed, and remembers.
+	Control Control
 	// Policy is the effective configuration.
 	Policy func() any
 	// Metrics answers /metrics, with series of processes or without.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -499,6 +500,112 @@ func TestSlowPipe(t *testing.T) {
 	if last := got[len(got)-1]; last != said+1 {
 		t.Errorf("the last seq is %d: the gap is not visible", last)
 	}
+}
+
+// narrowPipe returns a target over a pipe that holds a page, and the reading end.
+func narrowPipe(t *testing.T) (*target, *os.File) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, os.Getpagesize()); err != nil {
+		t.Fatal(err)
+	}
+	out, err := inheritTarget(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	t.Cleanup(func() { r.Close(); _ = out.close() })
+	return out, r
+}
+
+// TestWriteNowTakesWhatFits: what a pipe has no room for is left, in the middle of a
+// line too, and write goes on there.
+func TestWriteNowTakesWhatFits(t *testing.T) {
+	out, r := narrowPipe(t)
+	said := bytes.Repeat([]byte("a line of no common length, which no page ends with\n"), 300)
+	n := out.writeNow(said)
+	if n == 0 {
+		t.Skip("the kernel takes nothing without waiting: before 6.4")
+	}
+	if n >= len(said) || !out.midLine {
+		t.Fatalf("wrote %d of %d bytes, within a line: %v", n, len(said), out.midLine)
+	}
+	if again := out.writeNow(said[n:]); again != 0 || !out.midLine {
+		t.Errorf("a full pipe took %d bytes", again)
+	}
+	got := make(chan []byte)
+	go func() {
+		b, _ := io.ReadAll(r)
+		got <- b
+	}()
+	if whole, err := out.write(said[n:]); err != nil || whole != len(said)-n || out.midLine {
+		t.Errorf("wrote %d of %d bytes more, %v", whole, len(said)-n, err)
+	}
+	if err := out.close(); err != nil {
+		t.Error(err)
+	}
+	if b := <-got; !bytes.Equal(b, said) {
+		t.Errorf("read %d bytes, written were %d", len(b), len(said))
+	}
+}
+
+// TestHalfALineOfWriteNowIsTorn: a line that write could not end is ended before the
+// next one.
+func TestHalfALineOfWriteNowIsTorn(t *testing.T) {
+	out, r := narrowPipe(t)
+	said := bytes.Repeat([]byte("x"), 1<<16)
+	if out.writeNow(said) == 0 {
+		t.Skip("the kernel takes nothing without waiting: before 6.4")
+	}
+	r.Close()
+	if n, err := out.write(said); n != 0 || !errors.Is(err, unix.EPIPE) || !out.torn {
+		t.Errorf("wrote %d bytes, %v, torn: %v", n, err, out.torn)
+	}
+}
+
+// TestFlushWritesInOrder has a reader that is slower than the records come, so that
+// both ways of writing take turns.
+func TestFlushWritesInOrder(t *testing.T) {
+	out, r := narrowPipe(t)
+	s := &JSONL{w: newWriter(out, DefaultQueueBytes)}
+	text := make(chan []byte)
+	go func() {
+		var all []byte
+		for b := make([]byte, 3000); ; {
+			n, err := r.Read(b)
+			all = append(all, b[:n]...)
+			if err != nil {
+				text <- all
+				return
+			}
+			runtime.Gosched()
+		}
+	}()
+	const said = 3000
+	for n := range said {
+		write(t, s, 1)
+		if n%7 == 0 {
+			if err := s.Flush(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n%100 == 0 {
+			settle(t, s) // so that nothing waits
+		}
+	}
+	if err := s.Close(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	got := seqs(t, <-text)
+	for i, seq := range got {
+		if seq != uint64(i+1) {
+			t.Fatalf("line %d has seq %d", i, seq)
+		}
+	}
+	checkBalance(t, s, said, got)
 }
 
 func TestClosedPipe(t *testing.T) {

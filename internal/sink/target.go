@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,12 +17,13 @@ import (
 const fifoRetry = 100 * time.Millisecond
 
 // target is where lines go: a regular file, or a stream (pipe, FIFO, terminal,
-// device). Only one goroutine uses it.
+// device). Only one goroutine uses it at a time.
 type target struct {
 	path    string   // empty: an inherited stream, which can't be reopened
 	file    *os.File // nil: a FIFO that nobody reads yet
 	regular bool
 	torn    bool // the file ends in half a line
+	midLine bool // writeNow ended within a line, with which write goes on
 }
 
 // openTarget opens a file for appending, and makes it with mode 0640. A FIFO is
@@ -120,6 +122,34 @@ func (t *target) ready(ctx context.Context) error {
 	return nil
 }
 
+// writeNow writes as much as a stream takes without waiting, and returns how many bytes
+// that was. Regular files take nothing: they may wait for a disk. Nor do pipes before
+// Linux 6.4 (afed6271f5b0), terminals and devices; errors are for write to meet.
+func (t *target) writeNow(lines []byte) (n int) {
+	if t.file == nil || t.regular || t.torn || len(lines) == 0 {
+		return 0
+	}
+	conn, err := t.file.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	err = conn.Control(func(fd uintptr) {
+		vector := unix.Iovec{Base: &lines[0]}
+		vector.SetLen(len(lines))
+		const position = ^uintptr(0) // the file's own
+		got, _, errno := unix.RawSyscall6(unix.SYS_PWRITEV2, fd, uintptr(unsafe.Pointer(&vector)), 1,
+			position, position, unix.RWF_NOWAIT)
+		if errno == 0 {
+			n = int(got)
+		}
+	})
+	if err != nil {
+		return 0
+	}
+	t.midLine = n > 0 && lines[n-1] != '\n' || n == 0 && t.midLine
+	return n
+}
+
 // write writes lines and returns how many bytes of whole lines are in the target
 // for good.
 func (t *target) write(lines []byte) (int, error) {
@@ -130,11 +160,13 @@ func (t *target) write(lines []byte) (int, error) {
 		t.torn = false
 	}
 	n, err := t.file.Write(lines) // goes on after a short write
+	begun := t.midLine
+	t.midLine = false
 	if err == nil {
 		return n, nil
 	}
 	whole := bytes.LastIndexByte(lines[:n], '\n') + 1
-	if part := lines[whole:n]; len(part) > 0 {
+	if part := lines[whole:n]; len(part) > 0 || whole == 0 && begun {
 		t.torn = !t.takeBack(part)
 	}
 	return whole, err

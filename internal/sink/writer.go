@@ -36,7 +36,7 @@ const keepAt = 1 << 20
 // Memory: what waits and what is being written are never more than limit bytes
 // together, in two buffers whose capacity is at most twice that.
 type writer struct {
-	target *target // the goroutine's alone
+	target *target // the goroutine's alone while busy, else under mu
 	limit  int
 	wake   chan struct{}
 	done   chan struct{} // the goroutine has ended
@@ -47,6 +47,7 @@ type writer struct {
 	buf      []byte     // whole lines that wait
 	inFlight int        // bytes that are being written
 	reopenAt int        // lines before here go to the old file; -1: no reopening
+	busy     bool       // the goroutine writes or reopens
 	flush    bool       // buf is to be written now
 	closing  bool
 	gone     bool // ErrReaderGone
@@ -110,6 +111,7 @@ func (w *writer) signal() {
 func (w *writer) flushNow() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.writeNow()
 	if len(w.buf) > 0 {
 		w.signal()
 	}
@@ -119,6 +121,21 @@ func (w *writer) flushNow() error {
 	err := w.failed
 	w.failed = nil
 	return err
+}
+
+// writeNow writes what can be written without waiting, if the goroutine has nothing to
+// do: waking it, and the runtime's monitor with it, costs more than the write. mu is
+// held.
+func (w *writer) writeNow() {
+	if w.busy || w.flush || w.closing || w.gone || w.reopenAt >= 0 || len(w.buf) == 0 {
+		return
+	}
+	n := w.target.writeNow(w.buf)
+	w.written += lines(w.buf[:n])
+	w.buf = append(w.buf[:0], w.buf[n:]...)
+	if len(w.buf) == 0 && cap(w.buf) > keepAt {
+		w.buf = nil
+	}
 }
 
 // reopen has the lines so far written to the old file and later ones to a new
@@ -218,7 +235,7 @@ func (w *writer) takeBatch(spare []byte) (batch []byte, split int, more bool) {
 	}
 	batch, split = w.buf, w.reopenAt
 	w.buf, w.inFlight = spare, len(w.buf)
-	w.flush, w.reopenAt = false, -1
+	w.busy, w.flush, w.reopenAt = true, false, -1
 	return batch, split, true
 }
 
@@ -237,7 +254,7 @@ func (w *writer) deliver(ctx context.Context, batch []byte, split int) {
 	w.put(ctx, batch)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.inFlight = 0
+	w.busy, w.inFlight = false, 0
 	w.idle.Broadcast()
 }
 

@@ -69,6 +69,38 @@ func (r *Region) Bias() uint64 {
 type Space struct {
 	Arch    cfi.Arch
 	Regions []Region // ascending, none overlapping
+	// Generates says that who generates code in this process tells about it: of what no
+	// file has, Code must be known before a walk goes on.
+	Generates bool
+	Code      []Code // as it was told, in any order
+}
+
+// CodeKind says how to leave generated code.
+type CodeKind uint8
+
+// The kinds.
+const (
+	CodeUnknown     CodeKind = iota // by a frame pointer, if at all
+	CodeFrame                       // frames have a constant size
+	CodeInterpreter                 // frames are HotSpot's interpreter's
+)
+
+// Code is a piece of generated code.
+type Code struct {
+	Range
+	Kind       CodeKind `json:"k"`
+	FrameBytes uint64   `json:"f,omitempty"` // from SP at a call to above the return address
+	Named      bool     `json:"n,omitempty"` // its address alone tells what it is
+}
+
+// code returns what was told of the code at an address; nil: nothing.
+func (s *Space) code(address uint64) *Code {
+	for i := range s.Code {
+		if c := &s.Code[i]; c.Start <= address && address < c.End {
+			return c
+		}
+	}
+	return nil
 }
 
 // NewSpace sorts regions into a space; false where they overlap.
@@ -99,8 +131,8 @@ func (s *Space) Find(address uint64) *Region {
 	return &s.Regions[i]
 }
 
-// Code returns what is executable, ascending.
-func (s *Space) Code() []Range {
+// Executable returns what is executable, ascending.
+func (s *Space) Executable() []Range {
 	code := make([]Range, len(s.Regions))
 	for i := range s.Regions {
 		code[i] = Range{s.Regions[i].Start, s.Regions[i].End}

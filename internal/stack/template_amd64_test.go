@@ -42,7 +42,7 @@ func TestMatchingMeansTheSameWalk(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, c := range captures(t) {
 		var templates Templates[string]
-		templates.Reset(c.space.Code())
+		templates.Reset(c.space.Executable())
 		walks, matched, refused := 0, 0, 0
 		for range 4000 {
 			raw := mutate(random, &c.raw)
@@ -127,7 +127,7 @@ func TestMatchAllocatesNothing(t *testing.T) {
 	c := capture(t, window, path, build(t, "gcc", "-O2", "-pthread", "testdata/c/chain.c"), "direct", path)
 	w := c.space.WalkStack(&c.raw)
 	var templates Templates[*Walk]
-	templates.Reset(c.space.Code())
+	templates.Reset(c.space.Executable())
 	if !templates.Add(w.Deps, &w) {
 		t.Fatal("refused")
 	}
@@ -141,7 +141,7 @@ func BenchmarkMatch(b *testing.B) {
 	c := capture(b, window, path, build(b, "gcc", "-O2", "-pthread", "testdata/c/chain.c"), "direct", path)
 	w := c.space.WalkStack(&c.raw)
 	var templates Templates[*Walk]
-	templates.Reset(c.space.Code())
+	templates.Reset(c.space.Executable())
 	templates.Add(w.Deps, &w)
 	b.ReportAllocs()
 	for b.Loop() {

@@ -34,6 +34,11 @@ type Frame struct {
 	Vaddr       uint64 // Address in the region's file; 0 where Known is false
 	Known       bool   // the file and its layout are known
 	Guess       bool   // found by a frame pointer, where nothing better was
+
+	// Of HotSpot's generated code: the Method and the bytecode that a frame of the
+	// interpreter has, or that its address alone tells what it is.
+	Method, Bytecode uint64
+	Named            bool
 }
 
 // Walk is the outcome of walking one stack.
@@ -43,6 +48,9 @@ type Walk struct {
 	// Needs are regions with a file whose module is not there yet: the walk is to be
 	// done again with them. The rest then means nothing.
 	Needs *Region
+	// NeedsCode is an address in generated code that has to be told of first, likewise;
+	// 0: none.
+	NeedsCode uint64
 	// GoStart is the entry of the function that the goroutine began with; 0 where the
 	// walk did not get there, or it is not one that somebody's go statement started.
 	GoStart uint64
@@ -164,9 +172,96 @@ func (w *walker) next() bool {
 	if region.Module != nil && !region.unloaded {
 		f.Vaddr, f.Known = f.Address-region.bias, true
 	}
-	w.walk.Frames = append(w.walk.Frames, f)
+	code := w.generated(region)
+	if w.walk.NeedsCode != 0 {
+		return false
+	}
 	w.guess = false
+	if code != nil {
+		f.Named = code.Named
+		return w.leaveGenerated(f, code) == stepped
+	}
+	w.walk.Frames = append(w.walk.Frames, f)
 	return w.leave(&f) == stepped
+}
+
+// generated returns what was told of the code at pc; nil where that is nothing, or
+// nobody tells.
+func (w *walker) generated(r *Region) *Code {
+	if r.File || !w.space.Generates || w.space.Arch != cfi.AMD64 {
+		return nil
+	}
+	c := w.space.code(w.pc)
+	if c == nil {
+		w.walk.NeedsCode = w.pc
+	}
+	return c
+}
+
+// leaveGenerated adds a frame of code that was told of, and steps to its caller.
+func (w *walker) leaveGenerated(f Frame, c *Code) step {
+	ended := len(w.walk.Frames)
+	w.walk.Frames = append(w.walk.Frames, f)
+	switch {
+	case w.chained || c.Kind == CodeUnknown:
+		return w.leave(&f)
+	case c.Kind == CodeFrame && c.FrameBytes >= 16:
+		return w.frameStep(c.FrameBytes)
+	case c.Kind == CodeInterpreter:
+		return w.interpreterStep(&w.walk.Frames[ended])
+	}
+	return w.pointerStep(&f)
+}
+
+// frameStep leaves a frame whose size is known: above it is the return address, and
+// below that the caller's frame pointer, as HotSpot's compilers have it on amd64
+// (frame_x86.inline.hpp, sender_for_compiled_frame).
+func (w *walker) frameStep(size uint64) step {
+	a := w.space.Arch
+	sp := &w.regs[a.SP]
+	if !w.known(sp) {
+		return w.windowEnd()
+	}
+	regs := lostRegisters()
+	regs[a.FP], _ = w.lookAt(sp, int64(size)-16, a.FP)
+	ra, ok := w.stackAt(sp, int64(size)-8)
+	if !ok {
+		return w.windowEnd()
+	}
+	regs[a.SP] = value{sp.v + size, true, noPlace}
+	return w.returnTo(&regs, ra, false)
+}
+
+// interpreterStep leaves a frame of HotSpot's interpreter (frame_x86.hpp, the same from
+// JDK 9 on), and notes what it runs.
+func (w *walker) interpreterStep(f *Frame) step {
+	const senderSP, method, bytecode = -8, -24, -64
+	a := w.space.Arch
+	fp := w.regs[a.FP]
+	if !w.known(&fp) {
+		return w.windowEnd()
+	}
+	ra, ok := w.stackAt(&fp, 8)
+	if !ok {
+		return w.windowEnd()
+	}
+	m, ok := w.stackAt(&fp, method)
+	if !ok {
+		return w.windowEnd()
+	}
+	b, ok := w.stackAt(&fp, bytecode)
+	if !ok {
+		return w.windowEnd()
+	}
+	f.Method, f.Bytecode = m.v, b.v
+	w.depend(m.place, Equals, m.v)
+	w.depend(b.place, Equals, b.v)
+	regs := lostRegisters()
+	regs[a.FP], _ = w.lookAt(&fp, 0, a.FP)
+	if regs[a.SP], ok = w.stackAt(&fp, senderSP); !ok {
+		return w.windowEnd()
+	}
+	return w.returnTo(&regs, ra, false)
 }
 
 // leave steps to the caller by the best way there is.

@@ -67,7 +67,7 @@ func checkWalk(t *testing.T, c *captured, chain string, deeper bool) {
 		return
 	}
 	var templates Templates[int]
-	templates.Reset(c.space.Code())
+	templates.Reset(c.space.Executable())
 	if !templates.Add(w.Deps, 7) {
 		t.Fatal("the template is refused")
 	}

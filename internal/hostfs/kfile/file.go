@@ -52,8 +52,15 @@ func open(dir int, name Name, flags int) (int, unix.Errno) {
 	}
 }
 
+// OpenNow is Open for a directory whose kernel side answers at once: see [RereadNow].
+func OpenNow(dir int, name Name) (int, unix.Errno) {
+	fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT, uintptr(dir), uintptr(unsafe.Pointer(&name[0])),
+		unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
+	return int(fd), errno
+}
+
 // Close closes fd.
-func Close(fd int) { unix.Syscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
+func Close(fd int) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
 // Extent says how a file gives its text.
 type Extent bool
@@ -79,13 +86,21 @@ func Read(dir int, name Name, e Extent, buf *[]byte) ([]byte, unix.Errno) {
 	if errno != 0 {
 		return nil, errno
 	}
-	b, errno := Reread(fd, e, buf)
+	b, errno := reread(fd, e, buf, pread)
 	Close(fd)
 	return b, errno
 }
 
-// Reread reads the file that fd has open from its beginning, like Read.
-func Reread(fd int, e Extent, buf *[]byte) ([]byte, unix.Errno) {
+// RereadNow reads the file that fd has open from its beginning, like Read. The kernel
+// must make the file up at once, without waiting for another process or a device, as
+// it does below /sys/fs/cgroup and for the machine's files below /proc: the runtime is
+// not told of the call, and runs nothing else meanwhile
+// (docs/decisions/monitor-thread.md). Signals can't interrupt what does not wait.
+func RereadNow(fd int, e Extent, buf *[]byte) ([]byte, unix.Errno) {
+	return reread(fd, e, buf, preadNow)
+}
+
+func reread(fd int, e Extent, buf *[]byte, pread func(fd int, b []byte, at int) (int, unix.Errno)) ([]byte, unix.Errno) {
 	n := 0
 	for {
 		if n == len(*buf) {
@@ -115,6 +130,21 @@ func pread(fd int, b []byte, at int) (int, unix.Errno) {
 	}
 }
 
+func preadNow(fd int, b []byte, at int) (int, unix.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
+		uintptr(at), 0, 0)
+	return int(n), errno
+}
+
+// Changed reports whether the file that fd has open, as mountinfo, says by POLLPRI that
+// it is another than when it was read or asked last.
+func Changed(fd int) bool {
+	p := unix.PollFd{Fd: int32(fd), Events: unix.POLLPRI}
+	var atOnce unix.Timespec
+	n, _, errno := unix.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&p)), 1, uintptr(unsafe.Pointer(&atOnce)), 0, 0, 0)
+	return errno == 0 && n > 0 && p.Revents&unix.POLLPRI != 0
+}
+
 // Stat is fstatat(2).
 func Stat(dir int, name Name, st *unix.Stat_t) unix.Errno {
 	_, _, errno := unix.Syscall6(unix.SYS_NEWFSTATAT, uintptr(dir), uintptr(unsafe.Pointer(&name[0])),
@@ -130,6 +160,12 @@ func Statfs(name Name, st *unix.Statfs_t) unix.Errno {
 			return errno
 		}
 	}
+}
+
+// StatfsNow is Statfs for a filesystem that answers at once: see [RereadNow].
+func StatfsNow(name Name, st *unix.Statfs_t) unix.Errno {
+	_, _, errno := unix.RawSyscall(unix.SYS_STATFS, uintptr(unsafe.Pointer(&name[0])), uintptr(unsafe.Pointer(st)), 0)
+	return errno
 }
 
 // Readlink reads the link name below dir into b.

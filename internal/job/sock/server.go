@@ -32,7 +32,7 @@ type Jobs interface {
 	New(loader.JobOrder) (uint64, error)
 	Forget(id uint64) error
 	Await(id uint64, thread int, process sample.ID) error
-	Cancel(thread int) error
+	Cancel(id uint64, thread int) error
 	Totals(id uint64) (sample.JobTotals, error)
 	Processes(add func(job uint64, p *sample.JobProcess), use func(job uint64, used *sample.JobTotals)) error
 	Doom(id uint64) error
@@ -228,7 +228,7 @@ func (c *client) leave() {
 	delete(s.byJob, c.job)
 	s.mu.Unlock()
 	if c.thread != 0 {
-		s.jobs.Cancel(c.thread)
+		s.jobs.Cancel(c.job, c.thread)
 	}
 	if c.doomed {
 		s.jobs.Forgive(c.job)
@@ -303,7 +303,7 @@ func (c *client) cancel() error {
 	if thread == 0 {
 		return nil
 	}
-	return c.server.jobs.Cancel(thread)
+	return c.server.jobs.Cancel(c.job, thread)
 }
 
 // signals are those that a client may have sent.

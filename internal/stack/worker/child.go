@@ -191,14 +191,9 @@ func (c *Client) endChild() {
 
 // ask has the child walk a stack, and gives it what it asks for on the way.
 func (c *Client) ask(j *job, im *imageState) (*answer, error) {
-	ch, err := c.running()
+	ch, err := c.ready(im)
 	if err != nil {
 		return nil, err
-	}
-	if im.number == 0 {
-		if err := c.sendImage(ch, im); err != nil {
-			return nil, err
-		}
 	}
 	walk := walkRequest{Image: im.number, Registers: j.raw.Registers, Window: j.raw.Window, Chain: j.raw.Chain, G: j.g}
 	r := request{Walk: &walk}
@@ -212,6 +207,8 @@ func (c *Client) ask(j *job, im *imageState) (*answer, error) {
 			err = c.provide(ch, j.image.ID.PID, im, a.NeedsRegion)
 		case a.NeedsPerfMap:
 			walk.NoPerfMap, err = c.providePerfMap(ch, j.image.ID.PID, im)
+		case a.NeedsCode != 0:
+			err = c.provideCode(ch, j.image.ID.PID, im, a.NeedsCode)
 		default:
 			c.backoff = 0
 			return a, nil
@@ -223,11 +220,20 @@ func (c *Client) ask(j *job, im *imageState) (*answer, error) {
 	return nil, fmt.Errorf("not walked after %d requests", maxAsked)
 }
 
+// ready returns the child once it has an image.
+func (c *Client) ready(im *imageState) (*child, error) {
+	ch, err := c.running()
+	if err == nil && im.number == 0 {
+		err = c.sendImage(ch, im)
+	}
+	return ch, err
+}
+
 func (c *Client) sendImage(ch *child, im *imageState) error {
 	c.number++
 	regions := make([]regionOfFile, 0, min(len(im.mappings), maxRegions))
 	send := func(more bool) error {
-		r := request{Image: &imageRequest{Image: c.number, Append: more, Regions: regions}}
+		r := request{Image: &imageRequest{Image: c.number, Append: more, Generates: im.generates, Regions: regions}}
 		regions = regions[:0]
 		return ch.call(&r, nil, &answer{})
 	}

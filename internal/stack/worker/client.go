@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"rmagent/internal/procmem"
 	"rmagent/internal/sample"
 	"rmagent/internal/stack"
 	"rmagent/record"
@@ -71,6 +72,7 @@ type Stats struct {
 type Client struct {
 	start func() (*child, error)
 	open  *opener
+	gate  procmem.Gate // of reads of memory
 
 	mu        sync.Mutex
 	wake      chan struct{}
@@ -102,6 +104,7 @@ type job struct {
 	raw   sample.RawStack
 	g     []byte
 	check bool // only the mappings are to be read again
+	find  *search
 }
 
 // imageState is what is known of an image. The client's mutex guards all that is above
@@ -114,8 +117,11 @@ type imageState struct {
 	checking  bool      // a job that reads the mappings is queued
 	read      time.Time // when the mappings were
 	number    uint64    // in the child; 0 where it does not have the image
+	generates bool      // it tells of the code that it generates
+	codeRead  time.Time // since when what is known of that is kept
 
 	mappings []stack.Mapping
+	machine  *machine // nil until it is asked for
 	failures int
 }
 
@@ -123,7 +129,7 @@ type imageState struct {
 // the command that calls Confine and Serve. It is started when it is needed first.
 func New(args ...string) *Client {
 	c := &Client{
-		open: newOpener(), wake: make(chan struct{}, 1), images: map[Image]*imageState{},
+		open: newOpener(), gate: procmem.NewGate(maxStuck), wake: make(chan struct{}, 1), images: map[Image]*imageState{},
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	c.start = func() (*child, error) { return startChild(args) }
@@ -165,6 +171,9 @@ func (c *Client) match(image Image, raw *sample.RawStack) *Site {
 	}
 	c.clock++
 	im.used = c.clock
+	if im.generates && time.Since(im.codeRead) > codeAge {
+		return nil
+	}
 	site, ok := im.templates.Match(raw)
 	if ok && !im.checking && time.Since(im.read) > checkAge {
 		im.checking = true
@@ -174,7 +183,11 @@ func (c *Client) match(image Image, raw *sample.RawStack) *Site {
 }
 
 func (c *Client) enqueue(j job) {
-	c.queue = append(c.queue, j)
+	if j.find != nil { // it names stacks that come meanwhile
+		c.queue = slices.Insert(c.queue, 0, j)
+	} else {
+		c.queue = append(c.queue, j)
+	}
 	c.bytes += len(j.raw.Window)
 	select {
 	case c.wake <- struct{}{}:
@@ -241,6 +254,10 @@ func (c *Client) run() {
 			c.check(j.image)
 			continue
 		}
+		if j.find != nil {
+			c.search(j.image, j.find)
+			continue
+		}
 		site := c.walk(&j)
 		c.mu.Lock()
 		c.answers = append(c.answers, Answer{j.image, j.seq, site})
@@ -293,11 +310,23 @@ func (c *Client) check(image Image) {
 	c.mu.Unlock()
 }
 
+// failed ends a child that does not do what it should.
+func (c *Client) failed(im *imageState, err error) {
+	var refused *refusedError
+	if err != nil && !errors.As(err, &refused) && !errors.Is(err, errNoChild) && !errors.Is(err, errNoFile) {
+		im.failures++
+		c.kill(err)
+	}
+}
+
 // walk has a stack walked, unless one like it has been meanwhile.
 func (c *Client) walk(j *job) *Site {
 	im := c.image(j.image)
 	if err := c.refresh(j.image, im, mapsAge); err != nil {
 		return c.fail(im, "the process's mappings can't be read: "+err.Error())
+	}
+	if err := c.expire(im); err != nil {
+		c.failed(im, err)
 	}
 	c.mu.Lock()
 	site, ok := im.templates.Match(&j.raw)
@@ -316,13 +345,10 @@ func (c *Client) walk(j *job) *Site {
 		}
 	}
 	if err != nil {
-		var refused *refusedError
-		if !errors.As(err, &refused) && !errors.Is(err, errNoChild) {
-			im.failures++
-			c.kill(err)
-		}
+		c.failed(im, err)
 		return c.fail(im, "the stack could not be walked: "+err.Error())
 	}
+	im.nameGenerated(a)
 	return c.remember(im, a)
 }
 

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rmagent/internal/procmem"
 )
 
 const (
@@ -16,9 +18,9 @@ const (
 
 // opener opens files of other processes, whose paths and file systems belong to
 // others: a lookup in a file system in user space may never come back.
-type opener struct{ stuck chan struct{} }
+type opener struct{ stuck procmem.Gate }
 
-func newOpener() *opener { return &opener{make(chan struct{}, maxStuck)} }
+func newOpener() *opener { return &opener{procmem.NewGate(maxStuck)} }
 
 // identity tells files apart, also one that took a deleted one's inode.
 type identity struct {
@@ -65,36 +67,18 @@ func (o *opener) inside(pid int32, path string, want func(*unix.Stat_t) error) (
 
 // inTime opens, and gives up after a while.
 func (o *opener) inTime(open func() (opened, error)) (opened, error) {
-	type result struct {
-		opened
-		err error
-	}
-	select {
-	case o.stuck <- struct{}{}:
-	default:
-		return opened{}, errors.New("too many files that do not open")
-	}
-	done, abandoned := make(chan result), make(chan struct{})
-	go func() {
-		f, err := open()
-		<-o.stuck
-		select {
-		case done <- result{f, err}:
-		case <-abandoned:
-			if f.file != nil {
-				_ = f.file.Close()
-			}
+	f, err := procmem.InTime(o.stuck, openTime, open, func(f opened) {
+		if f.file != nil {
+			_ = f.file.Close()
 		}
-	}()
-	timer := time.NewTimer(openTime)
-	defer timer.Stop()
-	select {
-	case r := <-done:
-		return r.opened, r.err
-	case <-timer.C:
-		close(abandoned)
-		return opened{}, fmt.Errorf("not open after %s", openTime)
+	})
+	switch {
+	case errors.Is(err, procmem.ErrLate):
+		err = fmt.Errorf("not open after %s", openTime)
+	case errors.Is(err, procmem.ErrFull):
+		err = errors.New("too many files that do not open")
 	}
+	return f, err
 }
 
 // openRegular opens what a handle (O_PATH) is of, so that what is opened is what was

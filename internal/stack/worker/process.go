@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/procmem"
 	"rmagent/internal/sample"
 	"rmagent/internal/stack"
 )
@@ -39,7 +40,7 @@ func (c *Client) refresh(image Image, im *imageState, age time.Duration) error {
 	if !im.dropped {
 		c.templates -= im.templates.Len()
 	}
-	im.mappings = mappings
+	im.mappings, im.machine, im.generates = mappings, nil, hasMachine(mappings)
 	im.templates.Reset(codeOf(mappings))
 	if im.number != 0 {
 		c.forgotten = append(c.forgotten, im.number)
@@ -109,9 +110,7 @@ func goroutine(pid int32, raw *sample.RawStack) []byte {
 		return nil
 	}
 	b := make([]byte, size)
-	n, err := unix.ProcessVMReadv(int(pid), []unix.Iovec{{Base: &b[0], Len: size}},
-		[]unix.RemoteIovec{{Base: uintptr(raw.R14), Len: size}}, 0)
-	if err != nil || n != size {
+	if procmem.Process(pid).ReadAt(b, raw.R14) != nil {
 		return nil
 	}
 	return b
@@ -134,12 +133,7 @@ func ownVDSO() ([]byte, error) {
 			continue
 		}
 		b := make([]byte, m.End-m.Start)
-		n, err := unix.ProcessVMReadv(os.Getpid(), []unix.Iovec{{Base: &b[0], Len: uint64(len(b))}},
-			[]unix.RemoteIovec{{Base: uintptr(m.Start), Len: len(b)}}, 0)
-		if err == nil && n != len(b) {
-			err = errors.New("short")
-		}
-		return b, err
+		return b, procmem.Process(os.Getpid()).ReadAt(b, m.Start)
 	}
 	return nil, errors.New("this process has none")
 }

@@ -22,6 +22,7 @@ const (
 	maxMessage = 192 << 10 // bytes; below net.core.wmem_default, 212,992
 	maxRegions = 500       // of one message
 	maxPaths   = 8
+	maxSymbols = 32
 )
 
 // request is what the parent asks: the one field that is not nil.
@@ -32,6 +33,8 @@ type request struct {
 	Debug   *moduleRequest  `json:"debug,omitempty"`    // with the file of debug information
 	Alt     *moduleRequest  `json:"alt,omitempty"`      // with the file that has what several of those share
 	PerfMap *perfMapRequest `json:"perf_map,omitempty"` // with the file
+	Code    *codeRequest    `json:"code,omitempty"`
+	Symbols *symbolsRequest `json:"symbols,omitempty"`
 	Walk    *walkRequest    `json:"walk,omitempty"`
 	Forget  *forgetRequest  `json:"forget,omitempty"`
 }
@@ -39,9 +42,10 @@ type request struct {
 // imageRequest says what is executable in a process; more regions of the same image
 // follow where Append is set.
 type imageRequest struct {
-	Image   uint64         `json:"image"`
-	Append  bool           `json:"append,omitempty"`
-	Regions []regionOfFile `json:"regions"`
+	Image     uint64         `json:"image"`
+	Append    bool           `json:"append,omitempty"`
+	Generates bool           `json:"generates,omitempty"` // its generated code can be asked for
+	Regions   []regionOfFile `json:"regions"`
 }
 
 type regionOfFile struct {
@@ -69,6 +73,21 @@ type perfMapRequest struct {
 	Image uint64 `json:"image"`
 }
 
+// codeRequest tells of a piece of generated code; with Fresh, that what was told before
+// no longer holds.
+type codeRequest struct {
+	Image uint64     `json:"image"`
+	Fresh bool       `json:"fresh,omitempty"`
+	Code  stack.Code `json:"code"`
+}
+
+// symbolsRequest asks for the addresses in memory of symbols of a region's module.
+type symbolsRequest struct {
+	Image uint64   `json:"image"`
+	Start uint64   `json:"start"` // of the region
+	Names []string `json:"names"`
+}
+
 type walkRequest struct {
 	Image     uint64           `json:"image"`
 	Registers sample.Registers `json:"registers"`
@@ -87,15 +106,26 @@ type forgetRequest struct {
 type answer struct {
 	Error string `json:"error,omitempty"` // the request failed; the child goes on
 
-	Paths []string `json:"paths,omitempty"` // of files that belong to the module, best first
+	Paths     []string `json:"paths,omitempty"`     // of files that belong to the module, best first
+	Addresses []uint64 `json:"addresses,omitempty"` // of symbols, 0 where there is none
 
 	// Of a walk.
 	NeedsRegion  uint64         `json:"needs_region,omitempty"` // Start of a region whose module is to be bound first
 	NeedsPerfMap bool           `json:"needs_perf_map,omitempty"`
+	NeedsCode    uint64         `json:"needs_code,omitempty"` // an address in generated code that is to be told of first
 	Frames       []record.Frame `json:"frames,omitempty"`
-	Key          []byte         `json:"key,omitempty"` // equal for equal frames of one image
+	Generated    []generated    `json:"generated,omitempty"` // which of Frames are to be named, ascending
+	Key          []byte         `json:"key,omitempty"`       // equal for equal frames of one image
 	End          string         `json:"end,omitempty"`
 	Deps         []stack.Dep    `json:"deps,omitempty"`
+}
+
+// generated is a frame of generated code that the parent can name.
+type generated struct {
+	At       int    `json:"at"` // in Frames
+	PC       uint64 `json:"pc,omitempty"`
+	Method   uint64 `json:"m,omitempty"` // of the interpreter's: what it runs, and where
+	Bytecode uint64 `json:"b,omitempty"`
 }
 
 // check refuses what no honest child says: its answers are as foreign as the files
@@ -108,6 +138,16 @@ func (a *answer) check() error {
 		return fmt.Errorf("%d dependencies", len(a.Deps))
 	case len(a.Paths) > maxPaths:
 		return fmt.Errorf("%d paths", len(a.Paths))
+	case len(a.Addresses) > maxSymbols:
+		return fmt.Errorf("%d addresses", len(a.Addresses))
+	}
+	last := -1
+	for i := range a.Generated {
+		at := a.Generated[i].At
+		if at <= last || at >= len(a.Frames) {
+			return fmt.Errorf("a generated frame %d of %d", at, len(a.Frames))
+		}
+		last = at
 	}
 	for _, p := range a.Paths {
 		if !path.IsAbs(p) || len(p) >= unix.PathMax || strings.ContainsRune(p, 0) {

@@ -108,7 +108,7 @@ func shorten(a *answer) *answer {
 			short.Frames = append(short.Frames, f)
 		}
 	}
-	short.Deps = nil
+	short.Deps, short.Generated = nil, nil
 	return &short
 }
 
@@ -128,6 +128,10 @@ func (s *server) answer(r *request, file *os.File) *answer {
 			return s.addAlt(r.Alt, file)
 		case r.PerfMap != nil:
 			return s.addPerfMap(r.PerfMap, file)
+		case r.Code != nil:
+			return s.addCode(r.Code)
+		case r.Symbols != nil:
+			return s.symbols(r.Symbols, a)
 		case r.Walk != nil:
 			return s.walk(r.Walk, a)
 		case r.Forget != nil:
@@ -153,7 +157,50 @@ func (s *server) setImage(r *imageRequest) error {
 	if !ok {
 		return errors.New("regions overlap")
 	}
+	space.Generates = r.Generates
 	s.images[r.Image] = &image{space: space, modules: map[uint64]uint64{}}
+	return nil
+}
+
+// addCode keeps what is told of a piece of generated code.
+func (s *server) addCode(r *codeRequest) error {
+	im := s.images[r.Image]
+	if im == nil {
+		return fmt.Errorf("no image %d", r.Image)
+	}
+	if r.Fresh || len(im.space.Code) >= maxCode {
+		im.space.Code = nil
+	}
+	if !r.Fresh {
+		im.space.Code = append(im.space.Code, r.Code)
+	}
+	return nil
+}
+
+// maxCode is how many pieces of generated code are kept of an image.
+const maxCode = 1024
+
+// symbols finds addresses.
+func (s *server) symbols(r *symbolsRequest, a *answer) error {
+	im := s.images[r.Image]
+	if im == nil {
+		return fmt.Errorf("no image %d", r.Image)
+	}
+	region := im.space.Find(r.Start)
+	if region == nil || region.Module == nil || len(r.Names) > maxSymbols {
+		return errors.New("no module to look in")
+	}
+	a.Addresses = make([]uint64, len(r.Names))
+	wanted := make(map[string]*uint64, len(r.Names))
+	for i, name := range r.Names {
+		wanted[name] = &a.Addresses[i]
+	}
+	symbol.Addresses(region.Module.File, wanted)
+	for i, vaddr := range a.Addresses {
+		if vaddr != 0 {
+			a.Addresses[i] = vaddr + region.Bias()
+		}
+	}
 	return nil
 }
 
@@ -287,7 +334,11 @@ func (s *server) walk(r *walkRequest, a *answer) error {
 		a.NeedsRegion = walk.Needs.Start
 		return nil
 	}
-	if im.perfMap == nil && !r.NoPerfMap && slices.ContainsFunc(walk.Frames, generated) {
+	if walk.NeedsCode != 0 {
+		a.NeedsCode = walk.NeedsCode
+		return nil
+	}
+	if im.perfMap == nil && !r.NoPerfMap && slices.ContainsFunc(walk.Frames, isGenerated) {
 		a.NeedsPerfMap = true
 		return nil
 	}
@@ -306,6 +357,9 @@ func (s *server) walk(r *walkRequest, a *answer) error {
 		if script && ofV8(f) {
 			continue
 		}
+		if f.Method != 0 || f.Named {
+			a.Generated = append(a.Generated, generated{At: len(a.Frames), PC: f.PC, Method: f.Method, Bytecode: f.Bytecode})
+		}
 		key.Write(keyOf(im, f, frames))
 		if created && i == len(walk.Frames)-1 {
 			creator.mark(frames)
@@ -318,12 +372,13 @@ func (s *server) walk(r *walkRequest, a *answer) error {
 	a.Key = key.Sum([]byte(a.End))
 	if len(a.Frames) > maxAnswerFrames {
 		a.Frames, a.End = a.Frames[:maxAnswerFrames], stack.EndFrames
+		a.Generated = slices.DeleteFunc(a.Generated, func(g generated) bool { return g.At >= maxAnswerFrames })
 	}
 	return nil
 }
 
-// generated says whether a frame is in code that no file has.
-func generated(f stack.Frame) bool { return !f.Region.File }
+// isGenerated says whether a frame is in code that no file has.
+func isGenerated(f stack.Frame) bool { return !f.Region.File }
 
 // keyOf tells frames apart that differ for a reader: by module and address there, and
 // generated code by its name, for the same function is generated again and again.
@@ -333,7 +388,7 @@ func keyOf(im *image, f *stack.Frame, frames []record.Frame) []byte {
 		b = binary.AppendUvarint(b, im.modules[f.Region.Start])
 		return binary.AppendUvarint(b, f.Vaddr)
 	}
-	b = append(b, 0)
+	b = binary.AppendUvarint(binary.AppendUvarint(append(b, 0), f.Method), f.Bytecode)
 	if name, ok := frames[0].Function.Get(); ok {
 		return fmt.Appendf(b, "%q%q", name, frames[0].File.Or(""))
 	}
@@ -399,7 +454,7 @@ func (s *server) name(im *image, frames []stack.Frame) [][]record.Frame {
 			func(vaddrs []uint64) [][]record.Frame { return m.symbols.Frames(ctx, vaddrs) })
 	}
 	if im.perfMap != nil {
-		ask(func(f *stack.Frame) bool { return generated(*f) },
+		ask(func(f *stack.Frame) bool { return isGenerated(*f) },
 			func(addrs []uint64) [][]record.Frame { return perfMapFrames(ctx, im.perfMap, addrs) })
 	}
 	return named

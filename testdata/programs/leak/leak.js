@@ -9,11 +9,13 @@ let leaked = 0;
 let leaking = false;
 
 function leakDescriptor() {
+  if (!leaking) return;
   fs.openSync('/etc/hostname'); // LEAK file
   leaked++;
 }
 
 function leakLater() {
+  if (!leaking) return;
   fs.open('/etc/hostname', (error) => {
     if (error) throw error;
     leaked++;
@@ -21,15 +23,11 @@ function leakLater() {
 }
 
 function honest() {
-  fs.closeSync(fs.openSync('/etc/passwd'));
+  for (let n = 0; n < 20; n++) fs.closeSync(fs.openSync('/etc/passwd'));
 }
 
-const leak = process.argv[2] === 'async' ? leakLater : leakDescriptor;
-
-setInterval(() => {
-  for (let n = 0; n < 20; n++) honest();
-  if (leaking) leak();
-}, 100);
+setInterval(honest, 100);
+setInterval(process.argv[2] === 'async' ? leakLater : leakDescriptor, 100);
 
 process.stdin.on('data', () => {
   if (leaking) setTimeout(() => console.log(leaked), 50); // what began comes to its end

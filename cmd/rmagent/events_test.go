@@ -1,0 +1,71 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"rmagent/record"
+)
+
+// TestWithoutEvents runs the agent in a PID namespace of its own, where the scan reads
+// on and the hooks can't: what is lost is said once, and a process that ends is told of
+// all the same.
+func TestWithoutEvents(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to make a PID namespace")
+	}
+	cmd := agentCommand(t)
+	self := cmd.Path
+	unshare, err := exec.LookPath("unshare")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// cat ends with what it reads, and the agent when head does.
+	const script = `"$0" run --interval 200ms --jsonl out.jsonl --log-format json & agent=$!
+cat <&3 & head -c 1 <&4; kill $agent; wait $agent`
+	cmd.Path, cmd.Args = unshare, []string{"unshare", "--pid", "--mount-proc", "--fork", "--kill-child", "sh", "-c", script, self}
+	var ends [2]*os.File
+	for i := range ends {
+		r, w, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		defer w.Close()
+		cmd.ExtraFiles, ends[i] = append(cmd.ExtraFiles, r), w
+	}
+	out := filepath.Join(cmd.Dir, "out.jsonl")
+	agent := start(t, cmd)
+	for i, text := range []string{`"comm":"cat"`, `"kind":"exit"`} {
+		await(t, "a record with "+text, func() bool { return lines(out, text) > 0 })
+		ends[i].Close()
+	}
+	if status := agent.wait(); status != 0 {
+		t.Fatalf("exit status %d: %s", status, agent.stderr.String())
+	}
+	said := agent.stderr.String()
+	if strings.Count(said, "events_unavailable") != 1 || !strings.Contains(said, "PID namespace") {
+		t.Errorf("not told once that there are no events, and why:\n%s", said)
+	}
+	all := records(t, out)
+	gapless(t, all)
+	seen := 0
+	for _, p := range only[*record.Process](all) {
+		if p.Source != record.SourceEBPF || p.NetReceivedBytesTotal.Known() {
+			t.Errorf("%s (%d): read by %s, received %v", p.Comm, p.PID, p.Source, p.NetReceivedBytesTotal)
+		}
+		if p.Comm == "cat" {
+			seen++
+		}
+	}
+	if seen == 0 {
+		t.Error("the process that ends was never read")
+	}
+	exits := only[*record.Exit](all)
+	if len(exits) != 1 || exits[0].Comm != "cat" || !exits[0].Inferred || exits[0].ExitCode.Known() {
+		t.Errorf("ends: %+v", exits)
+	}
+}

@@ -1,0 +1,29 @@
+// Package clock reads those clocks of the kernel that package time keeps to itself: what
+// BPF programs and /proc stamp with. The calls never wait, so the runtime is not told of
+// them (see docs/decisions/monitor-thread.md).
+package clock
+
+import (
+	"fmt"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Monotonic is CLOCK_MONOTONIC: it stands still in suspend.
+func Monotonic() time.Duration { return read(unix.CLOCK_MONOTONIC) }
+
+// Boottime is CLOCK_BOOTTIME: what start ticks count on.
+func Boottime() time.Duration { return read(unix.CLOCK_BOOTTIME) }
+
+// ProcessCPU is CLOCK_PROCESS_CPUTIME_ID: the CPU time of the calling process.
+func ProcessCPU() time.Duration { return read(unix.CLOCK_PROCESS_CPUTIME_ID) }
+
+func read(id uintptr) time.Duration {
+	var ts unix.Timespec
+	if _, _, errno := unix.RawSyscall(unix.SYS_CLOCK_GETTIME, id, uintptr(unsafe.Pointer(&ts)), 0); errno != 0 {
+		panic(fmt.Sprintf("clock_gettime(%d): %v", id, errno)) // all three exist since 2.6.39
+	}
+	return time.Duration(ts.Nano())
+}

@@ -1,0 +1,53 @@
+package engine
+
+import (
+	"rmagent/internal/act"
+	"rmagent/internal/policy"
+	"rmagent/internal/sample"
+	"rmagent/record"
+)
+
+// Actor acts on what was decided. It is told after the record was written, keeps
+// nothing of what it is told, and never waits.
+type Actor interface {
+	Changed(c *policy.Change, p *act.Process)
+	Leak(r *record.Leak, protected bool)
+	OOM(r *record.OOM)
+}
+
+// actOnChange hands a decision over, with the process that it is about.
+func (e *Engine) actOnChange(c *policy.Change) {
+	if e.Actions == nil {
+		return
+	}
+	var who *act.Process
+	if c.Process != (sample.ID{}) {
+		who = e.actee(c.Process)
+	}
+	e.Actions.Changed(c, who)
+}
+
+// actee is a process as actions want it, nil if it is not there any more.
+func (e *Engine) actee(id sample.ID) *act.Process {
+	p := e.table.Find(id)
+	if p == nil {
+		return nil
+	}
+	var r record.Process
+	e.builder.Process(&r, p, &e.gpus)
+	return &act.Process{ID: id, Comm: r.Comm, Protected: p.KernelThread || e.Policy.Protects(&r.ProcessFacts)}
+}
+
+func (e *Engine) actOnLeak(r *record.Leak) {
+	if e.Actions == nil {
+		return
+	}
+	who := e.actee(sample.ID{PID: r.PID, StartTicks: r.StartTicks})
+	e.Actions.Leak(r, who == nil || who.Protected)
+}
+
+func (e *Engine) actOnOOM() {
+	if e.Actions != nil {
+		e.Actions.OOM(&e.oom)
+	}
+}

@@ -1,0 +1,186 @@
+package history
+
+import (
+	"strconv"
+	"time"
+
+	"rmagent/record"
+)
+
+// host is the target that the machine is.
+const host = "host"
+
+// Observe learns from a record. Those that it has no use for cost a comparison.
+func (s *Store) Observe(r record.Record) {
+	switch r := r.(type) {
+	case *record.Host:
+		s.host(r)
+	case *record.GPU:
+		s.gpu(r)
+	case *record.Cgroup:
+		s.cgroup(r)
+	case *record.Process:
+		s.process(r)
+	case *record.StateChange:
+		s.crossed(r)
+	}
+}
+
+// stepBack is how far back the times of records must go to be taken for another clock:
+// those of one tick differ a little.
+const stepBack = 5 * time.Second
+
+// begin takes the time of a record. Points from before the clock was set back would lie
+// in the future, so they are forgotten. mu is held.
+func (s *Store) begin(at time.Time) {
+	if s.since.IsZero() {
+		s.since = at
+	}
+	if at.Before(s.newest.Add(-stepBack)) {
+		for _, x := range s.series {
+			x.ring, x.first = nil, 0
+		}
+		s.newest = at
+	}
+	if at.After(s.newest) {
+		s.newest = at
+	}
+}
+
+// reading is one value and the limit that it is a share of.
+type reading struct {
+	resource, unit string
+	value          record.Opt[float64]
+	ratio          record.Opt[float64]
+}
+
+func (s *Store) take(at time.Time, target string, list []reading) {
+	for _, x := range list {
+		if v, ok := x.value.Get(); ok {
+			s.add(at, name{x.resource, target}, x.unit, v, x.ratio.Or(-1))
+		}
+	}
+}
+
+func (s *Store) host(r *record.Host) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begin(r.Time)
+	s.take(r.Time, host, []reading{
+		{"cpu", "percent", percent(r.CPURatio), r.CPURatio},
+		{"memory", "bytes", float(r.MemoryUsedBytes), share(r.MemoryUsedBytes, r.MemoryTotalBytes)},
+		{"fd", "files", float(r.FilesOpen), share(r.FilesOpen, r.FilesLimit)},
+		{"pids", "threads", float(r.Threads), share(r.Threads, r.PIDLimit)},
+		{"network", "bytes_per_second", sum(r.NetReceivedBytesPerSecond, r.NetSentBytesPerSecond), record.Opt[float64]{}},
+		{"pressure_cpu", "percent", percent(r.PressureCPUSomeRatio), r.PressureCPUSomeRatio},
+		{"pressure_memory", "percent", percent(r.PressureMemorySomeRatio), r.PressureMemorySomeRatio},
+		{"pressure_io", "percent", percent(r.PressureIOSomeRatio), r.PressureIOSomeRatio},
+	})
+	s.disks(r)
+}
+
+// disks takes each filesystem, and as the host's the one that is fullest.
+func (s *Store) disks(r *record.Host) {
+	fullest := reading{resource: "disk", unit: "bytes"}
+	for i := range r.Filesystems {
+		f := &r.Filesystems[i]
+		total, ok := f.TotalBytes.Get()
+		available, okAvailable := f.AvailableBytes.Get()
+		if !ok || !okAvailable {
+			continue
+		}
+		used := record.Some(total - min(total, available))
+		x := reading{"disk", "bytes", float(used), share(used, f.TotalBytes)}
+		if x.ratio.Or(-1) > fullest.ratio.Or(-1) {
+			fullest = x
+		}
+		s.take(r.Time, "mount:"+f.Path, []reading{x})
+	}
+	s.take(r.Time, host, []reading{fullest})
+}
+
+func (s *Store) gpu(r *record.GPU) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begin(r.Time)
+	target := "gpu:" + r.UUID.Or(strconv.Itoa(r.Index))
+	s.take(r.Time, target, []reading{
+		{"gpu", "percent", percent(r.UtilizationRatio), r.UtilizationRatio},
+		{"gpu_memory", "bytes", float(r.MemoryUsedBytes), share(r.MemoryUsedBytes, r.MemoryTotalBytes)},
+	})
+}
+
+func (s *Store) cgroup(r *record.Cgroup) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.tracked) == 0 || !s.tracked["cgroup:"+r.Path] {
+		return
+	}
+	s.begin(r.Time)
+	s.take(r.Time, "cgroup:"+r.Path, []reading{
+		{"memory", "bytes", float(r.MemoryBytes), share(r.MemoryBytes, r.MemoryLimitBytes)},
+		{"pids", "threads", float(r.PIDs), share(r.PIDs, r.PIDsLimit)},
+		{"fd", "files", float(r.FDOpen), record.Opt[float64]{}},
+	})
+}
+
+func (s *Store) process(r *record.Process) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.tracked) == 0 {
+		return
+	}
+	target := "pid:" + strconv.Itoa(int(r.PID)) + "@" + strconv.FormatUint(r.StartTicks, 10)
+	if !s.tracked[target] {
+		return
+	}
+	s.begin(r.Time)
+	s.take(r.Time, target, []reading{
+		{"cpu", "percent", percent(r.CPUCores), record.Opt[float64]{}},
+		{"memory", "bytes", float(r.RSSBytes), record.Opt[float64]{}},
+		{"fd", "files", float(r.FDOpen), r.FDRatio},
+		{"network", "bytes_per_second", sum(r.NetReceivedBytesPerSecond, r.NetSentBytesPerSecond), record.Opt[float64]{}},
+	})
+}
+
+// crossed counts a crossing upwards.
+func (s *Store) crossed(r *record.StateChange) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.begin(r.Time)
+	x := s.series[name{r.Resource, r.Target}]
+	switch {
+	case r.State == record.StateWarning && r.Previous != record.StateCritical:
+		s.warning[r.Resource]++
+		if x != nil {
+			x.warning++
+		}
+	case r.State == record.StateCritical:
+		s.critical[r.Resource]++
+		if x != nil {
+			x.critical++
+		}
+	}
+}
+
+func float(v record.Opt[uint64]) record.Opt[float64] {
+	n, ok := v.Get()
+	return record.SomeIf(float64(n), ok)
+}
+
+func percent(v record.Opt[float64]) record.Opt[float64] {
+	n, ok := v.Get()
+	return record.SomeIf(n*100, ok)
+}
+
+func share(v, of record.Opt[uint64]) record.Opt[float64] {
+	n, ok := v.Get()
+	limit, okLimit := of.Get()
+	return record.SomeIf(float64(n)/float64(max(limit, 1)), ok && okLimit && limit > 0)
+}
+
+func sum(a, b record.Opt[float64]) record.Opt[float64] {
+	x, okX := a.Get()
+	y, okY := b.Get()
+	return record.SomeIf(x+y, okX && okY)
+}
