@@ -244,15 +244,3 @@ func startStatus(err error) int {
 	}
 	return exitExecFailed
 }
-
-// execFlagNames are exec's own flags, which are no settings of package config.
-func execFlagNames() []string {
-	names := []string{
-		"limit", "limits-file", "measure-only", "grace", "main-only", "output", "with-time-series", "update-summary", "no-pprint",
-		"category", "verbatim", "sh", "quiet", "L", "l", "O", "V", "c", "q",
-	}
-	for _, id := range limitFlags() {
-		names = append(names, limitFlag(id))
-	}
-	return append(names, watchFlagNames()...)
-}

@@ -31,10 +31,6 @@ func watchFlags() []cli.Flag {
 	}
 }
 
-func watchFlagNames() []string {
-	return []string{"measure-dir", "follow-chdir", "without-disk-footprint", "with-inotify", "snapshot-events", "taskid"}
-}
-
 // readWatchFlags reads watchFlags.
 func readWatchFlags(c *cli.Context, o *cctools.Options) error {
 	o.MeasureDirs, o.FollowChdir = c.StringSlice("measure-dir"), c.Bool("follow-chdir")

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -37,25 +36,15 @@ func filterFlags() []cli.Flag {
 	}
 }
 
-// notSettings are the flags that are not settings of package config.
-var notSettings = append(execFlagNames(),
-	"config", "pid", "name", "cgroup", "unit", "local", "json", "for", "pprof", "fail", "top", "all", "help",
-	"files", "sockets", "overhead", "margin", // of check
-	"schema",      // of config
-	"open",        // of dashboard
-	"quiet",       // of replay
-	"output", "o", // of report
-	"sort", // of top
-)
-
 // loadConfig reads the configuration that a command line asks for.
 func loadConfig(c *cli.Context) (*config.Loaded, error) { return config.Read(configSources(c)) }
 
-// configSources says where that is.
+// configSources says where that is. Of the flags package config takes those that are
+// its own: a command's other flags have names that are no keys.
 func configSources(c *cli.Context) config.Sources {
 	flags := map[string]string{}
 	for _, name := range c.LocalFlagNames() {
-		if c.IsSet(name) && !slices.Contains(notSettings, name) {
+		if c.IsSet(name) {
 			flags[name] = fmt.Sprint(c.Value(name))
 		}
 	}
