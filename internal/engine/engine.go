@@ -390,7 +390,6 @@ func (e *Engine) writeOOM(o *sample.OOM) {
 		zap.Uint64("rss_bytes", e.oom.RSSBytes.Or(0)))
 	e.emit(&e.oom)
 	e.actOnOOM()
-	e.actOnOOM()
 }
 
 // logOverview says how the machine is, from the second tick on: the first has no

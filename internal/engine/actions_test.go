@@ -1,0 +1,42 @@
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"rmagent/internal/act"
+	"rmagent/internal/policy"
+	"rmagent/internal/sample"
+	"rmagent/record"
+)
+
+// kills is an EventSource of one OOM kill, and of nothing else.
+type kills struct{ oom sample.OOM }
+
+func (k *kills) Drain(dst *sample.Events) error {
+	*dst = sample.Events{OOMs: []sample.OOM{k.oom}}
+	return nil
+}
+func (k *kills) Ready() <-chan struct{}           { return nil }
+func (k *kills) Balance() (sample.Balance, error) { return sample.Balance{}, nil }
+func (k *kills) Attached(string) bool             { return true }
+func (k *kills) Cost() time.Duration              { return 0 }
+
+// told counts what an actor is told.
+type told struct{ ooms []int32 }
+
+func (a *told) Changed(*policy.Change, *act.Process) {}
+func (a *told) Leak(*record.Leak, bool)              {}
+func (a *told) OOM(r *record.OOM)                    { a.ooms = append(a.ooms, r.PID) }
+
+// A kill is acted on once, and recorded once.
+func TestAnOOMKillIsActedOnOnce(t *testing.T) {
+	e := realEngine(t)
+	actor, sink := &told{}, &discard{}
+	e.Events = &kills{sample.OOM{P: sample.Process{ID: sample.ID{PID: 4711, StartTicks: 99}}}}
+	e.Actions, e.Sink = actor, sink
+	e.drain()
+	if len(actor.ooms) != 1 || actor.ooms[0] != 4711 || sink.n != 1 {
+		t.Errorf("acted on %v, %d records", actor.ooms, sink.n)
+	}
+}
