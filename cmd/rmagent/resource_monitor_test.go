@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,6 +60,28 @@ func runMonitor(t *testing.T, ours bool, args ...string) monitorRun {
 	return r
 }
 
+// runCCTools runs cctools' resource_monitor, again where it wrote its summary twice into
+// one file: it does in a fifth of the runs that its first reading ends.
+func runCCTools(t *testing.T, args ...string) monitorRun {
+	t.Helper()
+	for {
+		r := runMonitor(t, false, args...)
+		paths, _ := filepath.Glob(filepath.Join(r.dir, "*.summary"))
+		if len(paths) != 1 {
+			return r
+		}
+		text, err := os.ReadFile(paths[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		var extra *json.SyntaxError
+		if err := json.Unmarshal(text, new(any)); !errors.As(err, &extra) || !strings.Contains(err.Error(), "after top-level value") {
+			return r
+		}
+		t.Logf("cctools wrote two summaries: %v", err)
+	}
+}
+
 // summaryOf reads the one summary that there is, with the order of its names.
 func (r *monitorRun) summaryOf(t *testing.T) (map[string]json.RawMessage, []byte) {
 	t.Helper()
@@ -110,7 +133,7 @@ func TestResourceMonitorIsCCTools(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			theirs, ours := runMonitor(t, false, c.args...), runMonitor(t, true, c.args...)
+			theirs, ours := runCCTools(t, c.args...), runMonitor(t, true, c.args...)
 			if theirs.status != ours.status {
 				t.Fatalf("exit status %d, cctools' %d\n%s%s", ours.status, theirs.status, theirs.stderr, ours.stderr)
 			}

@@ -148,13 +148,14 @@ func TestTopInATerminal(t *testing.T) {
 	s.shows(`paused`)
 	s.tmux("resize-window", "-x", "100", "-y", "30")
 	s.shows(`(?m)PID +UID`)
+	// tmux 3.3 takes lines that are wider than its first screen for that screen's.
+	s.tmux("resize-window", "-x", "80", "-y", "24")
+	s.shows(`(?m)PID +CPU%v`)
 	s.keys("q")
 	if status := s.ends(); status != 0 {
 		t.Errorf("exit status %d", status)
 	}
-	if screen := s.tmux("capture-pane", "-p"); strings.TrimSpace(screen) != "" {
-		t.Errorf("top left behind:\n%s", screen)
-	}
+	s.shows(`^\s*$`) // nothing is left behind, once tmux has read to the end
 }
 
 // TestTopAsksTheAgent: what a running agent knows, without colours where they are not
