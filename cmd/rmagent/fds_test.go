@@ -447,11 +447,7 @@ func TestTheAgentNamesWhoLeaks(t *testing.T) {
 	for pid, l := range programs {
 		t.Run(l.name, func(t *testing.T) {
 			t.Logf("growing after %v, leaking after %v", growing[pid].Time.Sub(begin), leaking[pid].Time.Sub(begin))
-			// Until the worker knows where CPython has its frames, only native ones are read,
-			// and beside ten others the first growth may be told before.
-			if l.name != "python" {
-				l.check(t, named(growing[pid]))
-			}
+			l.check(t, named(growing[pid]))
 			l.check(t, &leaking[pid].Sites[0])
 			if rule := leaking[pid].Rule.Or(""); rule != "never_closed" {
 				t.Errorf("rule %q", rule)

@@ -116,20 +116,20 @@ type Leaks struct {
 
 // traced is a process that is traced.
 type traced struct {
-	since   time.Duration
-	until   time.Duration // worth tracing at least until then
-	list    sample.FDList
-	listed  time.Duration
-	execID  uint64
-	sites   []siteInfo
-	bySite  map[*worker.Site]int
-	joined  map[*worker.Site]*joinedSite // by the stacks as they were walked
-	canon   []*joinedSite
-	pythons map[string]*pythonStack
-	// pythonSites are the sites with frames of CPython.
-	pythonSites []*worker.Site
-	failed      error // why it can't be listed; nil: it can
-	lossy       bool  // stacks of births were lost: totals by site are too small
+	since       time.Duration
+	until       time.Duration // worth tracing at least until then
+	list        sample.FDList
+	listed      time.Duration
+	execID      uint64
+	sites       []siteInfo
+	bySite      map[*worker.Site]int
+	joined      map[*worker.Site]*joinedSite // by the stacks as they were walked
+	canon       []*joinedSite
+	pythons     map[string]*pythonStack
+	runsPython  bool           // its births have the frames of CPython from now on
+	pythonSites []*worker.Site // with such frames
+	failed      error          // why it can't be listed; nil: it can
+	lossy       bool           // stacks of births were lost: totals by site are too small
 }
 
 // siteInfo is what is known of a site beside its counts, by its number in the ledger.
@@ -245,18 +245,21 @@ func (l *Leaks) announce(t *aggregate.Table) {
 	l.unsaid = left
 }
 
-// named tells whether a stack is known of what a process opened and still holds.
+// named tells whether a stack is known of what a process opened and still holds; where
+// it runs CPython, whether it is one with CPython's frames that holds most: what it
+// opened until that was found out has native ones only.
 func (l *Leaks) named(id sample.ID) bool {
 	t := l.traced[id]
-	if t == nil {
+	if t == nil || l.Pythons != nil && !l.Pythons.Looked(id) {
 		return false
 	}
+	most, worst := uint64(0), -1
 	for n := range t.sites {
-		if l.judge.Ledger(id).Counts(n).Held >= 3 {
-			return true
+		if held := l.judge.Ledger(id).Counts(n).Held; held > most {
+			most, worst = held, n
 		}
 	}
-	return false
+	return most >= 3 && (!t.runsPython || slices.Contains(t.pythonSites, t.sites[worst].stack))
 }
 
 // hold lists what the traced processes hold, and then takes the births: they may be

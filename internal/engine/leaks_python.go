@@ -39,6 +39,10 @@ func (l *Leaks) usePythons() {
 	for _, f := range l.Pythons.Found() {
 		if err := l.Tracer.SetPython(f.ID, f.Layout); err != nil {
 			l.Log.Warn("python_frames_unavailable", zap.Error(err))
+			continue
+		}
+		if t := l.traced[f.ID]; t != nil {
+			t.runsPython = true
 		}
 	}
 }

@@ -45,6 +45,7 @@ type process struct {
 	sync.Mutex
 	interpreter *Interpreter // nil until it is found, or where there is none
 	slow        bool
+	looked      bool // the search is over; guarded by Processes.mu
 }
 
 // NewProcesses returns a reader of no process yet.
@@ -53,35 +54,37 @@ func NewProcesses(f Finder) *Processes {
 }
 
 // Look begins to look for a CPython in a process, without waiting. Found tells if
-// there is one.
+// there is one. The caller bounds for how many it asks before it forgets them.
 func (r *Processes) Look(id sample.ID) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.known[id] != nil {
 		return
 	}
-	select {
-	case r.stuck <- struct{}{}:
-	default:
-		return
-	}
 	p := &process{}
 	r.known[id] = p
 	go func() {
-		defer func() { <-r.stuck }()
-		interpreter, err := findIn(r.finder, id)
-		if err != nil {
-			return
+		interpreter, err := r.find(id)
+		if err == nil {
+			p.Lock()
+			p.interpreter = interpreter
+			p.Unlock()
 		}
-		p.Lock()
-		p.interpreter = interpreter
-		p.Unlock()
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if r.known[id] == p {
+		p.looked = true
+		if err == nil && r.known[id] == p {
 			r.found = append(r.found, Found{id, interpreter.Layout})
 		}
 	}()
+}
+
+// Looked tells whether it is known by now if a process runs CPython.
+func (r *Processes) Looked(id sample.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.known[id]
+	return p != nil && p.looked
 }
 
 // Found returns who was found since it was asked last.
@@ -137,11 +140,14 @@ func (r *Processes) Frames(id sample.ID, frames []sample.PythonFrame) []record.F
 	}
 }
 
-// findIn looks for a CPython in a process, and finds out about it.
-func findIn(f Finder, id sample.ID) (*Interpreter, error) {
-	addresses, err := f.Addresses(id, func(base string) bool { return strings.Contains(base, "python") }, imageSymbols)
+// find looks for a CPython in a process, and finds out about it. What it waits for is
+// the finder, which is asked about all at once, and then its turn to read memory.
+func (r *Processes) find(id sample.ID) (*Interpreter, error) {
+	addresses, err := r.finder.Addresses(id, func(base string) bool { return strings.Contains(base, "python") }, imageSymbols)
 	if err != nil {
 		return nil, err
 	}
+	r.stuck <- struct{}{}
+	defer func() { <-r.stuck }()
 	return Open(procmem.Process(id.PID), Image{Runtime: addresses[0], CodeType: addresses[1], Version: addresses[2]})
 }

@@ -249,7 +249,7 @@ func TestMergeLeavesTheInterpreterOut(t *testing.T) {
 }
 
 func TestNoPython(t *testing.T) {
-	if p, err := findIn(files{}, sample.ID{PID: int32(os.Getpid())}); err == nil {
+	if p, err := NewProcesses(files{}).find(sample.ID{PID: int32(os.Getpid())}); err == nil {
 		t.Errorf("CPython %s in a Go program", p.Version)
 	}
 	r := NewProcesses(files{})
