@@ -347,6 +347,9 @@ func helpFaults(args []string) {
 	step("done")
 }
 
+// cldTrapped is waitid(2)'s CLD_TRAPPED: a traced child has stopped.
+const cldTrapped = 4
+
 // helpTrace traces a process that is not its child, kills it if there is a signal,
 // and lets go of it when it has long ended.
 func helpTrace(args []string) {
@@ -362,11 +365,17 @@ func helpTrace(args []string) {
 		must(unix.Wait4(pid, &status, unix.WALL, nil))
 		check(unix.Kill(pid, unix.Signal(signal)))
 	}
-	// Ended, and left as it is.
-	var info [128]byte
-	_, _, errno := unix.Syscall6(unix.SYS_WAITID, unix.P_PID, uintptr(pid), uintptr(unsafe.Pointer(&info)), unix.WEXITED|unix.WNOWAIT|unix.WALL, 0, 0)
-	if errno != 0 {
-		check(errno)
+	// Ended, and left as it is. A tracer is told of stops, too, whatever it waits
+	// for: a signal of Go's scheduler is one.
+	for {
+		var info unix.Siginfo
+		check(unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT|unix.WALL, nil))
+		if info.Code != cldTrapped {
+			break
+		}
+		var status unix.WaitStatus
+		must(unix.Wait4(pid, &status, unix.WALL, nil))
+		check(unix.PtraceCont(pid, int(status.StopSignal())))
 	}
 	step("zombie")
 }
