@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cctools"
+	"rmagent/internal/clock"
 	"rmagent/internal/hostfs"
 	"rmagent/internal/sample"
 )
@@ -37,7 +38,7 @@ func Follow(ctx context.Context, pid int, o Options) (*Result, Tracker, error) {
 	o.Tracker = &follower{procTracker: procTracker{
 		first: pid, members: map[int32]*member{}, seen: map[sample.ID]struct{}{}, notices: make(chan struct{}),
 	}}
-	r := &run{o: o, begin: Boottime(), ended: make(chan struct{})}
+	r := &run{o: o, begin: clock.Boottime(), ended: make(chan struct{})}
 	r.result = &Result{First: first, Start: time.Now(), Meter: NewMeter(r.begin)}
 	if o.Started != nil {
 		o.Started(pid)
@@ -74,12 +75,8 @@ func waitGone(pidfd int, stop <-chan struct{}) {
 func (r *run) follow(ctx context.Context) {
 	tick := time.NewTicker(readEvery)
 	defer tick.Stop()
-	var steps <-chan time.Time
-	if r.o.Interval > 0 {
-		t := time.NewTicker(r.o.Interval)
-		defer t.Stop()
-		steps = t.C
-	}
+	steps, stopSteps := every(r.o.Interval)
+	defer stopSteps()
 	for r.look(); len(r.result.Exceeded) == 0 && r.result.Err == nil; {
 		select {
 		case <-tick.C:

@@ -7,11 +7,11 @@ import (
 	"runtime"
 	"sync"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cctools"
+	"rmagent/internal/clock"
 	"rmagent/internal/hostfs"
 	"rmagent/internal/loader"
 	"rmagent/internal/sample"
@@ -89,7 +89,7 @@ func (t *kernelTracker) Read(dst *Reading) error {
 	if dst.Totals, err = t.jobs.Totals(t.id); err != nil {
 		return err
 	}
-	dst.Boottime = Boottime()
+	dst.Boottime = clock.Boottime()
 	if dst.Totals.Pending == 0 {
 		return nil
 	}
@@ -187,13 +187,4 @@ func (t *kernelTracker) Close() error {
 	close(t.done)
 	t.watch.Wait()
 	return t.jobs.Close()
-}
-
-// Boottime is the time on CLOCK_BOOTTIME.
-func Boottime() time.Duration {
-	var ts unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts); err != nil {
-		panic(err) // there since 2.6.39
-	}
-	return time.Duration(ts.Nano())
 }

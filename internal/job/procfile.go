@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/hostfs/kfile"
 	"rmagent/internal/sample"
 	"rmagent/record"
 )
@@ -87,10 +88,9 @@ func readIO(pid int32, file *os.File) (procIO, bool) {
 
 func parseIO(b []byte) (io procIO, ok bool) {
 	found := 0
-	for line := range bytes.Lines(b) {
-		name, value, _ := bytes.Cut(bytes.TrimSpace(line), []byte(": "))
-		n, err := strconv.ParseUint(string(value), 10, 64)
-		if err != nil {
+	for name, value := range kfile.Pairs(b) {
+		n, _, ok := kfile.NextUint(value)
+		if !ok {
 			continue
 		}
 		found++

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cctools"
+	"rmagent/internal/clock"
 	"rmagent/internal/sample"
 )
 
@@ -91,7 +92,7 @@ func (t *procTracker) Start(cmd *exec.Cmd) error {
 
 func (t *procTracker) Read(dst *Reading) error {
 	dst.reset()
-	dst.Boottime = Boottime()
+	dst.Boottime = clock.Boottime()
 	t.find()
 	if t.reap {
 		t.reapOrphans()

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cctools"
+	"rmagent/internal/clock"
 	"rmagent/internal/hostfs"
 	"rmagent/internal/sample"
 )
@@ -124,7 +125,7 @@ type run struct {
 }
 
 func (r *run) start() error {
-	r.begin = Boottime()
+	r.begin = clock.Boottime()
 	r.result = &Result{Start: time.Now(), Meter: NewMeter(r.begin)}
 	if err := r.o.Tracker.Start(r.o.Cmd); err != nil {
 		return err
@@ -142,16 +143,21 @@ func (r *run) start() error {
 	return nil
 }
 
+// every ticks at an interval; 0: never.
+func every(interval time.Duration) (ticks <-chan time.Time, stop func()) {
+	if interval <= 0 {
+		return nil, func() {}
+	}
+	t := time.NewTicker(interval)
+	return t.C, t.Stop
+}
+
 // loop watches until nothing is left to watch.
 func (r *run) loop(ctx context.Context) {
 	tick := time.NewTicker(readEvery)
 	defer tick.Stop()
-	var steps <-chan time.Time
-	if r.o.Interval > 0 {
-		t := time.NewTicker(r.o.Interval)
-		defer t.Stop()
-		steps = t.C
-	}
+	steps, stopSteps := every(r.o.Interval)
+	defer stopSteps()
 	ended, stop := r.ended, ctx.Done()
 	for !r.over() {
 		select {

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cctools"
+	"rmagent/internal/clock"
 	"rmagent/internal/sample"
 )
 
@@ -20,7 +21,7 @@ func RunSelf(ctx context.Context, o Options, f func(context.Context) error, caus
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s := &self{o: o, before: selfTotals()}
-	s.result = &Result{Start: time.Now(), Meter: NewMeter(Boottime())}
+	s.result = &Result{Start: time.Now(), Meter: NewMeter(clock.Boottime())}
 	s.exhausted = func() { cancel(cause(s.result)) }
 	done := make(chan error, 1)
 	go func() { done <- f(ctx) }()
@@ -39,12 +40,8 @@ type self struct {
 func (s *self) watch(done <-chan error) error {
 	tick := time.NewTicker(readEvery)
 	defer tick.Stop()
-	var steps <-chan time.Time
-	if s.o.Interval > 0 {
-		t := time.NewTicker(s.o.Interval)
-		defer t.Stop()
-		steps = t.C
-	}
+	steps, stopSteps := every(s.o.Interval)
+	defer stopSteps()
 	for {
 		select {
 		case <-tick.C:
@@ -63,7 +60,7 @@ func (s *self) watch(done <-chan error) error {
 }
 
 func (s *self) look() {
-	r := Reading{Boottime: Boottime(), Totals: selfTotals()}
+	r := Reading{Boottime: clock.Boottime(), Totals: selfTotals()}
 	subtract(&r.Totals, &s.before)
 	if stat, err := readStat(int32(os.Getpid())); err == nil {
 		if p, ok := readProcess(int32(os.Getpid()), &stat); ok {

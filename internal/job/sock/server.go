@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/clock"
 	"rmagent/internal/hostfs"
 	"rmagent/internal/job"
 	"rmagent/internal/loader"
@@ -353,7 +354,7 @@ func (s *Server) read(id uint64) (*response, error) {
 		return nil, err
 	}
 	if totals.Pending == 0 { // nothing lives
-		return &response{Totals: &totals, Boottime: job.Boottime()}, nil
+		return &response{Totals: &totals, Boottime: clock.Boottime()}, nil
 	}
 	_, fresh := s.survey.totals[id]
 	if !fresh || time.Since(s.survey.at) > readingAge {
@@ -375,7 +376,7 @@ func (s *Server) walk() error {
 		}
 		v.totals[id] = t
 	}
-	v.boottime = job.Boottime()
+	v.boottime = clock.Boottime()
 	err := s.jobs.Processes(
 		func(id uint64, p *sample.JobProcess) { v.processes[id] = append(v.processes[id], *p) },
 		func(id uint64, used *sample.JobTotals) {
