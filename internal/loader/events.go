@@ -66,11 +66,17 @@ type loaded struct {
 }
 
 func (l *loaded) detach() error {
+	err := closeLinks(l.links)
+	l.links = nil
+	return err
+}
+
+// closeLinks detaches programs in the reverse order of their attachment.
+func closeLinks(links []link.Link) error {
 	var errs []error
-	for _, l := range slices.Backward(l.links) {
+	for _, l := range slices.Backward(links) {
 		errs = append(errs, l.Close())
 	}
-	l.links = nil
 	return errors.Join(errs...)
 }
 
@@ -91,7 +97,7 @@ func OpenEvents(o EventOptions) (_ *Events, err error) {
 			e.Close()
 		}
 	}()
-	env, err := eventEnvironment()
+	env, err := tracingEnvironment("events")
 	if err != nil {
 		return nil, err
 	}
@@ -144,9 +150,9 @@ func (e *Events) refusals() error {
 	return errors.Join(errs...)
 }
 
-// eventEnvironment says what the event programs must know, or why there can be
-// none.
-func eventEnvironment() (*environment, error) {
+// tracingEnvironment says what programs must know that tell of processes by PID, or why
+// there can be none.
+func tracingEnvironment(what string) (*environment, error) {
 	if err := checkPrivileges(); err != nil {
 		return nil, err
 	}
@@ -155,7 +161,7 @@ func eventEnvironment() (*environment, error) {
 		return nil, err
 	}
 	if env.nested {
-		return nil, &UnsupportedError{Missing: "events carry PIDs of the initial PID namespace, and this is another"}
+		return nil, &UnsupportedError{Missing: what + " carry PIDs of the initial PID namespace, and this is another"}
 	}
 	return env, nil
 }
@@ -231,7 +237,7 @@ func (e *Events) Attach(name string) error {
 		return nil
 	}
 	if e.hooks[name] == nil {
-		env, err := eventEnvironment()
+		env, err := tracingEnvironment("events")
 		if err != nil {
 			return err
 		}

@@ -98,7 +98,7 @@ func OpenFDTracer(o FDTraceOptions) (_ *FDTracer, err error) {
 	if o.Stamps == 0 {
 		o.Stamps = defaultStamps
 	}
-	env, err := eventEnvironment()
+	env, err := tracingEnvironment("events")
 	if err != nil {
 		return nil, err
 	}
@@ -552,12 +552,9 @@ func (t *FDTracer) attachHooks() error {
 func (t *FDTracer) Path() (FDPath, error) { return t.path, t.refused }
 
 func (t *FDTracer) detach() error {
-	var errs []error
-	for _, l := range slices.Backward(t.links) {
-		errs = append(errs, l.Close())
-	}
+	err := closeLinks(t.links)
 	t.links = nil
-	return errors.Join(errs...)
+	return err
 }
 
 // rememberBefore notes what is open and has no stamp.

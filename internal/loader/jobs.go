@@ -81,15 +81,9 @@ type Jobs struct {
 
 // OpenJobs loads the programs, for so many jobs at once. Nothing is attached yet.
 func OpenJobs(capacity int) (_ *Jobs, err error) {
-	if err := checkPrivileges(); err != nil {
-		return nil, err
-	}
-	env, err := readEnvironment()
+	env, err := tracingEnvironment("jobs")
 	if err != nil {
 		return nil, err
-	}
-	if env.nested {
-		return nil, &UnsupportedError{Missing: "jobs carry PIDs of the initial PID namespace, and this is another"}
 	}
 	j := &Jobs{
 		notices: make(chan JobNotice, 64), slots: map[uint64]uint32{}, nextID: 1,
@@ -235,12 +229,9 @@ func (j *Jobs) attach() error {
 }
 
 func (j *Jobs) detach() error {
-	var errs []error
-	for _, l := range slices.Backward(j.links) {
-		errs = append(errs, l.Close())
-	}
+	err := closeLinks(j.links)
 	j.links = nil
-	return errors.Join(errs...)
+	return err
 }
 
 // Forget ends a job: its processes go on, and belong to none.
