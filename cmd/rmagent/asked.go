@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os/signal"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -19,15 +17,6 @@ import (
 
 // Commands that ask a running agent where they may, instead of reading for themselves.
 // What they print is the same.
-
-// agentFor returns a client of the running agent, or nil.
-func agentFor(c *cli.Context) (*client, error) {
-	l, err := loadConfig(c)
-	if err != nil {
-		return nil, err
-	}
-	return runningAgent(c, l), nil
-}
 
 // snapshotOfAgent prints the agent's last reading.
 func snapshotOfAgent(c *cli.Context, k *client, f engine.Filter) error {
@@ -67,8 +56,8 @@ func fdsOfAgent(c *cli.Context, k *client, f engine.Filter) (done bool, err erro
 
 func printSurvey(c *cli.Context, s *fdSurvey) error {
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
-	w := &fdWatch{}
-	w.printHost(newPainter(out, c.App.Writer), s.rows, s.leaks)
+	page := fdPage{painter: newPainter(out, c.App.Writer)}
+	page.host(s.rows, s.leaks)
 	return failing(c, s.leaks, quiet(out.Flush()))
 }
 
@@ -81,7 +70,8 @@ func printHeld(c *cli.Context, list []record.Leak) error {
 			err = errors.Join(err, lines.writeAt(&list[i]))
 		}
 	} else {
-		(&fdWatch{}).printProcesses(newPainter(out, c.App.Writer), list)
+		page := fdPage{painter: newPainter(out, c.App.Writer)}
+		page.processes(list)
 	}
 	return failing(c, list, errors.Join(err, quiet(out.Flush())))
 }
@@ -113,12 +103,12 @@ func headroomOfAgent(c *cli.Context, k *client, f engine.Filter) (done bool, err
 		wait.Go(func() { answers[i], errs[i] = k.headroom(c.Context, pid, between) })
 	}
 	wait.Wait()
-	var gone []string
+	var gone []int32
 	shown := 0
 	for i := range answers {
 		switch {
 		case isGone(errs[i]):
-			gone = append(gone, strconv.Itoa(int(f.PIDs[i])))
+			gone = append(gone, f.PIDs[i])
 			continue
 		case errs[i] != nil:
 			return false, nil
@@ -128,10 +118,7 @@ func headroomOfAgent(c *cli.Context, k *client, f engine.Filter) (done bool, err
 		}
 		shown++
 	}
-	if len(gone) > 0 {
-		return true, fmt.Errorf("no process has PID %s", strings.Join(gone, ", "))
-	}
-	return true, nil
+	return true, noProcesses(gone)
 }
 
 // maxAsked is how many processes are asked for at once.

@@ -64,7 +64,7 @@ func checkFDs(c *cli.Context) error {
 	defer r.Close()
 	usage, err := r.ReadDescriptors(c.Context, pid)
 	if err != nil {
-		return fmt.Errorf("no process has PID %d", pid)
+		return noProcesses([]int32{pid})
 	}
 	answer := fdcheck.Judge(usage, &request)
 	if err := warn(c, l, &answer); err != nil {

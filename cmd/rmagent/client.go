@@ -11,8 +11,8 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -142,7 +142,7 @@ func filterQuery(f engine.Filter) url.Values {
 	return q
 }
 
-// snapshotOfAgent prints what the agent read last, as snapshot prints.
+// snapshot prints what the agent read last, as the command of that name prints.
 func (k *client) snapshot(ctx context.Context, f engine.Filter, w *lineWriter) error {
 	missing := map[int32]bool{}
 	for _, pid := range f.PIDs {
@@ -157,13 +157,7 @@ func (k *client) snapshot(ctx context.Context, f engine.Filter, w *lineWriter) e
 	if err != nil || len(missing) == 0 {
 		return err
 	}
-	var gone []string
-	for _, pid := range f.PIDs {
-		if missing[pid] {
-			gone = append(gone, strconv.Itoa(int(pid)))
-		}
-	}
-	return fmt.Errorf("no process has PID %s", strings.Join(gone, ", "))
+	return noProcesses(slices.DeleteFunc(slices.Clone(f.PIDs), func(pid int32) bool { return !missing[pid] }))
 }
 
 // headroom asks for the headroom of one process.

@@ -135,7 +135,7 @@ func readExecPlan(c *cli.Context) (*execPlan, error) {
 		mainOnly: c.Bool("main-only"), quiet: c.Bool("quiet"), jsonl: c.String("jsonl"),
 		local: c.Bool("local"), source: l.Source, socket: socketPath(l),
 	}
-	p.progress = !p.quiet && terminal(os.Stderr)
+	p.progress = !p.quiet && isTerminal(os.Stderr)
 	o := &p.Options
 	o.Interval = l.Interval
 	o.Template, o.Category, o.Only = c.String("output"), c.String("category"), c.Bool("measure-only")

@@ -51,14 +51,16 @@ func fds(c *cli.Context) error {
 	if err != nil || length < 0 || length > 24*time.Hour {
 		return usagef("--for %q: allowed is a duration from 0 to 24h", c.String("for"))
 	}
-	if k, err := agentFor(c); err != nil {
+	loaded, err := loadConfig(c)
+	if err != nil {
 		return err
-	} else if k != nil {
+	}
+	if k := runningAgent(c, loaded); k != nil {
 		if done, err := fdsOfAgent(c, k, f); done || err != nil {
 			return err
 		}
 	}
-	l, err := openLocal(c)
+	l, err := openLocal(c, loaded)
 	if err != nil {
 		return err
 	}
@@ -233,14 +235,15 @@ func (w *fdWatch) print(c *cli.Context) error {
 		}
 	}
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
+	page := fdPage{newPainter(out, c.App.Writer), w.watched, w.untraced}
 	var err error
 	switch {
 	case c.Bool("json"):
 		err = w.printJSON(&lineWriter{out: out, facts: w.parts.Facts}, list)
 	case chosen:
-		w.printProcesses(newPainter(out, c.App.Writer), list)
+		page.processes(list)
 	default:
-		w.printHost(newPainter(out, c.App.Writer), w.summaries(), w.describe(w.grown))
+		page.host(w.summaries(), w.describe(w.grown))
 	}
 	if err = errors.Join(err, out.Flush()); err != nil {
 		return quiet(err)

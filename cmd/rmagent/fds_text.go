@@ -11,8 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"rmagent/internal/aggregate"
 	"rmagent/internal/human"
 	"rmagent/internal/report"
@@ -27,13 +25,7 @@ type painter struct {
 }
 
 func newPainter(w *bufio.Writer, to io.Writer) *painter {
-	f, ok := to.(*os.File)
-	return &painter{w, ok && terminal(f) && os.Getenv("NO_COLOR") == ""}
-}
-
-func terminal(f *os.File) bool {
-	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
-	return err == nil
+	return &painter{w, wantsColours(to)}
 }
 
 // Escape sequences of ECMA-48 (console_codes(4)).
@@ -61,7 +53,7 @@ type progress struct {
 }
 
 func newProgress(length time.Duration) *progress {
-	p := &progress{length, terminal(os.Stderr) && length >= 2*time.Second}
+	p := &progress{length, isTerminal(os.Stderr) && length >= 2*time.Second}
 	p.show(0)
 	return p
 }
@@ -80,28 +72,35 @@ func (p *progress) end() {
 
 var verdictColours = map[record.Verdict]string{record.VerdictLeaking: red, record.VerdictGrowing: yellow}
 
-// printProcesses shows what each process holds.
-func (w *fdWatch) printProcesses(p *painter, list []record.Leak) {
+// fdPage writes what is held for people.
+type fdPage struct {
+	*painter
+	watched  time.Duration // 0: nobody says how long
+	untraced error         // why nobody can tell who opened what; nil: it can be told
+}
+
+// processes shows what each process holds.
+func (p *fdPage) processes(list []record.Leak) {
 	slices.SortStableFunc(list, func(a, b record.Leak) int { return cmp.Compare(b.FDOpen.Or(0), a.FDOpen.Or(0)) })
 	for i := range list {
 		if i > 0 {
 			p.line("")
 		}
-		w.printProcess(p, &list[i])
+		p.process(&list[i])
 	}
 	if len(list) == 0 {
 		p.line("no process matches")
 	}
 }
 
-func (w *fdWatch) printProcess(p *painter, r *record.Leak) {
+func (p *fdPage) process(r *record.Leak) {
 	p.line("%s", p.paint(bold, fmt.Sprintf("%s (pid %d)", human.Text(r.Comm), r.PID))+"  "+
 		p.paint(verdictColours[r.Verdict], verdictText(r))+"  "+usageText(r)+growthText(r))
-	if r.Verdict == record.VerdictUnknown && w.watched > 0 {
-		p.line("  %s", p.paint(dim, fmt.Sprintf("watched for %s: too short to say whether it grows; --for 10s is enough", human.Seconds(w.watched.Seconds()))))
+	if r.Verdict == record.VerdictUnknown && p.watched > 0 {
+		p.line("  %s", p.paint(dim, fmt.Sprintf("watched for %s: too short to say whether it grows; --for 10s is enough", human.Seconds(p.watched.Seconds()))))
 	}
-	if w.untraced != nil {
-		p.line("  %s", p.paint(dim, "who opened them is unknown: "+human.Text(w.untraced.Error())))
+	if p.untraced != nil {
+		p.line("  %s", p.paint(dim, "who opened them is unknown: "+human.Text(p.untraced.Error())))
 	}
 	widths := [2]int{}
 	for i := range r.Sites {
@@ -109,7 +108,7 @@ func (w *fdWatch) printProcess(p *painter, r *record.Leak) {
 		widths[1] = max(widths[1], len(r.Sites[i].Type))
 	}
 	for i := range r.Sites {
-		w.printSite(p, &r.Sites[i], widths)
+		p.site(&r.Sites[i], widths)
 	}
 	for _, reason := range report.Unlisted {
 		if n := r.Unattributed[reason]; n > 0 {
@@ -150,7 +149,7 @@ func growthText(r *record.Leak) string {
 	return text
 }
 
-func (w *fdWatch) printSite(p *painter, s *record.Site, widths [2]int) {
+func (p *fdPage) site(s *record.Site, widths [2]int) {
 	head := fmt.Sprintf("  %*d  %-*s", widths[0], s.Held, widths[1], s.Type)
 	if target, ok := s.Target.Get(); ok {
 		head += "  " + human.Text(target)
@@ -168,14 +167,14 @@ func (w *fdWatch) printSite(p *painter, s *record.Site, widths [2]int) {
 	if thread, ok := s.Thread.Get(); ok && thread != "" {
 		notes = append(notes, "thread "+human.Text(thread))
 	}
-	if len(s.Stack) == 0 && w.untraced == nil {
+	if len(s.Stack) == 0 && p.untraced == nil {
 		notes = append(notes, report.NoStackText(s.StackEnd.Or("")))
 	}
 	if len(notes) > 0 {
 		head += "  " + p.paint(dim, strings.Join(notes, ", "))
 	}
 	p.line("%s", head)
-	printStack(p, s, widths[0]+4)
+	printStack(p.painter, s, widths[0]+4)
 }
 
 // printStack shows a stack, runtimes dimmed and the culprit bold.
@@ -242,8 +241,8 @@ func (w *fdWatch) grown(q *aggregate.Process) bool {
 	return v == record.VerdictLeaking || v == record.VerdictGrowing
 }
 
-// printHost shows who holds most, who is near a limit, and what those hold who grew.
-func (w *fdWatch) printHost(p *painter, rows, grown []record.Leak) {
+// host shows who holds most, who is near a limit, and what those hold who grew.
+func (p *fdPage) host(rows, grown []record.Leak) {
 	slices.SortFunc(rows, func(a, b record.Leak) int {
 		return cmp.Or(severity(&b)-severity(&a), cmp.Compare(b.FDOpen.Or(0), a.FDOpen.Or(0)), cmp.Compare(a.PID, b.PID))
 	})
@@ -251,7 +250,7 @@ func (w *fdWatch) printHost(p *painter, rows, grown []record.Leak) {
 	for i := range rows {
 		total += rows[i].FDOpen.Or(0)
 	}
-	p.line("%d processes hold %d descriptors%s", len(rows), total, w.watchedText())
+	p.line("%d processes hold %d descriptors%s", len(rows), total, p.watchedText())
 	p.line("")
 	p.line("%s", p.paint(bold, fmt.Sprintf("%7s  %-15s %8s %10s %5s  %-9s %-12s %s", "PID", "NAME", "OPEN", "LIMIT", "USED", "FULL IN", "GROWTH", "VERDICT")))
 	for i := range rows {
@@ -259,19 +258,19 @@ func (w *fdWatch) printHost(p *painter, rows, grown []record.Leak) {
 			p.line("%s", p.paint(dim, fmt.Sprintf("%d more hold fewer; rmagent fds --pid P shows what one holds", len(rows)-i)))
 			break
 		}
-		printRow(p, &rows[i])
+		printRow(p.painter, &rows[i])
 	}
 	for i := range grown {
 		p.line("")
-		w.printProcess(p, &grown[i])
+		p.process(&grown[i])
 	}
 }
 
-func (w *fdWatch) watchedText() string {
-	if w.watched < time.Second {
+func (p *fdPage) watchedText() string {
+	if p.watched < time.Second {
 		return ""
 	}
-	return ", watched for " + human.Seconds(w.watched.Seconds())
+	return ", watched for " + human.Seconds(p.watched.Seconds())
 }
 
 // severity ranks who comes first in the table.

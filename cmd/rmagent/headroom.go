@@ -4,10 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -51,9 +48,11 @@ func showHeadroom(c *cli.Context) error {
 	if n := c.Int("top"); n < 0 {
 		return usagef("--top %d: allowed are 0 (all) and more", n)
 	}
-	if k, err := agentFor(c); err != nil {
+	l, err := loadConfig(c)
+	if err != nil {
 		return err
-	} else if k != nil {
+	}
+	if k := runningAgent(c, l); k != nil {
 		if done, err := headroomOfAgent(c, k, f); done || err != nil {
 			return quiet(err)
 		}
@@ -64,9 +63,9 @@ func showHeadroom(c *cli.Context) error {
 	}
 	defer r.Close()
 	if f.PIDs != nil {
-		return quiet(headroomOfPIDs(c, r, f))
+		return quiet(headroomOfPIDs(c, l, r, f))
 	}
-	return quiet(headroomOfHost(c, r, f))
+	return quiet(headroomOfHost(c, l, r, f))
 }
 
 // pause waits between two readings.
@@ -81,13 +80,9 @@ func pause(ctx context.Context, d time.Duration) error {
 
 // headroomOfPIDs shows each process that was asked for. One that is gone is named,
 // and the others are shown.
-func headroomOfPIDs(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
+func headroomOfPIDs(c *cli.Context, l *config.Loaded, r *headroom.Reader, f engine.Filter) error {
 	if len(f.Names)+len(f.Cgroups)+len(f.Units) > 0 {
 		return usagef("headroom: --pid says which processes; --name, --cgroup and --unit choose from the list without it")
-	}
-	l, err := loadConfig(c)
-	if err != nil {
-		return err
 	}
 	gpus, err := openHeadroomGPUs(l)
 	if err != nil {
@@ -113,26 +108,25 @@ func headroomOfPIDs(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
 		}
 	}
 	gpus.read(c.Context)
-	var gone []string
-	for i, pid := range f.PIDs {
+	var gone []int32
+	shown := 0
+	for _, pid := range f.PIDs {
 		facts, err := r.Read(c.Context, pid, headroom.Full)
 		switch {
 		case errors.Is(err, headroom.ErrNoProcess):
-			gone = append(gone, strconv.Itoa(int(pid)))
+			gone = append(gone, pid)
 			continue
 		case err != nil:
 			return err
 		}
 		facts.GPUs = gpus.of(facts.ID)
 		h := headroom.Evaluate(before[pid], facts)
-		if err := printHeadroom(c, &h, i, len(f.PIDs)); err != nil {
+		if err := printHeadroom(c, &h, shown, len(f.PIDs)); err != nil {
 			return err
 		}
+		shown++
 	}
-	if len(gone) > 0 {
-		return fmt.Errorf("no process has PID %s", strings.Join(gone, ", "))
-	}
-	return nil
+	return noProcesses(gone)
 }
 
 // headroomGPUs reads the cards before each reading of processes.
@@ -176,8 +170,8 @@ func printJSON(w io.Writer, v any, pretty bool) error {
 }
 
 // headroomOfHost lists the processes nearest to a limit.
-func headroomOfHost(c *cli.Context, r *headroom.Reader, f engine.Filter) error {
-	l, err := openLocal(c)
+func headroomOfHost(c *cli.Context, loaded *config.Loaded, r *headroom.Reader, f engine.Filter) error {
+	l, err := openLocal(c, loaded)
 	if err != nil {
 		return err
 	}

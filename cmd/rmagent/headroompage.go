@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -22,12 +21,7 @@ type headroomPage struct {
 }
 
 func newHeadroomPage(c *cli.Context) *headroomPage {
-	return &headroomPage{w: c.App.Writer, all: c.Bool("all"), colours: isTerminal(c.App.Writer) && os.Getenv("NO_COLOR") == ""}
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	return ok && terminal(f)
+	return &headroomPage{w: c.App.Writer, all: c.Bool("all"), colours: wantsColours(c.App.Writer)}
 }
 
 func (p *headroomPage) printf(format string, args ...any) {

@@ -19,12 +19,8 @@ type local struct {
 	parts  *agent.Parts
 }
 
-// openLocal opens all that a command line asks for, or nothing.
-func openLocal(c *cli.Context) (*local, error) {
-	l, err := loadConfig(c)
-	if err != nil {
-		return nil, err
-	}
+// openLocal opens all that a configuration asks for, or nothing.
+func openLocal(c *cli.Context, l *config.Loaded) (*local, error) {
 	log, err := openLog(l)
 	if err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/signal"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -40,12 +41,14 @@ func snapshot(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if k, err := agentFor(c); err != nil {
+	loaded, err := loadConfig(c)
+	if err != nil {
 		return err
-	} else if k != nil {
+	}
+	if k := runningAgent(c, loaded); k != nil {
 		return snapshotOfAgent(c, k, f)
 	}
-	l, err := openLocal(c)
+	l, err := openLocal(c, loaded)
 	if err != nil {
 		return err
 	}
@@ -166,20 +169,25 @@ func writeMachine(p *agent.Parts, table *aggregate.Table, gpus *aggregate.GPUs, 
 
 // missingPIDs names the processes that were asked for and are not there.
 func missingPIDs(pids []int32, s *sample.Snapshot) error {
-	var missing []string
+	var missing []int32
 	for _, pid := range pids {
-		found := false
-		for i := range s.Processes {
-			found = found || s.Processes[i].ID.PID == pid
-		}
-		if !found {
-			missing = append(missing, strconv.Itoa(int(pid)))
+		if !slices.ContainsFunc(s.Processes, func(p sample.Process) bool { return p.ID.PID == pid }) {
+			missing = append(missing, pid)
 		}
 	}
-	if len(missing) == 0 {
+	return noProcesses(missing)
+}
+
+// noProcesses names those that were asked for and are not there; nil for none.
+func noProcesses(pids []int32) error {
+	if len(pids) == 0 {
 		return nil
 	}
-	return fmt.Errorf("no process has PID %s", strings.Join(missing, ", "))
+	var list []string
+	for _, pid := range pids {
+		list = append(list, strconv.Itoa(int(pid)))
+	}
+	return fmt.Errorf("no process has PID %s", strings.Join(list, ", "))
 }
 
 // lineWriter writes records one after another.
