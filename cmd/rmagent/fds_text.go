@@ -134,7 +134,7 @@ func usageText(r *record.Leak) string {
 	if !limited {
 		return fmt.Sprintf("%d open, no limit", open)
 	}
-	return fmt.Sprintf("%d of %d open (%.0f%%)", open, limit, float64(open)/float64(max(limit, 1))*100)
+	return fmt.Sprintf("%d of %d open (%s)", open, limit, human.Percent(float64(open)/float64(max(limit, 1))))
 }
 
 func growthText(r *record.Leak) string {

@@ -88,11 +88,3 @@ func TestHeadroomOfTheHost(t *testing.T) {
 		t.Errorf("exit status %d: %s", r.status, r.stdout)
 	}
 }
-
-func TestPercent(t *testing.T) {
-	for ratio, want := range map[float64]string{0: "0%", 0.0001: "<1%", 0.5: "50%", 0.9999: "99%", 1: "100%"} {
-		if got := percent(ratio); got != want {
-			t.Errorf("%v: %s", ratio, got)
-		}
-	}
-}

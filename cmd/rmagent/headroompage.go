@@ -92,7 +92,7 @@ func (p *headroomPage) first(what string, l *record.HeadroomLimit, none string) 
 	}
 	p.printf("%-15s %s\n", what, p.colour(l, l.Name+" of "+human.Text(l.Scope)))
 	ratio, _ := l.UsedRatio.Get()
-	text := fmt.Sprintf("%s taken, %s left of %s", percent(ratio), amount(l.Available, l.Unit), amount(l.Limit, l.Unit))
+	text := fmt.Sprintf("%s taken, %s left of %s", human.Percent(ratio), amount(l.Available, l.Unit), amount(l.Limit, l.Unit))
 	if s, ok := l.SecondsToLimit.Get(); ok {
 		rate, _ := l.RatePerSecond.Get()
 		text += fmt.Sprintf("; full in %s at %s/s", human.Seconds(s), amount(record.Some(rate), l.Unit))
@@ -146,7 +146,7 @@ func (p *headroomPage) limit(l *record.HeadroomLimit) {
 	taken := ""
 	switch {
 	case ok:
-		taken = p.colour(l, fmt.Sprintf("%s %4s", bar(ratio), percent(ratio)))
+		taken = p.colour(l, fmt.Sprintf("%s %4s", bar(ratio), human.Percent(ratio)))
 	case !l.Known:
 		taken = fmt.Sprintf("%-16s", "unknown")
 	case !l.Limit.Known():
@@ -249,7 +249,7 @@ func (p *headroomPage) line(h *record.Headroom) {
 			full += ": " + short(t.Name)
 		}
 	}
-	taken := p.colour(l, fmt.Sprintf("%s %4s", bar(ratio), percent(ratio)))
+	taken := p.colour(l, fmt.Sprintf("%s %4s", bar(ratio), human.Percent(ratio)))
 	p.printf("%7d %-15s %-13s %s %10s %s\n", h.PID, human.Text(h.Comm), short(l.Name), taken, amount(l.Available, l.Unit), full)
 }
 
@@ -263,18 +263,6 @@ const barWidth = 11
 func bar(ratio float64) string {
 	n := min(barWidth, max(0, int(ratio*barWidth+0.5)))
 	return strings.Repeat("#", n) + strings.Repeat(".", barWidth-n)
-}
-
-// percent never says 100 while something is left, nor 0 where something is used.
-func percent(ratio float64) string {
-	switch v := ratio * 100; {
-	case v > 0 && v < 1:
-		return "<1%"
-	case v > 99 && v < 100:
-		return "99%"
-	default:
-		return fmt.Sprintf("%.0f%%", v)
-	}
 }
 
 func amount(o record.Opt[float64], unit string) string {

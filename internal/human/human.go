@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Bytes writes a number of bytes in units of 1024, with three digits at most.
+// Bytes writes a number of bytes in units of 1024, with four digits at most.
 func Bytes(n float64) string {
 	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB"}
 	i := 0
@@ -18,6 +18,19 @@ func Bytes(n float64) string {
 		return fmt.Sprintf("%.0f %s", n, units[i])
 	}
 	return fmt.Sprintf("%.1f %s", n, units[i])
+}
+
+// Percent writes a share. It never says 100 while something is left, nor 0 where
+// something is used.
+func Percent(ratio float64) string {
+	switch v := ratio * 100; {
+	case v > 0 && v < 1:
+		return "<1%"
+	case v > 99 && v < 100:
+		return "99%"
+	default:
+		return fmt.Sprintf("%.0f%%", v)
+	}
 }
 
 // Seconds writes a duration in seconds in the unit that suits its length.

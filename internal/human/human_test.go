@@ -21,3 +21,11 @@ func TestSeconds(t *testing.T) {
 		}
 	}
 }
+
+func TestPercent(t *testing.T) {
+	for ratio, want := range map[float64]string{0: "0%", 0.0001: "<1%", 0.5: "50%", 0.9999: "99%", 1: "100%"} {
+		if got := Percent(ratio); got != want {
+			t.Errorf("%v: %s", ratio, got)
+		}
+	}
+}

@@ -31,11 +31,11 @@ func (b *Builder) Look(h *aggregate.Host, t *aggregate.Table, gpus *aggregate.GP
 		Net:       transfer(either(m.NetReceived, h.NetReceived), either(m.NetSent, h.NetSent)),
 	}
 	if busy, ok := either(m.CPURatio, h.CPURatio).Get(); ok {
-		o.CPU = fmt.Sprintf("%.0f%% of %d", busy*100, h.CPUCount.Or(0))
+		o.CPU = fmt.Sprintf("%s of %d", human.Percent(busy), h.CPUCount.Or(0))
 	}
 	used, okUsed := aggregate.Used(h.MemoryTotalBytes, h.MemoryAvailableBytes).Get()
 	if total, ok := h.MemoryTotalBytes.Get(); ok && okUsed && total > 0 {
-		o.Memory = fmt.Sprintf("%s of %s (%.0f%%)", human.Bytes(float64(used)), human.Bytes(float64(total)), float64(used)/float64(total)*100)
+		o.Memory = fmt.Sprintf("%s of %s (%s)", human.Bytes(float64(used)), human.Bytes(float64(total)), human.Percent(float64(used)/float64(total)))
 	}
 	b.lookAtProcesses(&o, t)
 	return o
@@ -47,12 +47,12 @@ func lookAtGPUs(gpus *aggregate.GPUs) string {
 	busiest, fullest := gpus.Fullest()
 	var parts []string
 	if busiest != nil {
-		parts = append(parts, fmt.Sprintf("%.0f%% of GPU %d", busiest.Utilization.Or(0)*100, busiest.Index))
+		parts = append(parts, fmt.Sprintf("%s of GPU %d", human.Percent(busiest.Utilization.Or(0)), busiest.Index))
 	}
 	if fullest != nil {
-		parts = append(parts, fmt.Sprintf("memory %s of %s (%.0f%%) of GPU %d",
+		parts = append(parts, fmt.Sprintf("memory %s of %s (%s) of GPU %d",
 			human.Bytes(float64(fullest.MemoryUsedBytes.Or(0))), human.Bytes(float64(fullest.MemoryTotalBytes.Or(0))),
-			aggregate.MemoryShare(fullest).Or(0)*100, fullest.Index))
+			human.Percent(aggregate.MemoryShare(fullest).Or(0)), fullest.Index))
 	}
 	return strings.Join(parts, ", ")
 }
@@ -72,7 +72,7 @@ func (b *Builder) lookAtProcesses(o *Overview, t *aggregate.Table) {
 		}
 		if r, ok := p.FDRatio().Get(); ok && r > ratio {
 			ratio = r
-			o.NearestFDLimit = fmt.Sprintf("%s %d/%d (%.0f%%)", b.who(p), p.FDOpen, p.FDLimit, r*100)
+			o.NearestFDLimit = fmt.Sprintf("%s %d/%d (%s)", b.who(p), p.FDOpen, p.FDLimit, human.Percent(r))
 		}
 	}
 }

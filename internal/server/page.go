@@ -70,7 +70,7 @@ func share(n num) string {
 	if !ok {
 		return "unknown"
 	}
-	return fmt.Sprintf("%.0f%%", v*100)
+	return human.Percent(v)
 }
 
 func amount(n num, per string) string {

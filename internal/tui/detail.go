@@ -150,7 +150,7 @@ func (m *Model) limits() []string {
 	})
 	for _, l := range list[:min(len(list), shownLimits)] {
 		ratio := l.UsedRatio.Or(0)
-		text := fit(human.Text(l.Name), 22) + " " + m.glyphs.bar(ratio, 10) + " " + right(percent(ratio), 4) +
+		text := fit(human.Text(l.Name), 22) + " " + m.glyphs.bar(ratio, 10) + " " + right(human.Percent(ratio), 4) +
 			right(amount(l.Available, l.Unit), 8) + " left"
 		if seconds, ok := l.SecondsToLimit.Get(); ok {
 			text += ", " + red.in("full in "+left(seconds))

@@ -102,19 +102,7 @@ func percentOf(o record.Opt[float64]) string {
 	if !ok {
 		return unknown
 	}
-	return percent(v)
-}
-
-// percent never says 100 while something is left, nor 0 where something is used.
-func percent(ratio float64) string {
-	switch v := ratio * 100; {
-	case v > 0 && v < 1:
-		return "<1%"
-	case v > 99 && v < 100:
-		return "99%"
-	default:
-		return fmt.Sprintf("%.0f%%", v)
-	}
+	return human.Percent(v)
 }
 
 func countOf(o record.Opt[uint64]) string {
