@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -43,7 +42,7 @@ func readOne(t testing.TB, r *Reader, pid int) sample.Process {
 // TestStillProcess compares every number with another reader of /proc, before
 // and after: even a program that waits may take a page fault.
 func TestStillProcess(t *testing.T) {
-	cmd, _ := start(t, "still")
+	cmd := startStill(t)
 	r := open(t)
 	before := readByLibrary(t, cmd.Process.Pid)
 	p := readOne(t, r, cmd.Process.Pid)
@@ -116,7 +115,7 @@ func readByLibrary(t *testing.T, pid int) map[sample.Field]uint64 {
 }
 
 func TestEveryProcessIsThere(t *testing.T) {
-	cmd, _ := start(t, "still")
+	cmd := startStill(t)
 	var s sample.Snapshot
 	if err := open(t).Read(context.Background(), sample.Scope{}, &s); err != nil {
 		t.Fatal(err)
@@ -157,156 +156,6 @@ func TestKernelNames(t *testing.T) {
 	}
 }
 
-func TestHostileName(t *testing.T) {
-	cmd, _ := start(t, "hostile")
-	p := readOne(t, open(t), cmd.Process.Pid)
-	if got := string(p.Comm.Bytes()); got != hostileName {
-		t.Errorf("comm %q, want %q", got, hostileName)
-	}
-	if p.PPID != int32(os.Getpid()) || p.FDOpen == 0 {
-		t.Errorf("ppid %d, fds %d", p.PPID, p.FDOpen)
-	}
-}
-
-// TestCPU compares with what wait4 says when it has ended.
-func TestCPU(t *testing.T) {
-	cmd, _ := start(t, "burn")
-	p := readOne(t, open(t), cmd.Process.Pid)
-	cmd.Process.Kill()
-	cmd.Wait()
-	total := uint64(cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime())
-	if p.CPUNanos > total || p.CPUNanos+40e6 < total {
-		t.Errorf("CPU %d ns, wait4 says %d ns", p.CPUNanos, total)
-	}
-	if split := p.CPUUserNanos + p.CPUSystemNanos; split > p.CPUNanos || split+20e6 < p.CPUNanos {
-		t.Errorf("user and system %d ns of %d ns", split, p.CPUNanos)
-	}
-}
-
-func TestMemory(t *testing.T) {
-	before, _ := start(t, "still")
-	after, _ := start(t, "touch")
-	r := open(t)
-	a, b := readOne(t, r, before.Process.Pid), readOne(t, r, after.Process.Pid)
-	const slack = 8 << 20 // what Go's own runtime differs by
-	if got := b.RSSAnonBytes - a.RSSAnonBytes; got < touchedBytes-slack || got > touchedBytes+slack {
-		t.Errorf("anonymous: %d more, %d touched", got, touchedBytes)
-	}
-	// Where the root is in memory, the program's own pages are shared memory too.
-	if got := b.RSSShmemBytes - a.RSSShmemBytes; got < touchedBytes/2-slack || got > touchedBytes/2+slack {
-		t.Errorf("shared: %d more, %d touched", got, touchedBytes/2)
-	}
-	if b.RSSPeakBytes < b.RSSBytes() {
-		t.Errorf("peak %d below %d", b.RSSPeakBytes, b.RSSBytes())
-	}
-}
-
-func TestWritten(t *testing.T) {
-	before, _ := start(t, "still")
-	after, _ := start(t, "write")
-	r := open(t)
-	a, b := readOne(t, r, before.Process.Pid), readOne(t, r, after.Process.Pid)
-	// Go's runtime writes a few bytes to wake its threads.
-	if got := b.IOWrittenBytes - a.IOWrittenBytes; got < writtenBytes || got > writtenBytes+1024 {
-		t.Errorf("written %d, want %d", got, writtenBytes)
-	}
-}
-
-func TestThreads(t *testing.T) {
-	cmd, _ := start(t, "threads")
-	p := readOne(t, open(t), cmd.Process.Pid)
-	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if p.Threads != uint64(len(tasks)) || p.Threads < helperThreads {
-		t.Errorf("threads %d, %d tasks", p.Threads, len(tasks))
-	}
-}
-
-// TestRunDelay brackets the sum over threads between two of the test's own.
-func TestRunDelay(t *testing.T) {
-	r := open(t)
-	if !r.schedstat {
-		t.Skip("the kernel lacks /proc/PID/schedstat (CONFIG_SCHED_INFO)")
-	}
-	cmd, _ := start(t, "threads")
-	before := sumRunDelay(t, cmd.Process.Pid)
-	p := readOne(t, r, cmd.Process.Pid)
-	after := sumRunDelay(t, cmd.Process.Pid)
-	if p.RunDelayNanos < before || p.RunDelayNanos > after || before == 0 {
-		t.Errorf("run delay %d, not within %d to %d", p.RunDelayNanos, before, after)
-	}
-}
-
-func sumRunDelay(t *testing.T, pid int) (sum uint64) {
-	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range files {
-		b, err := os.ReadFile(f)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var ran, waited uint64
-		fmt.Sscan(string(b), &ran, &waited)
-		sum += waited
-	}
-	return sum
-}
-
-func TestDeadLeader(t *testing.T) {
-	cmd, _ := start(t, "dead leader")
-	p := readOne(t, open(t), cmd.Process.Pid)
-	if p.State != 'Z' || p.Threads < 2 {
-		t.Fatalf("state %c, %d threads", p.State, p.Threads)
-	}
-	if p.FDOpen < deadLeaderOpen+3 || p.RSSAnonBytes == 0 || p.RSSPeakBytes == 0 {
-		t.Errorf("%d fds, %d anonymous bytes, peak %d", p.FDOpen, p.RSSAnonBytes, p.RSSPeakBytes)
-	}
-	if p.NSPID != int32(cmd.Process.Pid) {
-		t.Errorf("ns pid %d, want %d", p.NSPID, cmd.Process.Pid)
-	}
-}
-
-func TestTablesOfThreads(t *testing.T) {
-	r := open(t)
-	if !r.kcmp {
-		t.Skip("the kernel lacks kcmp(2), or refuses it")
-	}
-	cmd, said := start(t, "unshared")
-	var thread, leader uint64
-	if _, err := fmt.Sscan(said[0], &thread, &leader); err != nil || thread < unsharedExtra {
-		t.Fatalf("helper said %q", said)
-	}
-	if p := readOne(t, r, cmd.Process.Pid); p.FDOpen != thread+leader {
-		t.Errorf("%d fds, want %d + %d", p.FDOpen, thread, leader)
-	}
-}
-
-func TestZombie(t *testing.T) {
-	cmd, _ := start(t, "still")
-	pid := cmd.Process.Pid
-	if err := cmd.Process.Kill(); err != nil {
-		t.Fatal(err)
-	}
-	var info unix.Siginfo
-	if err := unix.Waitid(unix.P_PID, pid, &info, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
-		t.Fatal(err)
-	}
-	r := open(t)
-	p := readOne(t, r, pid)
-	if p.State != 'Z' || p.FDOpen != 0 || p.RSSBytes() != 0 || !p.Known.HasAll(sample.RSS|1<<sample.FDOpen) {
-		t.Errorf("zombie: %+v", p)
-	}
-	cmd.Wait()
-	var s sample.Snapshot
-	if err := r.Read(context.Background(), sample.Scope{PIDs: []int32{int32(pid)}}, &s); err != nil || len(s.Processes) != 0 || s.Missed != 0 {
-		t.Errorf("reaped: %v, %d processes, missed %d", err, len(s.Processes), s.Missed)
-	}
-}
-
 // TestVanishing reads while processes come and go.
 func TestVanishing(t *testing.T) {
 	stop := make(chan bool)
@@ -342,7 +191,7 @@ func TestVanishing(t *testing.T) {
 }
 
 func TestFieldsLimitTheReading(t *testing.T) {
-	cmd, _ := start(t, "still")
+	cmd := startStill(t)
 	r := open(t)
 	var s sample.Snapshot
 	scope := sample.Scope{PIDs: []int32{int32(cmd.Process.Pid)}, Fields: sample.SetOf(sample.FDOpen)}
@@ -355,34 +204,9 @@ func TestFieldsLimitTheReading(t *testing.T) {
 	}
 }
 
-func TestCancelled(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	if err := open(t).Read(ctx, sample.Scope{}, new(sample.Snapshot)); err != context.Canceled {
-		t.Errorf("%v", err)
-	}
-}
-
 func TestNoProcfs(t *testing.T) {
 	if _, err := Open(Options{Root: filepath.Join(t.TempDir(), "none")}); err == nil {
 		t.Error("opened what is not there")
-	}
-}
-
-func TestReadAllocatesNothing(t *testing.T) {
-	start(t, "threads")
-	r := open(t)
-	var s sample.Snapshot
-	ctx := context.Background()
-	read := func() {
-		if err := r.Read(ctx, sample.Scope{}, &s); err != nil {
-			t.Fatal(err)
-		}
-	}
-	read()
-	s.Processes = slices.Grow(s.Processes, 2*len(s.Processes)) // others may start meanwhile
-	if n := testing.AllocsPerRun(10, read); n != 0 {
-		t.Errorf("%v allocations", n)
 	}
 }
 
