@@ -12,7 +12,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
 export PATH
 export CGO_ENABLED := 0
 
-.PHONY: all build run test test-host test-long generate check-generated vet check bench race fuzz clean
+.PHONY: all build run test test-host test-long replay-hour generate check-generated vet check bench race fuzz clean
 
 all: build
 
@@ -41,6 +41,12 @@ test-host: test-nvml
 test-long:
 	@scripts/setup test long
 	RMAGENT_TEST_LONG=1 $(GO) test -count 1 -v -run '^TestHealthyProgramsDoNotLeak$$' ./cmd/rmagent
+
+## replay-hour: a policy that decides all the time, live and replayed, for RECORD
+RECORD ?= 1h
+replay-hour:
+	@scripts/setup test
+	REPLAY_TEST_RECORD=$(RECORD) $(GO) test -count 1 -v -timeout 0 -run '^TestReplayDecidesAsLive$$' ./cmd/rmagent
 
 include mk/install.mk
 include mk/guests.mk
