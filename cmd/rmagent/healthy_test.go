@@ -611,6 +611,7 @@ func chromium(w *workload) func() {
 			http.ServeFile(rw, r, "/etc/hostname")
 			return
 		}
+		rw.Header().Set("Content-Type", "text/html")
 		fmt.Fprintf(rw, `<meta http-equiv="refresh" content="1"><p>%d</p>%s`, pages.Add(1), images)
 	}))
 	w.Cleanup(site.Close)

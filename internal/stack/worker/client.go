@@ -77,8 +77,7 @@ type Client struct {
 	mu        sync.Mutex
 	wake      chan struct{}
 	images    map[Image]*imageState
-	queue     []job
-	bytes     int
+	queue     queue
 	answers   []Answer
 	stats     Stats
 	sites     int
@@ -153,7 +152,7 @@ func (c *Client) Site(image Image, seq uint64, raw *sample.RawStack) (site *Site
 		c.stats.Matched++
 		return site, true
 	}
-	if len(c.queue) >= maxQueued || c.bytes+len(raw.Window) > maxQueuedBytes {
+	if !c.queue.room(image, len(raw.Window)) {
 		c.stats.Refused++
 		return nil, false
 	}
@@ -183,12 +182,7 @@ func (c *Client) match(image Image, raw *sample.RawStack) *Site {
 }
 
 func (c *Client) enqueue(j job) {
-	if j.find != nil { // it names stacks that come meanwhile
-		c.queue = slices.Insert(c.queue, 0, j)
-	} else {
-		c.queue = append(c.queue, j)
-	}
-	c.bytes += len(j.raw.Window)
+	c.queue.add(j)
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -231,7 +225,7 @@ func (c *Client) Stats() Stats {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.stats
-	s.Images, s.Sites, s.Queued = len(c.images), c.sites, len(c.queue)
+	s.Images, s.Sites, s.Queued = len(c.images), c.sites, c.queue.jobs
 	return s
 }
 
@@ -239,7 +233,7 @@ func (c *Client) Stats() Stats {
 func (c *Client) run() {
 	defer close(c.done)
 	defer func() { c.endChild() }()
-	for {
+	for c.awaitChild() {
 		j, ok := c.next()
 		if !ok {
 			select {
@@ -249,40 +243,59 @@ func (c *Client) run() {
 				return
 			}
 		}
-		c.tellForgotten()
-		if j.check {
-			c.check(j.image)
-			continue
-		}
-		if j.find != nil {
-			c.search(j.image, j.find)
-			continue
-		}
-		site := c.walk(&j)
+		began := time.Now()
+		c.do(&j)
+		c.mu.Lock()
+		c.queue.took(&j, time.Since(began))
+		c.mu.Unlock()
+	}
+}
+
+// awaitChild waits until a child that failed may be started again, unless that is long:
+// jobs are not worth failing for a moment. It is false once the client is closed.
+func (c *Client) awaitChild() bool {
+	wait := time.Duration(0)
+	if c.child == nil && c.backoff <= shortBackoff {
+		wait = max(0, time.Until(c.retryAt))
+	}
+	select {
+	case <-c.stop:
+		return false
+	default:
+	}
+	if wait == 0 {
+		return true
+	}
+	select {
+	case <-c.stop:
+		return false
+	case <-time.After(wait):
+		return true
+	}
+}
+
+func (c *Client) do(j *job) {
+	c.tellForgotten()
+	switch {
+	case j.check:
+		c.check(j.image)
+	case j.find != nil:
+		c.search(j.image, j.find)
+	default:
+		site := c.walk(j)
 		c.mu.Lock()
 		c.answers = append(c.answers, Answer{j.image, j.seq, site})
 		c.mu.Unlock()
-		select {
-		case <-c.stop:
-			return
-		default:
-		}
 	}
 }
 
 func (c *Client) next() (job, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.queue) == 0 || len(c.answers) >= maxQueued { // nobody takes them
+	if len(c.answers) >= maxQueued { // nobody takes them
 		return job{}, false
 	}
-	j := c.queue[0]
-	c.queue[0] = job{}
-	if c.queue = c.queue[1:]; len(c.queue) == 0 {
-		c.queue = nil
-	}
-	c.bytes -= len(j.raw.Window)
-	return j, true
+	return c.queue.next()
 }
 
 // tellForgotten has the child forget images, too.

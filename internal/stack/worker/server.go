@@ -13,6 +13,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"golang.org/x/sys/unix"
+
 	"rmagent/internal/elffile"
 	"rmagent/internal/sample"
 	"rmagent/internal/stack"
@@ -35,7 +37,7 @@ const GuessFramePointer = "frame_pointer"
 
 const (
 	maxAnswerFrames = 1024            // inlined ones included
-	nameTime        = 3 * time.Second // for the names of one stack; those that take longer are unknown
+	nameTime        = 3 * time.Second // of computing for the names of one stack; those that take longer are unknown
 )
 
 // server is the child: it keeps what it was given until it is told to forget it.
@@ -424,10 +426,32 @@ func libuvWorker(frames []record.Frame) bool {
 	return false
 }
 
+// computing is a context that ends when this process has used so much CPU time: on a
+// machine with too much work, the time that passes says little.
+type computing struct {
+	context.Context
+	until time.Duration
+}
+
+func (c computing) Err() error {
+	if cpuTime() >= c.until {
+		return context.DeadlineExceeded
+	}
+	return nil
+}
+
+// cpuTime is what the process has used so far.
+func cpuTime() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &t); err != nil {
+		return 0 // no kernel lacks that clock
+	}
+	return time.Duration(t.Nano())
+}
+
 // name asks what there is to ask about names: each module once, and the perf map.
 func (s *server) name(im *image, frames []stack.Frame) [][]record.Frame {
-	ctx, cancel := context.WithTimeout(context.Background(), nameTime)
-	defer cancel()
+	ctx := computing{context.Background(), cpuTime() + nameTime}
 	named := make([][]record.Frame, len(frames))
 	ask := func(which func(*stack.Frame) bool, names func(vaddrs []uint64) [][]record.Frame) {
 		var at []int

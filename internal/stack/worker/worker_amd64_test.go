@@ -313,6 +313,32 @@ func TestCrashingChildIsReplaced(t *testing.T) {
 	}
 }
 
+// What waits while a child fails waits for the next one.
+func TestOthersWaitForTheNextChild(t *testing.T) {
+	path := compile(t)
+	c := New(crashArgument)
+	defer c.Close()
+	const processes = 4
+	for range processes {
+		p := start(t, path)
+		if _, ok := c.Site(Image{ID: p.id}, 1, &p.raw); !ok {
+			t.Fatal("refused")
+		}
+	}
+	var answers []Answer
+	for deadline := time.Now().Add(30 * time.Second); len(answers) < processes && time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		answers = c.Answers(answers)
+	}
+	for _, a := range answers {
+		if strings.Contains(a.Site.End, errNoChild.Error()) {
+			t.Errorf("end = %q", a.Site.End)
+		}
+	}
+	if s := c.Stats(); len(answers) != processes || s.Started != processes || s.Killed != processes {
+		t.Errorf("%d answers; stats = %+v", len(answers), s)
+	}
+}
+
 func TestProcessIsGone(t *testing.T) {
 	path := compile(t)
 	p := start(t, path)
