@@ -22,12 +22,9 @@ import (
 	"rmagent/internal/stack/worker"
 )
 
-// stopTime is how long the outputs may take to write what is left: an agent that
-// is asked to end has ended within a second.
-const stopTime = 700 * time.Millisecond
-
-// stopLogTime is how long the log may take after that.
-const stopLogTime = 250 * time.Millisecond
+// stopTime is how long actions, answers and outputs have to end by themselves: an agent
+// that is asked to end has ended within a second. Whatever hangs then is left behind.
+const stopTime = 400 * time.Millisecond
 
 // overviewEvery is how often the log says how the machine is, where a person reads
 // it: a program has the records.
@@ -81,11 +78,16 @@ func run(c *cli.Context) error {
 	signal.Notify(hup, unix.SIGHUP)
 	defer signal.Stop(hup)
 	a, err := openAgent(c, l, f, log)
-	if err != nil {
-		return errors.Join(err, closeLog(log))
+	if err == nil {
+		err = a.run(c.Context, hup)
+		err = errors.Join(err, a.close())
 	}
-	err = a.run(c.Context, hup)
-	return errors.Join(err, a.close())
+	// A log that hangs makes no failure of an agent that did its part; who can still be
+	// told is told.
+	if incomplete := closeLog(log); incomplete != nil && l.LogFile != "" {
+		fmt.Fprintf(os.Stderr, "rmagent: the log is not complete: %v\n", incomplete)
+	}
+	return err
 }
 
 // useOneThread runs Go code on one thread at a time, unless the environment says
@@ -178,18 +180,18 @@ func (r *running) hangUps(ctx context.Context, hup <-chan os.Signal) {
 	}
 }
 
-// close writes what is left and closes everything, the log last.
+// close writes what is left and closes everything but the log.
 func (r *running) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
-	err := errors.Join(r.front.close(ctx), r.jobs.close(), r.Close(ctx))
+	err := errors.Join(r.front.close(ctx), r.Close(ctx), r.jobs.close())
 	r.stacks.Close()
-	return errors.Join(err, closeLog(r.log))
+	return err
 }
 
-// closeLog has a time of its own, however long the rest took: its last lines say why.
+// closeLog writes the rest of the log, last of all.
 func closeLog(log *sink.Log) error {
-	ctx, cancel := context.WithTimeout(context.Background(), stopLogTime)
+	ctx, cancel := context.WithTimeout(context.Background(), stopTime)
 	defer cancel()
 	return log.Close(ctx)
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -130,6 +131,56 @@ func TestSignalsEndItWell(t *testing.T) {
 		if _, ok := all[len(all)-1].(*record.Agent); !ok {
 			t.Errorf("%v: the last record is a %s", sig, all[len(all)-1].Head().Kind)
 		}
+	}
+}
+
+// However busy the machine is, what was decided is written before the agent ends.
+func TestItEndsWellUnderLoad(t *testing.T) {
+	cmd := agentCommand(t, "run", "--interval", "100ms", "--processes", "all", "--jsonl", "out.jsonl", "--log-file", "log")
+	s := start(t, cmd)
+	out := filepath.Join(cmd.Dir, "out.jsonl")
+	await(t, "the first records", func() bool { return size(out) > 0 })
+	for range 4 * runtime.NumCPU() {
+		helper(t, "hog cpu").Say("")
+	}
+	before := size(out)
+	await(t, "records under load", func() bool { return size(out) > before })
+	s.stop()
+	all := records(t, out)
+	gapless(t, all)
+	a, ok := all[len(all)-1].(*record.Agent)
+	if !ok || len(a.RecordsLost) != 0 {
+		t.Errorf("the last record is %+v", all[len(all)-1])
+	}
+	if s.stderr.Len() > 0 {
+		t.Errorf("it said %s", s.stderr.String())
+	}
+}
+
+// A reader of the records who reads nothing does not keep the agent, nor make a failure
+// of it: the log says what was lost.
+func TestAReaderThatHangsAtTheEnd(t *testing.T) {
+	cmd := agentCommand(t, "run", "--interval", "100ms", "--processes", "all", "--jsonl", "-", "--log-file", "log", "--log-format", "json")
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := unix.FcntlInt(w.Fd(), unix.F_SETPIPE_SZ, 4096); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdout = w
+	s := start(t, cmd)
+	w.Close()
+	await(t, "a full pipe", func() bool {
+		waiting, err := unix.IoctlGetInt(int(r.Fd()), unix.TIOCINQ)
+		return err == nil && waiting == 4096
+	})
+	s.stop()
+	log := filepath.Join(cmd.Dir, "log")
+	if lines(log, "output_incomplete", "lines are lost") != 1 || lines(log, `"stopped"`, `"closed":`) != 1 {
+		b, _ := os.ReadFile(log)
+		t.Errorf("the log says:\n%s", b)
 	}
 }
 

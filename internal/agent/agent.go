@@ -308,13 +308,25 @@ func (a *Agent) Hangup() {
 	a.reloads.demand()
 }
 
-// Close writes what is left, until ctx ends, and closes everything. Run must have
-// returned.
+// Close writes what is left, and closes everything; Run must have returned. Actions that
+// have not ended with ctx, and an output that hangs then, are left behind: what that cost
+// is counted and logged, and no error. Outputs come first, for nothing that follows has
+// anything to tell, and to detach from the kernel takes its time.
 func (a *Agent) Close(ctx context.Context) error {
-	var errs []error
 	if a.actions != nil {
-		errs = append(errs, a.actions.Close(ctx)) // its last records go where the others go
+		if err := a.actions.Close(ctx); err != nil { // its last records go where the others go
+			a.Log.Warn("actions_left_behind", zap.Error(err))
+		}
 	}
+	fields := []zap.Field{}
+	if a.jsonl != nil {
+		if err := a.jsonl.Close(ctx); err != nil {
+			a.Log.Warn("output_incomplete", zap.Error(err))
+		}
+		c := a.jsonl.Counters()
+		fields = append(fields, zap.Uint64("records_written", c.Written), zap.Any("records_lost", c.Lost))
+	}
+	var errs []error
 	if a.parts != nil {
 		errs = append(errs, a.parts.Close())
 	}
@@ -323,14 +335,6 @@ func (a *Agent) Close(ctx context.Context) error {
 	}
 	if a.tracer != nil {
 		errs = append(errs, a.tracer.Close())
-	}
-	fields := []zap.Field{}
-	if a.jsonl != nil {
-		if err := a.jsonl.Close(ctx); err != nil { // what it cost is counted; the agent did its part
-			a.Log.Warn("output_incomplete", zap.Error(err))
-		}
-		c := a.jsonl.Counters()
-		fields = append(fields, zap.Uint64("records_written", c.Written), zap.Any("records_lost", c.Lost))
 	}
 	a.Log.Info("stopped", fields...)
 	return errors.Join(errs...)

@@ -180,53 +180,6 @@ func both(a, b record.Opt[float64]) (x, y float64, known bool) {
 	return x, y, ok1 && ok2
 }
 
-// Cgroup takes the record of a cgroup that was read in this reading.
-func (e *Engine) Cgroup(c *record.Cgroup) {
-	t := target{kind: kindCgroup, name: c.Path}
-	e.met(t, mMemory)
-	e.met(t, mPIDs)
-	e.met(t, mCPU)
-	if r, ok := of(c.MemoryBytes, c.MemoryLimitBytes); ok {
-		e.observe(t, mMemory, r, subject{})
-	}
-	if r, ok := of(c.PIDs, c.PIDsLimit); ok {
-		e.observe(t, mPIDs, r, subject{})
-	}
-	if r, ok := e.cgroupCores(c); ok {
-		e.observe(t, mCPU, r, subject{})
-	}
-}
-
-// WatchesCgroup tells whether a cgroup should be read although nothing moves in it: it
-// is not as it should be, and what was decided of it may be over.
-func (e *Engine) WatchesCgroup(path string) bool {
-	t := target{kind: kindCgroup, name: path}
-	for _, m := range [...]measure{mMemory, mPIDs, mCPU} {
-		if g := e.gauges[gaugeKey{target: t, measure: m}]; g != nil && (g.pressed || !g.idle()) {
-			return true
-		}
-	}
-	return false
-}
-
-// cgroupCores compares the CPU time of a cgroup that has a limit with the reading of
-// it before.
-func (e *Engine) cgroupCores(c *record.Cgroup) (r reading, known bool) {
-	now, limit, ok := both(c.CPUSecondsTotal, c.CPULimitCores)
-	if !ok || limit <= 0 || math.IsInf(limit, 0) {
-		return r, false
-	}
-	before, known := e.cgroupCPU[c.Path]
-	e.cgroupCPU[c.Path] = total{now, e.now}
-	elapsed := (e.now - before.at).Seconds()
-	if !known || elapsed <= 0 || now < before.value {
-		return r, false
-	}
-	cores := (now - before.value) / elapsed
-	r = reading{value: aggregate.Round(cores * 100), limit: limit * 100, ratio: aggregate.Round(cores / limit)}
-	return r, true
-}
-
 // GPU takes the record of a card. Each is judged by itself: seven idle ones don't hide
 // a full one.
 func (e *Engine) GPU(g *record.GPU) {

@@ -22,6 +22,7 @@ type gauge struct {
 	unmet     time.Duration // for how long the rule is known not to have been met
 	value     float64       // now, in the maximum's unit
 	max, mean float64
+	whole     float64 // of a cgroup's pressure: what the shares of its processes are of
 }
 
 // newWindow makes a window of the length that the configuration asks for.

@@ -332,6 +332,15 @@ func TestEveryThreshold(t *testing.T) {
 		{"pressure_io host", Pressure, func(v float64) facts {
 			return facts{host: record.Host{Pressure: record.Pressure{PressureIOSomeRatio: percent(v)}}}
 		}, 0.4, 0.7, 0.01, "Waiting for I/O on the host: high use, 40%"},
+		{"pressure_cpu cgroup:/a", Pressure, func(v float64) facts {
+			return facts{cgroups: []record.Cgroup{{Path: "/a", Pressure: record.Pressure{PressureCPUSomeRatio: percent(v)}}}}
+		}, 0.4, 0.7, 0.01, "Waiting for CPU in cgroup:/a: high use, 40%"},
+		{"pressure_memory cgroup:/a", Pressure, func(v float64) facts {
+			return facts{cgroups: []record.Cgroup{{Path: "/a", Pressure: record.Pressure{PressureMemorySomeRatio: percent(v)}}}}
+		}, 0.4, 0.7, 0.01, "Waiting for memory in cgroup:/a: high use, 40%"},
+		{"pressure_io cgroup:/a", Pressure, func(v float64) facts {
+			return facts{cgroups: []record.Cgroup{{Path: "/a", Pressure: record.Pressure{PressureIOSomeRatio: percent(v)}}}}
+		}, 0.4, 0.7, 0.01, "Waiting for I/O in cgroup:/a: high use, 40%"},
 		{"memory cgroup:/a", Memory, func(v float64) facts {
 			return facts{cgroups: []record.Cgroup{{Path: "/a", MemoryBytes: of1000(v), MemoryLimitBytes: thousand}}}
 		}, 0.7, 0.9, 0.001, "Memory of cgroup:/a: high use, 700 B of 1000 B (70%)"},
@@ -382,6 +391,28 @@ func TestEveryThreshold(t *testing.T) {
 				t.Errorf("%q, advice %q", changes[0].State.Message, changes[0].State.Advice)
 			}
 		})
+	}
+}
+
+// The root cgroup's pressure is the host's, which is judged already, and a cgroup that
+// doesn't wait leaves nothing behind.
+func TestCgroupsThatAreNotRemembered(t *testing.T) {
+	w := newWorld()
+	waits := func(path string, ratio float64) record.Cgroup {
+		return record.Cgroup{Path: path, Pressure: record.Pressure{PressureCPUSomeRatio: some(ratio)}}
+	}
+	equal(t, "the root", w.judge(facts{cgroups: []record.Cgroup{waits("/", 1), waits("/calm", 0.1)}}))
+	for key := range w.engine.gauges {
+		if key.target.kind == kindCgroup {
+			t.Errorf("%v is remembered", key)
+		}
+	}
+	if w.engine.WatchesCgroup("/calm") {
+		t.Error("a calm cgroup is watched")
+	}
+	equal(t, "one that waits", w.judge(facts{cgroups: []record.Cgroup{waits("/calm", 0.5)}}), "pressure_cpu cgroup:/calm normal>warning")
+	if !w.engine.WatchesCgroup("/calm") {
+		t.Error("a cgroup that waits is not watched: nobody sees when it no longer does")
 	}
 }
 

@@ -158,6 +158,11 @@ func TestEveryMaximum(t *testing.T) {
 	small.GPUMemoryBytes, small.GPUUtilizationRatio = some(uint64(100)), some(0.1)
 	thousand := some(uint64(1000))
 	eight := some(uint64(800))
+	waiting := func(path string) record.Cgroup {
+		return record.Cgroup{Path: path, MemoryBytes: thousand, Pressure: record.Pressure{
+			PressureCPUSomeRatio: some(0.8), PressureMemorySomeRatio: some(0.8), PressureIOSomeRatio: some(0.8),
+		}}
+	}
 	for _, tt := range []struct {
 		reason string
 		set    func(p *Prune)
@@ -175,6 +180,10 @@ func TestEveryMaximum(t *testing.T) {
 		{"disk mount:/d", func(p *Prune) { p.DiskPercent = 70 }, facts{host: record.Host{Filesystems: []record.Filesystem{{Path: "/d", TotalBytes: thousand, AvailableBytes: some(uint64(200))}}}}, "100, 101"},
 		{"memory cgroup:/a", func(p *Prune) { p.CgroupMemoryPercent = 70 }, facts{cgroups: []record.Cgroup{{Path: "/a", MemoryBytes: eight, MemoryLimitBytes: thousand}}}, "100, 101"},
 		{"memory cgroup:/other", func(p *Prune) { p.CgroupMemoryPercent = 70 }, facts{cgroups: []record.Cgroup{{Path: "/other", MemoryBytes: eight, MemoryLimitBytes: thousand}}}, ""},
+		{"pressure_cpu cgroup:/a", func(p *Prune) { p.PressureCPUPercent = 70 }, facts{cgroups: []record.Cgroup{waiting("/a")}}, "100, 101"},
+		{"pressure_memory cgroup:/a", func(p *Prune) { p.PressureMemoryPercent = 70 }, facts{cgroups: []record.Cgroup{waiting("/a")}}, "100, 101"},
+		{"pressure_io cgroup:/a", func(p *Prune) { p.PressureIOPercent = 70 }, facts{host: record.Host{DiskReadBytesPerSecond: some(8.0), DiskWrittenBytesPerSecond: some(0.0)}, cgroups: []record.Cgroup{waiting("/a")}}, "100, 101"},
+		{"pressure_memory cgroup:/other", func(p *Prune) { p.PressureMemoryPercent = 70 }, facts{cgroups: []record.Cgroup{waiting("/other")}}, ""},
 		{"pids cgroup:/a", func(p *Prune) { p.PIDsPercent = 70 }, facts{cgroups: []record.Cgroup{{Path: "/a", PIDs: eight, PIDsLimit: thousand}}}, "100, 101"},
 		{"pressure_cpu host", func(p *Prune) { p.PressureCPUPercent = 70 }, facts{host: record.Host{CPUCount: some(uint64(2)), Pressure: record.Pressure{PressureCPUSomeRatio: some(0.8)}}}, "100, 101"},
 		{"pressure_memory host", func(p *Prune) { p.PressureMemoryPercent = 70 }, facts{host: record.Host{MemoryTotalBytes: thousand, Pressure: record.Pressure{PressureMemorySomeRatio: some(0.8)}}}, "100, 101"},
@@ -187,20 +196,26 @@ func TestEveryMaximum(t *testing.T) {
 			})
 			f := tt.facts
 			f.processes = []record.ProcessFacts{small, hog}
+			judge := func() []string {
+				for i := range f.cgroups { // two CPUs are busy
+					f.cgroups[i].CPUSecondsTotal = some(2 * w.second)
+				}
+				return w.judge(f)
+			}
 			for range 30 {
-				equal(t, "without a maximum", w.judge(f))
+				equal(t, "without a maximum", judge())
 			}
 			c := w.engine.Config()
 			tt.set(&c.Prune)
 			w.engine.Configure(c)
 			var got []string
 			for range 13 {
-				got = append(got, w.judge(f)...)
+				got = append(got, judge()...)
 			}
 			equal(t, "with one", got, "prune "+tt.reason+": "+tt.who)
 			c.Prune = Prune{ObservationPeriod: 10 * time.Second, CheckInterval: time.Second, Samples: 20, Target: 0.9}
 			w.engine.Configure(c)
-			equal(t, "without again", w.judge(f), "no prune")
+			equal(t, "without again", judge(), "no prune")
 		})
 	}
 }

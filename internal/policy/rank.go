@@ -86,8 +86,12 @@ func (e *Engine) relief(f *record.ProcessFacts, id sample.ID, g *gauge) float64 
 		}
 	}
 	h := e.host
+	cgroup := g.key.target.kind == kindCgroup
 	switch g.key.measure {
 	case mCPU, mPressureCPU:
+		if cgroup {
+			return quotient(f.CPUCores.Or(0), g.whole)
+		}
 		cpus := float64(h.CPUCount.Or(0))
 		if g.key.measure == mCPU {
 			cpus *= h.CPURatio.Or(0)
@@ -96,6 +100,9 @@ func (e *Engine) relief(f *record.ProcessFacts, id sample.ID, g *gauge) float64 
 	case mMemory:
 		return quotient(ownMemory(f), g.slope.value)
 	case mPressureMemory:
+		if cgroup {
+			return quotient(ownMemory(f), g.whole)
+		}
 		return quotient(ownMemory(f), float64(h.MemoryTotalBytes.Or(0)))
 	case mFD:
 		return quotient(float64(f.FDOpen.Or(0)), g.slope.value)
@@ -222,10 +229,16 @@ func (c *candidate) why() string {
 	case mCPU:
 		return percent + " of the CPU time in use"
 	case mPressureCPU:
+		if c.reason.target.kind == kindCgroup {
+			return percent + " of the CPU time " + where
+		}
 		return percent + " of all CPU time"
 	case mMemory:
 		return percent + " of the memory in use " + where
 	case mPressureMemory:
+		if c.reason.target.kind == kindCgroup {
+			return percent + " of the memory in use " + where
+		}
 		return percent + " of the host's memory"
 	case mFD:
 		return percent + " of the open files " + where
@@ -240,5 +253,5 @@ func (c *candidate) why() string {
 	case mDisk:
 		return fmt.Sprintf("what it wrote by calls, to whatever files, is %s like what %s gained; what it wrote stays", percent, c.reason.target)
 	}
-	return percent + " of the disk traffic " + where
+	return percent + " of the host's disk traffic"
 }

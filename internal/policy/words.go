@@ -49,10 +49,10 @@ func describeProcess(c *record.StateChange, f *record.ProcessFacts, better bool)
 
 // whatOf names what is used.
 func whatOf(k gaugeKey, s subject) string {
-	where := k.target.String()
+	where, on := k.target.String(), "in "
 	switch k.target.kind {
 	case kindHost:
-		where = "the host"
+		where, on = "the host", "on "
 	case kindMount:
 		where = k.target.name
 	case kindGPU:
@@ -74,11 +74,11 @@ func whatOf(k gaugeKey, s subject) string {
 	case mPIDs:
 		return "Threads of " + where
 	case mPressureCPU:
-		return "Waiting for CPU on " + where
+		return "Waiting for CPU " + on + where
 	case mPressureMemory:
-		return "Waiting for memory on " + where
+		return "Waiting for memory " + on + where
 	case mPressureIO:
-		return "Waiting for I/O on " + where
+		return "Waiting for I/O " + on + where
 	}
 	return where
 }
@@ -144,8 +144,14 @@ func adviceOf(k gaugeKey) string {
 		}
 		return "At the limit fork and new threads fail with EAGAIN, for everybody. Find who has most: rmagent snapshot, by threads. To raise it: sysctl kernel.pid_max, kernel.threads-max."
 	case mPressureCPU:
+		if cgroup {
+			return "Runnable threads in it waited for a CPU for so much of the last ten seconds: others were running, or its limit of CPU was reached (cpu_throttled_seconds_total in its record)."
+		}
 		return "Runnable threads waited for a CPU for so much of the last ten seconds. See who takes most: rmagent snapshot, by cpu_cores."
 	case mPressureMemory:
+		if cgroup {
+			return "Its threads waited for memory to be reclaimed or read back for so much of the last ten seconds: its limit (MemoryHigh=, MemoryMax=), or the host, is short of memory."
+		}
 		return "Threads waited for memory to be reclaimed or read back for so much of the last ten seconds. See who takes most: rmagent snapshot, by rss_anon_bytes and major_faults_total."
 	case mPressureIO:
 		return "Threads waited for disks for so much of the last ten seconds. See who reads and writes most: rmagent snapshot, by disk_read_bytes_per_second and disk_written_bytes_per_second."

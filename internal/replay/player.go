@@ -140,10 +140,19 @@ func (p *Player) line(at place, line []byte) error {
 	case *record.Prune:
 		p.here = append(p.here, pruneText(r))
 	case *record.Leak:
-		p.result.Leaks++
-		return p.write(r)
+		return p.leak(r)
 	}
 	return nil
+}
+
+// leak passes a verdict on. It comes between readings, so what the one before led to goes
+// first.
+func (p *Player) leak(r *record.Leak) error {
+	if err := p.finish(); err != nil {
+		return err
+	}
+	p.result.Leaks++
+	return p.write(r)
 }
 
 // reasonOf names why a line was no record, in few words.

@@ -411,7 +411,7 @@ func TestDifferencesAreTold(t *testing.T) {
 	tp.host()
 	tp.add(process(7, 950))
 	got, r := play(t, tp.lines)
-	equal(t, got, "1 leak", "1 pid:5@7 critical", "2 pid:7@7 critical")
+	equal(t, got, "1 pid:5@7 critical", "1 leak", "2 pid:7@7 critical")
 	if r.Same != 1 || r.Different != 2 || r.Leaks != 1 {
 		t.Errorf("%+v", r)
 	}

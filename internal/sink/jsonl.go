@@ -88,8 +88,9 @@ func (s *JSONL) Sync(ctx context.Context) error { return s.w.sync(ctx) }
 // the old file stays in use and Flush says so. The standard output stays as it is.
 func (s *JSONL) Reopen() { s.w.reopen() }
 
-// Close writes the rest, until ctx ends: a reader that is stuck must not keep the
-// agent from ending. What is left then is counted as lost.
+// Close writes the rest. From the end of ctx on, an output that hangs is left behind, for
+// a reader that is stuck must not keep the agent from ending: a stream that took nothing
+// for a quarter of a second, a file for five. What is left then is counted as lost.
 func (s *JSONL) Close(ctx context.Context) error { return s.w.close(ctx) }
 
 // Counters is what became of the records.

@@ -741,3 +741,41 @@ func BenchmarkWrite(b *testing.B) {
 		_ = s.Write(r)
 	}
 }
+
+// Close waits for a goroutine that had no turn yet, however late it is: only a target
+// that hangs is left behind.
+func TestCloseWaitsForItsTurn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "out")
+	target, err := openTarget(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &writer{target: target, limit: 1000, reopenAt: -1, wake: make(chan struct{}, 1), done: make(chan struct{}), lost: map[string]uint64{}}
+	w.idle = sync.NewCond(&w.mu)
+	ctx, cancel := context.WithCancel(context.Background())
+	w.cancel = func() {}
+	cancel() // there is no time left
+	if _, err := w.add(func(dst []byte) ([]byte, error) { return append(dst, "a line\n"...), nil }); err != nil {
+		t.Fatal(err)
+	}
+	closed := make(chan error, 1)
+	go func() { closed <- w.close(ctx) }()
+	for closing := false; !closing; time.Sleep(time.Millisecond) {
+		w.mu.Lock()
+		closing = w.closing
+		w.mu.Unlock()
+	}
+	for range 5 { // it looks, and looks again
+		if left := w.patience(); left <= 0 {
+			t.Fatalf("patience %v", left)
+		}
+		time.Sleep(noTurn)
+	}
+	go w.run(context.Background()) // its turn
+	if err := <-closed; err != nil {
+		t.Errorf("Close: %v", err)
+	}
+	if b, err := os.ReadFile(path); err != nil || string(b) != "a line\n" || w.written != 1 || len(w.lost) != 0 {
+		t.Errorf("%q, %v; %d written, lost %v", b, err, w.written, w.lost)
+	}
+}

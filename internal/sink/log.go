@@ -176,7 +176,7 @@ func (l *Log) Lost() uint64 {
 	return sum
 }
 
-// Close writes the rest, until ctx ends. It says first how many lines were left
+// Close writes the rest, as JSONL.Close does. It says first how many lines were left
 // out because they repeated. That nobody reads the log any more is no error.
 func (l *Log) Close(ctx context.Context) error {
 	if n := l.dropped.Load(); n > 0 {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -31,6 +32,16 @@ const wakeAt = 256 << 10
 // keepAt is the largest buffer that is kept for the next time.
 const keepAt = 1 << 20
 
+// How long a target may keep one write before it counts as hanging when the sink is
+// closed. A reader that doesn't read may never do so; a disk is only slow.
+const (
+	streamHangs = 250 * time.Millisecond
+	fileHangs   = 5 * time.Second
+)
+
+// noTurn is how soon a goroutine that had no turn yet is looked at again.
+const noTurn = 10 * time.Millisecond
+
 // writer takes lines without ever waiting for the target.
 //
 // Memory: what waits and what is being written are never more than limit bytes
@@ -43,12 +54,14 @@ type writer struct {
 	cancel context.CancelFunc
 
 	mu       sync.Mutex
-	idle     *sync.Cond // inFlight and buf are empty
-	buf      []byte     // whole lines that wait
-	inFlight int        // bytes that are being written
-	reopenAt int        // lines before here go to the old file; -1: no reopening
-	busy     bool       // the goroutine writes or reopens
-	flush    bool       // buf is to be written now
+	idle     *sync.Cond    // inFlight and buf are empty
+	buf      []byte        // whole lines that wait
+	inFlight int           // bytes that are being written
+	reopenAt int           // lines before here go to the old file; -1: no reopening
+	busy     bool          // the goroutine writes or reopens
+	since    time.Time     // from when on the target has what it was given last; zero: it has nothing
+	hangs    time.Duration // after which it is said to hang
+	flush    bool          // buf is to be written now
 	closing  bool
 	gone     bool // ErrReaderGone
 	failed   error
@@ -170,7 +183,8 @@ func (w *writer) sync(ctx context.Context) error {
 	return nil
 }
 
-// close writes what it can until ctx ends, and counts the rest as lost.
+// close writes the rest. From the end of ctx on a target that hangs is left behind, and
+// what it did not take counts as lost; one that merely is slow to get its turn is not.
 func (w *writer) close(ctx context.Context) error {
 	w.mu.Lock()
 	again := w.closing
@@ -186,13 +200,32 @@ func (w *writer) close(ctx context.Context) error {
 		return w.flushNow()
 	case <-ctx.Done():
 	}
-	// The goroutine may be in a write that never returns. It is left behind: a
-	// write of a blocking descriptor can't be called off.
+	for left := w.patience(); left > 0; left = w.patience() {
+		select {
+		case <-w.done:
+			return w.flushNow()
+		case <-time.After(left):
+		}
+	}
+	// The goroutine is in a write that may never return. It is left behind: a write of
+	// a blocking descriptor can't be called off.
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.lost[LostClosed] += lines(w.buf)
+	n := lines(w.buf)
+	w.lost[LostClosed] += n
 	w.buf = w.buf[:0]
-	return fmt.Errorf("write the rest of the output: %w", ctx.Err())
+	return fmt.Errorf("write the rest of the output: it takes nothing any more: %d lines are lost, and whether the %d bytes before them arrive is unknown: %w",
+		n, w.inFlight, ctx.Err())
+}
+
+// patience is how much longer to wait for the target.
+func (w *writer) patience() time.Duration {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.since.IsZero() {
+		return noTurn
+	}
+	return w.hangs - time.Since(w.since)
 }
 
 func (w *writer) counters() (written uint64, lost map[string]uint64) {
@@ -218,6 +251,7 @@ func (w *writer) run(ctx context.Context) {
 			}
 		}
 		if w.ended() {
+			w.given()
 			w.settle(0, 0, "", w.target.close())
 			return
 		}
@@ -248,13 +282,14 @@ func (w *writer) ended() bool {
 func (w *writer) deliver(ctx context.Context, batch []byte, split int) {
 	if split >= 0 {
 		w.put(ctx, batch[:split])
+		w.given()
 		w.settle(0, 0, "", w.target.reopen())
 		batch = batch[split:]
 	}
 	w.put(ctx, batch)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.busy, w.inFlight = false, 0
+	w.busy, w.inFlight, w.since = false, 0, time.Time{}
 	w.idle.Broadcast()
 }
 
@@ -263,12 +298,25 @@ func (w *writer) put(ctx context.Context, batch []byte) {
 	if len(batch) == 0 {
 		return
 	}
+	w.given()
 	err := w.target.ready(ctx)
 	whole := 0
 	if err == nil {
 		whole, err = w.target.write(batch)
 	}
 	w.settle(lines(batch[:whole]), lines(batch[whole:]), causeOf(err), err)
+}
+
+// given notes that the target gets something to do. Only the goroutine, whose the target
+// is, calls it.
+func (w *writer) given() {
+	hangs := streamHangs
+	if w.target.regular {
+		hangs = fileHangs
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.since, w.hangs = time.Now(), hangs
 }
 
 func (w *writer) settle(written, lost uint64, cause string, err error) {

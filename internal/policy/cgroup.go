@@ -1,0 +1,82 @@
+package policy
+
+import (
+	"math"
+
+	"rmagent/internal/aggregate"
+	"rmagent/record"
+)
+
+// cgroupMeasures are judged of each cgroup: the first three where it has a limit.
+var cgroupMeasures = [...]measure{mMemory, mPIDs, mCPU, mPressureCPU, mPressureMemory, mPressureIO}
+
+// Cgroup takes the record of a cgroup that was read in this reading.
+func (e *Engine) Cgroup(c *record.Cgroup) {
+	t := target{kind: kindCgroup, name: c.Path}
+	for _, m := range cgroupMeasures {
+		e.met(t, m)
+	}
+	if r, ok := of(c.MemoryBytes, c.MemoryLimitBytes); ok {
+		e.observe(t, mMemory, r, subject{})
+	}
+	if r, ok := of(c.PIDs, c.PIDsLimit); ok {
+		e.observe(t, mPIDs, r, subject{})
+	}
+	cores, known := e.cgroupCores(c)
+	if limit, limited := c.CPULimitCores.Get(); known && limited && limit > 0 && !math.IsInf(limit, 0) {
+		r := reading{value: aggregate.Round(cores * 100), limit: limit * 100, ratio: aggregate.Round(cores / limit)}
+		e.observe(t, mCPU, r, subject{})
+	}
+	if c.Path == "/" {
+		return // its pressure is the host's
+	}
+	e.pressure(t, mPressureCPU, c.PressureCPUSomeRatio, cores)
+	e.pressure(t, mPressureMemory, c.PressureMemorySomeRatio, float64(c.MemoryBytes.Or(0)))
+	e.pressure(t, mPressureIO, c.PressureIOSomeRatio, 0)
+}
+
+// pressure judges how long the tasks of a cgroup wait. whole is what the shares of its
+// processes are of. Of a cgroup that is far from every threshold nothing is remembered:
+// there are many, and few wait.
+func (e *Engine) pressure(t target, m measure, ratio record.Opt[float64], whole float64) {
+	r, known := share(ratio)
+	if !known {
+		return
+	}
+	key := gaugeKey{target: t, measure: m}
+	threshold, judged := e.config.Thresholds[Pressure]
+	maximum := e.maximum(key)
+	g := e.gauges[key]
+	if g == nil && !(judged && r.ratio >= threshold.Info || maximum > 0 && r.value >= maximum/2) {
+		return
+	}
+	e.observe(t, m, r, subject{})
+	e.gauges[key].whole = whole
+}
+
+// WatchesCgroup tells whether a cgroup should be read although nothing moves in it: it
+// is not as it should be, and what was decided of it may be over.
+func (e *Engine) WatchesCgroup(path string) bool {
+	t := target{kind: kindCgroup, name: path}
+	for _, m := range cgroupMeasures {
+		if g := e.gauges[gaugeKey{target: t, measure: m}]; g != nil && (g.pressed || !g.idle()) {
+			return true
+		}
+	}
+	return false
+}
+
+// cgroupCores is how many CPUs a cgroup used since the reading of it before.
+func (e *Engine) cgroupCores(c *record.Cgroup) (cores float64, known bool) {
+	now, ok := c.CPUSecondsTotal.Get()
+	if !ok {
+		return 0, false
+	}
+	before, known := e.cgroupCPU[c.Path]
+	e.cgroupCPU[c.Path] = total{now, e.now}
+	elapsed := (e.now - before.at).Seconds()
+	if !known || elapsed <= 0 || now < before.value {
+		return 0, false
+	}
+	return (now - before.value) / elapsed, true
+}
