@@ -17,10 +17,6 @@ import (
 	"rmagent/internal/sample"
 )
 
-// Readings are taken ten times a second, and whenever the kernel says that one is
-// worth it.
-const readEvery = 100 * time.Millisecond
-
 // DefaultGrace is how long a job that must end has to do so by itself.
 const DefaultGrace = 5 * time.Second
 
@@ -117,6 +113,8 @@ type run struct {
 	ended   chan struct{} // closed when the first process is a zombie
 	reaped  bool
 	reading Reading
+	took    time.Duration // the last reading
+	pace    pacer
 	sharing sharesReader
 	step    int
 	killAt  time.Time // zero: nobody is to be killed
@@ -154,7 +152,7 @@ func every(interval time.Duration) (ticks <-chan time.Time, stop func()) {
 
 // loop watches until nothing is left to watch.
 func (r *run) loop(ctx context.Context) {
-	tick := time.NewTicker(readEvery)
+	tick := time.NewTimer(readEvery)
 	defer tick.Stop()
 	steps, stopSteps := every(r.o.Interval)
 	defer stopSteps()
@@ -163,6 +161,7 @@ func (r *run) loop(ctx context.Context) {
 		select {
 		case <-tick.C:
 			r.look()
+			tick.Reset(r.pace.next(&r.o.Limits, &r.result.Meter.Now, r.took))
 		case <-r.o.Tracker.Notices():
 			r.look()
 		case <-steps:
@@ -207,12 +206,14 @@ func (r *run) read() bool {
 	if r.result.Err != nil {
 		return false
 	}
+	begin := time.Now()
 	if err := r.o.Tracker.Read(&r.reading); err != nil {
 		r.result.Err = err
 		return false
 	}
 	r.sharing.within(func(share Sharer) { r.result.Meter.Add(&r.reading, share) })
 	r.more(false)
+	r.took = time.Since(begin)
 	return true
 }
 
