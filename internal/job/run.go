@@ -34,9 +34,11 @@ type Options struct {
 	// MainOnly ends the job with its first process: what is left then is ended too.
 	// Else a job ends with the last of its processes.
 	MainOnly bool
-	// Interval is how often Step is called; 0: only at the end.
+	// Interval is how often Step is called, the first time at the start; 0: only at the
+	// end.
 	Interval time.Duration
-	// Step, if any, is told of each interval, and, with Number -1, of the end.
+	// Step, if any, is told of the start and of each interval, and, with Number -1, of
+	// the end.
 	Step func(Step)
 	// More, if any, is told of each reading, and adds measures that no tracker tells:
 	// nil adds none. It is called by the goroutine of Run and must not wait, but at the
@@ -157,6 +159,9 @@ func (r *run) loop(ctx context.Context) {
 	steps, stopSteps := every(r.o.Interval)
 	defer stopSteps()
 	ended, stop := r.ended, ctx.Done()
+	if r.o.Interval > 0 {
+		r.tell(false)
+	}
 	for !r.over() {
 		select {
 		case <-tick.C:
