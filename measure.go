@@ -38,9 +38,10 @@ type JobOptions struct {
 	// MainOnly ends the job with its first process, and what is left with it. Else a
 	// job ends with the last of its processes.
 	MainOnly bool
-	// Interval is how often OnMeasure is called; 0: once a second.
+	// Interval is how often OnMeasure is called, the first time at the start; 0: once a
+	// second.
 	Interval time.Duration
-	// OnMeasure, if any, is told what the job uses at each interval and at the end. It
+	// OnMeasure, if any, is told what the job uses at the start, at each interval and at the end. It
 	// is called by the goroutine that called Measure, which meanwhile enforces nothing.
 	OnMeasure func(Measurement)
 	// Socket is where a running agent measures jobs, as /run/rmagent/jobs.sock, which

@@ -4,10 +4,22 @@ import (
 	"context"
 	"errors"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 )
+
+func TestMeasureTellsOfTheStartAndTheEnd(t *testing.T) {
+	var steps []int
+	_, err := Measure(context.Background(), exec.Command("true"), JobOptions{
+		Socket: "none", Interval: time.Hour,
+		OnMeasure: func(m Measurement) { steps = append(steps, m.Step) },
+	})
+	if err != nil || !slices.Equal(steps, []int{0, -1}) {
+		t.Errorf("steps %v, %v", steps, err)
+	}
+}
 
 func TestMeasureTellsOfEachStep(t *testing.T) {
 	var steps []Measurement

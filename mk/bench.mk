@@ -1,6 +1,6 @@
 # The agent beside its peers: docs/benchmarks.md says what is measured and how.
 
-.PHONY: bench-peers bench-peers-full
+.PHONY: bench-peers bench-peers-full bench-jobs
 
 ## bench-peers: the agent beside its peers, in about two minutes; BENCH_ARGS adds
 ## flags (bin/bench -h)
@@ -13,3 +13,8 @@ bench-peers:
 ## bench-peers-full: the same with long windows and more rounds
 bench-peers-full: BENCH_ARGS += -full
 bench-peers-full: bench-peers
+
+## bench-jobs: rmagent exec beside GNU time and cctools' resource_monitor, in turns, in
+## about three minutes
+bench-jobs: BENCH_ARGS += -suites jobs
+bench-jobs: bench-peers

@@ -186,9 +186,10 @@ func readLimits(c *cli.Context, l *cctools.Limits) error {
 			return usagef("--limit: %v", err)
 		}
 	}
+	given := c.LocalFlagNames() // asking of each whether it is set takes a tenth of the start
 	for _, id := range limitFlags() {
 		name := limitFlag(id)
-		if !c.IsSet(name) {
+		if !slices.Contains(given, name) {
 			continue
 		}
 		if err := cctools.ParseLimits(id.String()+": "+c.String(name), l); err != nil {

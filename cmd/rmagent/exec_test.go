@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"rmagent/record"
 )
 
@@ -438,5 +440,35 @@ func TestExecPassesSignalsOn(t *testing.T) {
 	said, _ := io.ReadAll(out)
 	if status := s.wait(); status != 7 || string(said) != "got\n" {
 		t.Errorf("status %d, said %q", status, said)
+	}
+}
+
+// TestNoSpaceIsRecognised has a job fail on a filesystem that it filled, fail on one that
+// it did not, and fill one without failing.
+func TestNoSpaceIsRecognised(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting a filesystem needs root")
+	}
+	const enospc = 28
+	m := &jobMode{name: "ebpf", dir: openDir(t), flags: []string{"--local"}}
+	for name, c := range map[string]struct {
+		script string
+		told   bool
+	}{
+		"filled and failed": {"head -c 4M /dev/zero > big", true},
+		"only failed":       {"false", false},
+		"only filled":       {"head -c 4M /dev/zero > big || true", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			small := t.TempDir()
+			if err := unix.Mount("tmpfs", small, "tmpfs", 0, "size=1m"); err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Unmount(small, unix.MNT_DETACH)
+			r, _ := m.measure(t, []string{"--measure-dir", small}, "sh", "-c", "cd "+small+" && { "+c.script+"; } 2>/dev/null")
+			if told := r.LastError.Or(0) == enospc; told != c.told || c.told != strings.Contains(r.Cause.Or(""), small+" had no space left") {
+				t.Errorf("last error %v, cause %q", r.LastError, r.Cause.Or(""))
+			}
+		})
 	}
 }

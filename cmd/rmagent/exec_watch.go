@@ -17,6 +17,7 @@ import (
 	"rmagent/internal/footprint"
 	"rmagent/internal/job"
 	"rmagent/internal/opened"
+	"rmagent/record"
 )
 
 // watchFlags are the flags of what is watched beside a job's processes.
@@ -290,6 +291,7 @@ func (w *jobWatch) snapshot(name string, seconds float64) {
 func (w *jobWatch) finish(s *cctools.Summary) error {
 	s.Snapshots = w.snapshots
 	w.worth(s)
+	w.explain(s)
 	if w.files != nil {
 		w.files.Close()
 		files, missed := w.files.Files()
@@ -298,6 +300,27 @@ func (w *jobWatch) finish(s *cctools.Summary) error {
 		w.failed = errors.Join(w.failed, err, w.out.Close())
 	}
 	return w.failed
+}
+
+// errnoNoSpace is ENOSPC (errno.h).
+const errnoNoSpace = 28
+
+// explain deduces from a filesystem that had nothing left why a job failed: the kernel
+// tells nobody which call failed with ENOSPC, but for a price at each call of everybody.
+func (w *jobWatch) explain(s *cctools.Summary) {
+	if w.disk == nil || s.ExitStatus == 0 || s.ExitType == cctools.ExitLimits || s.Cause != "" {
+		return
+	}
+	full := w.disk.Exhausted()
+	if full.Dir == "" {
+		return
+	}
+	what := "space"
+	if full.Inodes {
+		what = "inodes"
+	}
+	s.LastError = errnoNoSpace
+	s.Cause = fmt.Sprintf("the filesystem of %s had no %s left while the job ran: it failed probably by that (ENOSPC)", record.Text([]byte(full.Dir)), what)
 }
 
 // withoutOwn takes off the opens that snapshot events needed. Reads can't be: the

@@ -43,10 +43,8 @@ func loadConfig(c *cli.Context) (*config.Loaded, error) { return config.Read(con
 // its own: a command's other flags have names that are no keys.
 func configSources(c *cli.Context) config.Sources {
 	flags := map[string]string{}
-	for _, name := range c.LocalFlagNames() {
-		if c.IsSet(name) {
-			flags[name] = fmt.Sprint(c.Value(name))
-		}
+	for _, name := range c.LocalFlagNames() { // those that are given
+		flags[name] = fmt.Sprint(c.Value(name))
 	}
 	return config.Sources{
 		Path:    c.String("config"),

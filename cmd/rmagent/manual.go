@@ -1,14 +1,12 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/cpuguy83/go-md2man/v2/md2man"
 	"github.com/urfave/cli/v2"
 )
 
@@ -35,47 +33,83 @@ func writeManual(app *cli.App, dir string) error {
 		pages["rmagent-"+cmd.Name+".1"] = commandPage(cmd)
 	}
 	for name, text := range pages {
-		if err := os.WriteFile(filepath.Join(dir, name), md2man.Render([]byte(text)), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// appPage is the page of rmagent itself, in Markdown.
-func appPage(app *cli.App) string {
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "rmagent 1 \"\" \"rmagent %s\" \"User Commands\"\n=====\n\n# NAME\nrmagent - %s\n\n# SYNOPSIS\n**rmagent** COMMAND [flags]\n\n# COMMANDS\n", app.Version, app.Usage)
-	for _, cmd := range app.VisibleCommands() {
-		fmt.Fprintf(&b, "**rmagent-%s(1)**\n: %s\n\n", cmd.Name, escape(cmd.Usage))
+// manPage is a manual page as it grows, in the macros of man(7). A library would make it
+// of Markdown, and take as long to initialize as the rest of a short command.
+type manPage struct{ strings.Builder }
+
+func newManPage(name, usage string) *manPage {
+	m := &manPage{}
+	fmt.Fprintf(m, ".TH %s 1 \"\" \"rmagent %s\" \"User Commands\"\n.nh\n", name, version)
+	m.section("NAME", roff(name)+` \- `+roff(usage))
+	return m
+}
+
+func (m *manPage) section(title, text string) {
+	fmt.Fprintf(m, ".SH %s\n", title)
+	if text != "" {
+		fmt.Fprintln(m, text)
 	}
-	b.WriteString("# EXIT STATUS\n0 done; 1 it failed at run time; 2 wrong usage or configuration. Some commands have more: see their pages.\n\n" +
-		"# FILES\n**/run/rmagent/rmagent.sock**\n: the socket on which a running agent is asked\n\n" +
-		"# ENVIRONMENT\n**RMAGENT_KEY**\n: sets the key of the configuration, in capitals with dots as underscores\n")
-	return b.String()
+}
+
+// entry adds a name, what it takes, and what that is.
+func (m *manPage) entry(name, value, text string) {
+	fmt.Fprintf(m, ".TP\n%s%s\n%s\n", bolded(name), roff(value), roff(text))
+}
+
+// roff has text mean itself: no escapes, no requests at the start of a line, and dashes
+// that can be copied.
+func roff(s string) string {
+	s = strings.NewReplacer(`\`, `\e`, "-", `\-`).Replace(s)
+	lines := strings.Split(s, "\n")
+	for i, line := range lines {
+		if strings.HasPrefix(line, ".") || strings.HasPrefix(line, "'") {
+			lines[i] = `\&` + line
+		}
+	}
+	return strings.Join(lines, "\n")
+}
+
+func bolded(s string) string { return `\fB` + roff(s) + `\fP` }
+
+// appPage is the page of rmagent itself.
+func appPage(app *cli.App) string {
+	m := newManPage("rmagent", app.Usage)
+	m.section("SYNOPSIS", bolded("rmagent")+" COMMAND [flags]")
+	m.section("COMMANDS", "")
+	for _, cmd := range app.VisibleCommands() {
+		m.entry("rmagent-"+cmd.Name+"(1)", "", cmd.Usage)
+	}
+	m.section("EXIT STATUS", roff("0 done; 1 it failed at run time; 2 wrong usage or configuration. Some commands have more: see their pages."))
+	m.section("FILES", "")
+	m.entry("/run/rmagent/rmagent.sock", "", "the socket on which a running agent is asked")
+	m.section("ENVIRONMENT", "")
+	m.entry("RMAGENT_KEY", "", "sets the key of the configuration, in capitals with dots as underscores")
+	return m.String()
 }
 
 // commandPage is the page of one command.
 func commandPage(cmd *cli.Command) string {
-	var b bytes.Buffer
-	name := "rmagent-" + cmd.Name
-	fmt.Fprintf(&b, "%s 1 \"\" \"rmagent %s\" \"User Commands\"\n=====\n\n# NAME\n%s - %s\n\n", name, version, name, escape(cmd.Usage))
-	fmt.Fprintf(&b, "# SYNOPSIS\n**rmagent %s** [flags] %s\n\n", cmd.Name, escape(cmd.ArgsUsage))
+	m := newManPage("rmagent-"+cmd.Name, cmd.Usage)
+	m.section("SYNOPSIS", strings.TrimSpace(bolded("rmagent "+cmd.Name)+" [flags] "+roff(cmd.ArgsUsage)))
 	if cmd.Description != "" {
-		fmt.Fprintf(&b, "# DESCRIPTION\n%s\n\n", escape(cmd.Description))
+		m.section("DESCRIPTION", roff(cmd.Description))
 	}
 	if flags := flagsOf(cmd); len(flags) > 0 {
-		b.WriteString("# OPTIONS\n")
+		m.section("OPTIONS", "")
 		for _, f := range flags {
-			fmt.Fprintf(&b, "**--%s**%s\n: %s\n\n", f.name, escape(f.value), escape(f.usage))
+			m.entry("--"+f.name, f.value, f.usage)
 		}
 	}
-	b.WriteString("# SEE ALSO\n**rmagent(1)**\n")
-	return b.String()
+	m.section("SEE ALSO", bolded("rmagent(1)"))
+	return m.String()
 }
-
-// escape keeps Markdown from seeing emphasis in what is meant literally.
-func escape(s string) string { return strings.NewReplacer("*", `\*`, "_", `\_`, "<", `\<`).Replace(s) }
 
 // flagText is a flag as people read it.
 type flagText struct {

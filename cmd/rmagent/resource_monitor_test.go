@@ -216,10 +216,13 @@ func compareSeries(t *testing.T, theirs, ours *monitorRun) {
 		lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
 		return lines[7], lines[8:]
 	}
-	a, _ := columns(theirs)
+	a, first := columns(theirs)
 	b, rows := columns(ours)
 	if a != b {
 		t.Errorf("columns %q, cctools' %q", b, a)
+	}
+	if len(first) > 0 && len(rows) < 2 { // one at the start, one at the end
+		t.Errorf("%d rows, cctools' %d", len(rows), len(first))
 	}
 	for _, row := range rows {
 		words := strings.Fields(row)

@@ -23,6 +23,9 @@ type bench struct {
 	start  time.Time
 }
 
+// jobRoundTime is about what it takes to run every command in every wrapper.
+const jobRoundTime = 35 * time.Second
+
 // startTime is about what it takes to start a watcher and what it watches, and to
 // end both.
 const startTime = time.Second
@@ -55,7 +58,10 @@ func run(ctx context.Context, o options) error {
 	return nil
 }
 
-var suiteNames = []string{"steady", "loops", "burst"}
+var suiteNames = []string{"steady", "loops", "burst", "jobs"}
+
+// usualSuites are about the agent; jobs is about exec.
+var usualSuites = suiteNames[:3]
 
 type suite struct {
 	name    string
@@ -69,6 +75,7 @@ func (b *bench) chosenSuites() []suite {
 		{suiteNames[0], b.steady, b.plannedSteady()},
 		{suiteNames[1], b.besideLoops, time.Duration(b.loopRounds)*(2*perLoops+startTime) + perLoops},
 		{suiteNames[2], b.burst, 2*b.shortTime + 2*time.Second + startTime},
+		{suiteNames[3], b.jobs, time.Duration(b.jobRounds) * jobRoundTime},
 	}
 	var chosen []suite
 	for _, s := range all {

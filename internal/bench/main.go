@@ -52,6 +52,7 @@ type options struct {
 	span        time.Duration
 
 	loopRounds int
+	jobRounds  int
 	loopTime   time.Duration
 	short      int
 	shortTime  time.Duration
@@ -63,9 +64,10 @@ func parseOptions(args []string) (options, error) {
 	full := f.Bool("full", false, "about 20 minutes: 3 rounds of longer windows")
 	n := f.String("n", "100,1000,5000", "numbers of idle processes")
 	names := f.String("peers", "", "whom to compare, of "+strings.Join(peerNames, ", ")+" (default all, rmagent-all only with -full)")
-	suites := f.String("suites", strings.Join(suiteNames, ","), "what to measure")
+	suites := f.String("suites", strings.Join(usualSuites, ","), "what to measure, of "+strings.Join(suiteNames, ", "))
 	secs := f.Int("secs", 0, "seconds of each window (default 2; 10 with -full)")
 	f.IntVar(&o.rounds, "rounds", 0, "rounds (default 1; 3 with -full)")
+	f.IntVar(&o.jobRounds, "job-rounds", 5, "rounds of the suite jobs")
 	f.IntVar(&o.busy, "busy", 1000, "number of busy processes; 0: none")
 	f.IntVar(&o.hertz, "hertz", 5, "how often each busy process wakes in a second")
 	f.StringVar(&o.agent, "agent", "bin/rmagent", "the agent's program")

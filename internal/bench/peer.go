@@ -58,11 +58,12 @@ func choosePeers(ctx context.Context, o options) []peer {
 // agentPeer is the agent as it is by default: it writes what changed, and every
 // process once a minute.
 func (o options) agentPeer() peer {
-	// A socket of its own, so that it doesn't meet an agent that already runs here.
-	socket := filepath.Join(o.cache, "rmagent.sock")
-	argv := append([]string{o.agent, "run", "--jsonl", "-", "--socket", socket}, strings.Fields(o.agentFlags)...)
+	argv := append([]string{o.agent, "run", "--jsonl", "-", "--socket", o.agentSocket()}, strings.Fields(o.agentFlags)...)
 	return found(peer{name: agentName, argv: argv, mark: `"kind":"host"`})
 }
+
+// agentSocket is one of its own, so that it doesn't meet an agent that already runs here.
+func (o options) agentSocket() string { return filepath.Join(o.cache, "rmagent.sock") }
 
 // agentAllPeer writes every process each second.
 func (o options) agentAllPeer() peer {

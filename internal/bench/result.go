@@ -6,6 +6,7 @@ type result struct {
 	Steady  []*steadyRow  `json:"steady,omitempty"`
 	Loops   []*loopRow    `json:"loops,omitempty"`
 	Burst   *burstResult  `json:"burst,omitempty"`
+	Jobs    []*jobRow     `json:"jobs,omitempty"`
 	Failed  []failedSuite `json:"failed,omitempty"`
 }
 

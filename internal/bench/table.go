@@ -23,6 +23,7 @@ func (r *result) print(w io.Writer) {
 	}
 	printLoops(w, r.Loops)
 	printBurst(w, r.Burst)
+	printJobs(w, r.Jobs)
 	for _, f := range r.Failed {
 		fmt.Fprintf(w, "\n%s: not measured: %s\n", f.Suite, f.Why)
 	}
@@ -184,4 +185,22 @@ func printBurst(w io.Writer, r *burstResult) {
 			verdict(r.AgentCPUSeconds <= goalBurstCPUSeconds*float64(r.Processes)/2000)),
 	}
 	fmt.Fprintln(w, strings.Join(lines, "\n"))
+}
+
+func printJobs(w io.Writer, rows []*jobRow) {
+	for i := 0; i < len(rows); {
+		task := rows[i].Task
+		fmt.Fprintf(w, "\n%s (rounds: %d)\n", task, len(rows[i].Runs))
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+		fmt.Fprintln(t, "in\tleast ms\tmedian ms\twall ratio\tCPU ratio\tgoal\t")
+		for ; i < len(rows) && rows[i].Task == task; i++ {
+			r := rows[i]
+			if r.Missing != "" {
+				fmt.Fprintf(t, "%s\tmissing: %s\t\t\t\t\t\n", r.Wrapper, r.Missing)
+				continue
+			}
+			fmt.Fprintf(t, "%s\t%.1f\t%.1f\t%.3f\t%.3f\t%s\t\n", r.Wrapper, r.least(), r.median(), r.WallRatio, r.CPURatio, r.verdict())
+		}
+		t.Flush()
+	}
 }

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"net/url"
 	pathpkg "path"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -106,17 +105,17 @@ func actionKeys() []key {
 	}
 }
 
-var actionName = regexp.MustCompile(`^[a-z0-9_-]{1,64}$`)
+var actionName = lazily(`^[a-z0-9_-]{1,64}$`)
 
 func isActionName(s string) error {
-	if !actionName.MatchString(s) {
+	if !actionName().MatchString(s) {
 		return fmt.Errorf("%.80q is no name", s)
 	}
 	return nil
 }
 
 func parseName(s string) (any, error) {
-	if !actionName.MatchString(s) {
+	if !actionName().MatchString(s) {
 		return nil, fmt.Errorf("%.80q is no name", s)
 	}
 	return s, nil
@@ -163,11 +162,11 @@ func isURL(s string) error {
 }
 
 // headerName is a token of RFC 9110.
-var headerName = regexp.MustCompile("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
+var headerName = lazily("^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")
 
 func parseHeader(s string) (any, error) {
 	name, value, found := strings.Cut(s, ":")
-	if !found || !headerName.MatchString(name) || strings.ContainsFunc(value, unicode.IsControl) {
+	if !found || !headerName().MatchString(name) || strings.ContainsFunc(value, unicode.IsControl) {
 		return nil, fmt.Errorf("an element is no header")
 	}
 	if slices.Contains([]string{"Host", "Content-Length", "Transfer-Encoding"}, http.CanonicalHeaderKey(name)) {

@@ -145,6 +145,9 @@ func (t typedLayer) Read() (map[string]any, error) {
 func merge(layers []typedLayer) (*Loaded, error) {
 	k := koanf.New(".")
 	for _, layer := range layers {
+		if len(layer) == 0 {
+			continue // koanf goes over all that it has for each
+		}
 		if err := k.Load(layer, nil); err != nil {
 			return nil, fmt.Errorf("merge the configuration: %w", err)
 		}

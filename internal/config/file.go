@@ -8,11 +8,18 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"go.yaml.in/yaml/v3"
 
 	"rmagent/internal/policy"
 )
+
+// lazily compiles a pattern when it is first asked for: every command has a
+// configuration, and nearly none needs a pattern.
+func lazily(pattern string) func() *regexp.Regexp {
+	return sync.OnceValue(func() *regexp.Regexp { return regexp.MustCompile(pattern) })
+}
 
 // maxFile bounds the YAML file: all keys with their comments take a few KiB.
 const maxFile = 256 << 10
@@ -63,13 +70,13 @@ func document(content []byte) (*yaml.Node, error) {
 	return root, nil
 }
 
-var yamlLine = regexp.MustCompile(`^(?:yaml: )?line ([0-9]+): `)
+var yamlLine = lazily(`^(?:yaml: )?line ([0-9]+): `)
 
 // yamlError takes the line out of the parser's text, which has no other place
 // for it.
 func yamlError(err error) (line int, what string) {
 	what = err.Error()
-	if m := yamlLine.FindStringSubmatch(what); m != nil {
+	if m := yamlLine().FindStringSubmatch(what); m != nil {
 		line, _ = strconv.Atoi(m[1])
 		what = what[len(m[0]):]
 	}

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,12 +86,12 @@ func show(v any) string {
 }
 
 // plainWord is what YAML takes for a string without quotes.
-var plainWord = regexp.MustCompile(`^[a-z][a-z_]+$`)
+var plainWord = lazily(`^[a-z][a-z_]+$`)
 
 // quote writes a string. YAML's double quotes know every escape of Go's
 // (https://yaml.org/spec/1.2.2/#57-escaped-characters).
 func quote(s string) string {
-	if plainWord.MatchString(s) && !slices.Contains([]string{"true", "false", "null", "yes", "no", "on", "off"}, s) {
+	if plainWord().MatchString(s) && !slices.Contains([]string{"true", "false", "null", "yes", "no", "on", "off"}, s) {
 		return s
 	}
 	return strconv.Quote(record.Text([]byte(s)))

@@ -2,6 +2,7 @@ package footprint
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -200,5 +201,45 @@ func BenchmarkMeasure(b *testing.B) {
 		if _, err := Measure(context.Background(), []string{dir}); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestAFullFilesystemIsNoticed fills one of one MiB, with bytes and with files.
+func TestAFullFilesystemIsNoticed(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting a filesystem needs root")
+	}
+	for name, c := range map[string]struct {
+		options string
+		inodes  bool
+		fill    func(dir string) error
+	}{
+		"bytes": {"size=1m", false, func(dir string) error {
+			return os.WriteFile(filepath.Join(dir, "f"), make([]byte, 2<<20), 0o644)
+		}},
+		"inodes": {"size=1m,nr_inodes=8", true, func(dir string) (err error) {
+			for i := 0; err == nil; i++ {
+				err = os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), nil, 0o644)
+			}
+			return err
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, c.options))
+			defer unix.Unmount(dir, unix.MNT_DETACH)
+			m := Start(Options{Dirs: []string{dir}})
+			defer m.Close()
+			if _, ok := m.Final(10 * time.Second); !ok || m.Exhausted().Dir != "" {
+				t.Errorf("an empty filesystem: %+v", m.Exhausted())
+			}
+			if err := c.fill(dir); !errors.Is(err, unix.ENOSPC) {
+				t.Fatal(err)
+			}
+			m.Final(10 * time.Second)
+			if got := m.Exhausted(); got.Dir != dir || got.Inodes != c.inodes {
+				t.Errorf("a full filesystem: %+v", got)
+			}
+		})
 	}
 }

@@ -30,6 +30,7 @@ type Meter struct {
 
 	mu      sync.Mutex
 	pids    []int32
+	full    Exhausted
 	last    Size
 	known   bool // one measurement was finished
 	begun   int  // measurements
@@ -117,16 +118,35 @@ func (m *Meter) loop(ctx context.Context) {
 		dirs := m.dirs()
 		m.mu.Unlock()
 		begin := time.Now()
+		m.lookForSpace(dirs)
 		size, err := Measure(ctx, dirs)
 		if err != nil {
 			return
 		}
 		m.publish(size)
-		rest := max(m.options.Every, time.Duration(m.options.Share-1)*time.Since(begin))
+		m.rest(ctx, dirs, max(m.options.Every, time.Duration(m.options.Share-1)*time.Since(begin)))
+	}
+}
+
+// spaceEvery is how often filesystems are asked what they have left, between the walks.
+const spaceEvery = 100 * time.Millisecond
+
+// rest passes the time until the next measurement.
+func (m *Meter) rest(ctx context.Context, dirs []string, rest time.Duration) {
+	over := time.NewTimer(rest)
+	defer over.Stop()
+	look := time.NewTicker(spaceEvery)
+	defer look.Stop()
+	for {
 		select {
 		case <-ctx.Done():
+			return
 		case <-m.wake:
-		case <-time.After(rest):
+			return
+		case <-over.C:
+			return
+		case <-look.C:
+			m.lookForSpace(dirs)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"html/template"
 	"io"
+	"sync"
 )
 
 //go:embed web/page.html
@@ -17,7 +18,10 @@ var pageCSS string
 //go:embed web/page.js
 var pageJS string
 
-var pageTemplate = template.Must(template.New("page").Parse(pageHTML))
+// pageTemplate is parsed when it is needed: most commands, and short ones, write no report.
+var pageTemplate = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("page").Parse(pageHTML))
+})
 
 // policy lets the page do nothing but run its own script: should a name from the
 // records ever get through the escaping, it would still not run or load anything.
@@ -28,7 +32,7 @@ func policy() string {
 }
 
 func render(w io.Writer, p *page) error {
-	return pageTemplate.Execute(w, struct {
+	return pageTemplate().Execute(w, struct {
 		Page   *page
 		Policy string
 		Style  template.CSS

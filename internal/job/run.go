@@ -17,10 +17,6 @@ import (
 	"rmagent/internal/sample"
 )
 
-// Readings are taken ten times a second, and whenever the kernel says that one is
-// worth it.
-const readEvery = 100 * time.Millisecond
-
 // DefaultGrace is how long a job that must end has to do so by itself.
 const DefaultGrace = 5 * time.Second
 
@@ -38,9 +34,11 @@ type Options struct {
 	// MainOnly ends the job with its first process: what is left then is ended too.
 	// Else a job ends with the last of its processes.
 	MainOnly bool
-	// Interval is how often Step is called; 0: only at the end.
+	// Interval is how often Step is called, the first time at the start; 0: only at the
+	// end.
 	Interval time.Duration
-	// Step, if any, is told of each interval, and, with Number -1, of the end.
+	// Step, if any, is told of the start and of each interval, and, with Number -1, of
+	// the end.
 	Step func(Step)
 	// More, if any, is told of each reading, and adds measures that no tracker tells:
 	// nil adds none. It is called by the goroutine of Run and must not wait, but at the
@@ -117,6 +115,8 @@ type run struct {
 	ended   chan struct{} // closed when the first process is a zombie
 	reaped  bool
 	reading Reading
+	took    time.Duration // the last reading
+	pace    pacer
 	sharing sharesReader
 	step    int
 	killAt  time.Time // zero: nobody is to be killed
@@ -154,15 +154,19 @@ func every(interval time.Duration) (ticks <-chan time.Time, stop func()) {
 
 // loop watches until nothing is left to watch.
 func (r *run) loop(ctx context.Context) {
-	tick := time.NewTicker(readEvery)
+	tick := time.NewTimer(readEvery)
 	defer tick.Stop()
 	steps, stopSteps := every(r.o.Interval)
 	defer stopSteps()
 	ended, stop := r.ended, ctx.Done()
+	if r.o.Interval > 0 {
+		r.tell(false)
+	}
 	for !r.over() {
 		select {
 		case <-tick.C:
 			r.look()
+			tick.Reset(r.pace.next(&r.o.Limits, &r.result.Meter.Now, r.took))
 		case <-r.o.Tracker.Notices():
 			r.look()
 		case <-steps:
@@ -207,12 +211,14 @@ func (r *run) read() bool {
 	if r.result.Err != nil {
 		return false
 	}
+	begin := time.Now()
 	if err := r.o.Tracker.Read(&r.reading); err != nil {
 		r.result.Err = err
 		return false
 	}
 	r.sharing.within(func(share Sharer) { r.result.Meter.Add(&r.reading, share) })
 	r.more(false)
+	r.took = time.Since(begin)
 	return true
 }
 

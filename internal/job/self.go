@@ -42,6 +42,10 @@ func (s *self) watch(done <-chan error) error {
 	defer tick.Stop()
 	steps, stopSteps := every(s.o.Interval)
 	defer stopSteps()
+	if s.o.Interval > 0 {
+		s.look()
+		s.tell(false)
+	}
 	for {
 		select {
 		case <-tick.C:

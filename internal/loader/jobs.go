@@ -5,14 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
@@ -105,20 +103,7 @@ func (j *Jobs) load(env *environment) error {
 		return err
 	}
 	spec.Maps[jobsMapJobs].MaxEntries = j.capacity + 1 // place 0 is nobody's
-	kernel, err := env.btf.Kernel()
-	if err != nil {
-		return fmt.Errorf("read kernel BTF: %w", err)
-	}
-	net := jobNetPrograms(kernel)
-	j.hooks = append([]string{jobsProgOnJobSwitch, jobsProgOnJobExit, jobsProgOnJobExec}, net...)
-	j.hooks = append(j.hooks, jobsProgOnJobFork) // last: whom it tags, the others must see
-	wanted := append([]string{jobsProgOnJobCall, jobsProgJobTasks, jobsProgLearnJobs}, j.hooks...)
-	for name := range spec.Programs {
-		if !slices.Contains(wanted, name) {
-			delete(spec.Programs, name)
-		}
-	}
-	if j.programs, err = ebpf.NewCollectionWithOptions(spec, *env.options()); err != nil {
+	if j.programs, err = loadQuickly(spec, env, j.choose); err != nil {
 		return fmt.Errorf("load jobs: %w", refused(err))
 	}
 	j.launchers = j.programs.Maps[jobsMapLaunchers]
@@ -149,16 +134,20 @@ func (j *Jobs) mapPlaces(m *ebpf.Map) error {
 	return nil
 }
 
+// choose returns the programs for this kernel.
+func (j *Jobs) choose(kernel *quickLoader) []string {
+	j.hooks = append([]string{jobsProgOnJobSwitch, jobsProgOnJobExit, jobsProgOnJobExec}, jobNetPrograms(kernel)...)
+	j.hooks = append(j.hooks, jobsProgOnJobFork) // last: whom it tags, the others must see
+	return append([]string{jobsProgOnJobCall, jobsProgJobTasks, jobsProgLearnJobs}, j.hooks...)
+}
+
 // jobNetPrograms are those that count bytes on this kernel, as of the hook net.
-func jobNetPrograms(kernel *btf.Spec) []string {
-	sendpage := hasFunc(kernel, "inet_sendpage")
-	var names []string
-	if hasTracepoint(kernel, "sock_send_length") {
-		names = []string{jobsProgOnJobSend, jobsProgOnJobReceive}
-	} else {
+func jobNetPrograms(kernel *quickLoader) []string {
+	names := []string{jobsProgOnJobSend, jobsProgOnJobReceive}
+	if !kernel.attachable(jobsProgOnJobSend) {
 		names = []string{jobsProgOnJobInetSend, jobsProgOnJobInet6Send, jobsProgOnJobInetReceive, jobsProgOnJobInet6Receive}
 	}
-	if sendpage {
+	if kernel.attachable(jobsProgOnJobInetSendpage) {
 		names = append(names, jobsProgOnJobInetSendpage)
 	}
 	return names

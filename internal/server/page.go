@@ -9,6 +9,7 @@ import (
 	"html/template"
 	"net/http"
 	"strings"
+	"sync"
 
 	"rmagent/internal/engine"
 	"rmagent/internal/human"
@@ -17,7 +18,10 @@ import (
 //go:embed page.html
 var pageText string
 
-var pageTemplate = template.Must(template.New("page").Parse(pageText))
+// pageTemplate is parsed when somebody asks for the page.
+var pageTemplate = sync.OnceValue(func() *template.Template {
+	return template.Must(template.New("page").Parse(pageText))
+})
 
 // pagePolicy lets the page have its own style, and nothing from anywhere.
 var pagePolicy = func() string {
@@ -41,7 +45,7 @@ func (s *Server) page(w http.ResponseWriter, _ *http.Request) error {
 		data.Rows, data.Time = rowsOf(v), v.Time.UTC().Format("2006-01-02 15:04:05")+" UTC"
 	}
 	var b bytes.Buffer
-	if err := pageTemplate.Execute(&b, data); err != nil {
+	if err := pageTemplate().Execute(&b, data); err != nil {
 		return err
 	}
 	return writeBytes(w, "text/html; charset=utf-8", b.Bytes())

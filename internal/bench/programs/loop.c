@@ -2,12 +2,15 @@
  * loop openclose|tcp MILLISECONDS
  * loop fork MILLISECONDS PROGRAM
  * loop burst COUNT MILLISECONDS PROGRAM
+ * loop runs COUNT PROGRAM
+ * loop opens COUNT
  *
  * The first three repeat one operation on one CPU, in batches, and print the
  * median batch: "cpu_ns WALL_ns N", nanoseconds for each operation. CPU time
  * holds that of the children too. burst starts PROGRAM COUNT times, evenly
  * spread, waits for each, and prints "COUNT USER+SYSTEM_ns" of the children, as
- * wait4 gives it.
+ * wait4 gives it. runs starts PROGRAM COUNT times, one after the other, opens opens
+ * and closes a file as often; both print "CPU_ns WALL_ns" of all of it.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -166,12 +169,31 @@ static void burst(int count, int milliseconds)
 	printf("%d %lld\n", count, children_ns() - before);
 }
 
+/* all does an operation count times, on whatever CPU. */
+static void all(void (*operation)(void), int count)
+{
+	long long c = cpu_ns(), w = now_ns(CLOCK_MONOTONIC);
+
+	for (int i = 0; i < count; i++)
+		operation();
+	printf("%lld %lld\n", cpu_ns() - c, now_ns(CLOCK_MONOTONIC) - w);
+}
+
 int main(int argc, char **argv)
 {
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (argc == 5 && !strcmp(argv[1], "burst")) {
 		program = argv[4];
 		burst(atoi(argv[2]), atoi(argv[3]));
+		return 0;
+	}
+	if (argc == 4 && !strcmp(argv[1], "runs")) {
+		program = argv[3];
+		all(run_program, atoi(argv[2]));
+		return 0;
+	}
+	if (argc == 3 && !strcmp(argv[1], "opens")) {
+		all(openclose, atoi(argv[2]));
 		return 0;
 	}
 	pin();
@@ -184,7 +206,7 @@ int main(int argc, char **argv)
 		program = argv[3];
 		repeat(run_program, 10, atoi(argv[2]));
 	} else {
-		fprintf(stderr, "usage: loop openclose|tcp MS, loop fork MS PROGRAM, loop burst COUNT MS PROGRAM\n");
+		fprintf(stderr, "usage: loop openclose|tcp MS, loop fork MS PROGRAM, loop burst COUNT MS PROGRAM, loop runs COUNT PROGRAM, loop opens COUNT\n");
 		return 2;
 	}
 	return 0;
