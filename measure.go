@@ -15,6 +15,7 @@ import (
 
 	"rmagent/internal/cctools"
 	"rmagent/internal/job"
+	"rmagent/internal/job/cards"
 	"rmagent/internal/job/track"
 	"rmagent/record"
 )
@@ -116,12 +117,14 @@ func Measure(ctx context.Context, cmd *exec.Cmd, o JobOptions) (*Job, error) {
 		return nil, &InternalError{err}
 	}
 	defer tracker.Close()
+	gpus := cards.Open("")
+	defer gpus.Close()
 	if o.Name == "" {
 		o.Name = filepath.Base(cmd.Path)
 	}
 	steps := newSteps(&o)
 	r, err := job.Run(ctx, job.Options{
-		Cmd: cmd, Tracker: tracker, Limits: limits, Only: o.MeasureOnly, Grace: o.Grace, MainOnly: o.MainOnly,
+		Cmd: cmd, Tracker: tracker, Limits: limits, Only: o.MeasureOnly, Grace: o.Grace, MainOnly: o.MainOnly, GPUs: gpus,
 		Interval: steps.interval, Step: steps.tell,
 	})
 	if errors.Is(err, job.ErrStart) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"rmagent/internal/job"
+	"rmagent/internal/job/cards"
 )
 
 // MeasureFunc runs a function and measures the whole process while it does: what other
@@ -23,8 +24,10 @@ func MeasureFunc(ctx context.Context, name string, f func(context.Context) error
 	}
 	o.Name = name
 	steps := newSteps(&o)
+	gpus := cards.Open("")
+	defer gpus.Close()
 	var broken *ExhaustionError
-	r, err := job.RunSelf(ctx, job.Options{Limits: limits, Only: o.MeasureOnly, Interval: steps.interval, Step: steps.tell}, f,
+	r, err := job.RunSelf(ctx, job.Options{Limits: limits, Only: o.MeasureOnly, GPUs: gpus, Interval: steps.interval, Step: steps.tell}, f,
 		func(r *job.Result) error {
 			broken = exhaustion(job.SummarizeSelf(r))
 			return broken

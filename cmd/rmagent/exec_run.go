@@ -15,6 +15,7 @@ import (
 
 	"rmagent/internal/cctools"
 	"rmagent/internal/job"
+	"rmagent/internal/job/cards"
 	"rmagent/internal/job/track"
 )
 
@@ -32,7 +33,7 @@ func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
 	if err != nil {
 		return exitExecFailed, err
 	}
-	defer x.watch.close()
+	defer x.close()
 	x.tracker, x.lost, err = track.Open(track.Options{
 		Limits: p.Limits, Enforce: !p.Only, Source: p.source, Reap: true, Agent: p.agent(),
 	})
@@ -40,6 +41,9 @@ func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
 		return exitExecFailed, errors.Join(err, x.files.discard())
 	}
 	defer x.tracker.Close()
+	if !p.quiet {
+		x.unwatched(stderr, x.tracker.Exactness)
+	}
 	x.cmd = p.command()
 	signals := relaySignals()
 	defer signals.stop()
@@ -48,7 +52,7 @@ func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
 		grace = -1
 	}
 	result, err := job.Run(ctx, job.Options{
-		Cmd: x.cmd, Tracker: x.tracker, Limits: p.Limits, Only: p.Only, Grace: grace, MainOnly: p.mainOnly,
+		Cmd: x.cmd, Tracker: x.tracker, Limits: p.Limits, Only: p.Only, Grace: grace, MainOnly: p.mainOnly, GPUs: x.cards,
 		Interval: p.Interval, Step: x.step, More: x.watch.more, Started: x.started, Signals: signals.job,
 	})
 	x.show.end()
@@ -94,6 +98,7 @@ type execution struct {
 	tracker job.Tracker
 	files   *jobFiles
 	watch   *jobWatch
+	cards   *cards.Own
 	show    *jobProgress
 	lost    error // why it is not measured as well as could be
 	failed  error // writing a file
@@ -110,7 +115,25 @@ func openExecution(p *execPlan) (*execution, error) {
 	if err != nil {
 		return nil, errors.Join(err, files.discard())
 	}
-	return &execution{plan: p, files: files, watch: watch, show: newJobProgress(p)}, nil
+	return &execution{plan: p, files: files, watch: watch, cards: cards.Open(""), show: newJobProgress(p)}, nil
+}
+
+func (x *execution) close() {
+	x.watch.close()
+	x.cards.Close()
+}
+
+// unwatched says which limits nobody can tell to be broken, but of what directories hold
+// and of GPUs, which shows later.
+func (x *execution) unwatched(stderr io.Writer, worth func(cctools.Measure) (cctools.Exactness, string)) {
+	for id := range cctools.Measure(cctools.NumMeasures) {
+		if !x.plan.Limits.Known(id) {
+			continue
+		}
+		if e, why := worth(id); e == cctools.Unknown {
+			fmt.Fprintf(stderr, "rmagent: the limit of %s is not watched: %s\n", id, why)
+		}
+	}
 }
 
 // started is told of the first process: times in files count from then.
@@ -159,6 +182,12 @@ func (x *execution) finish(r *job.Result, stderr io.Writer) (int, error) {
 	s := x.summary(r)
 	err := errors.Join(x.failed, x.watch.finish(s), x.files.finish(s, r))
 	if !x.plan.quiet {
+		x.unwatched(stderr, func(id cctools.Measure) (cctools.Exactness, string) {
+			if e, why := x.tracker.Exactness(id); e == cctools.Unknown { // said at the start
+				return cctools.Exact, why
+			}
+			return s.Exactness[id], s.Why[id]
+		})
 		printJob(stderr, s, &x.plan.Limits, r, x.lost)
 	}
 	x.tellDebug(s, r)

@@ -68,7 +68,6 @@ type jobWatch struct {
 	events *filewatch.Watcher // nil: none
 	out    *os.File           // for files; nil without
 
-	noGPUs    bool   // the machine has no NVIDIA driver: nobody uses one
 	nodes     uint64 // that the filesystem had free at first
 	measured  bool   // directories were, once at least
 	partial   bool   // not all of them could be
@@ -81,7 +80,7 @@ type jobWatch struct {
 
 // openJobWatch begins to watch. Mistakes are told before anything is started.
 func openJobWatch(p *execPlan, f *jobFiles) (_ *jobWatch, err error) {
-	w := &jobWatch{plan: p, noGPUs: !haveNVIDIA()}
+	w := &jobWatch{plan: p}
 	defer func() {
 		if err != nil {
 			w.close()
@@ -115,13 +114,6 @@ func openJobWatch(p *execPlan, f *jobFiles) (_ *jobWatch, err error) {
 
 // started is told when the job began.
 func (w *jobWatch) started(at time.Time) { w.begin = at }
-
-// haveNVIDIA reports whether NVIDIA's driver is there: it makes the device of its
-// control.
-func haveNVIDIA() bool {
-	_, err := os.Stat("/dev/nvidiactl")
-	return !errors.Is(err, os.ErrNotExist)
-}
 
 // directories makes what was given absolute; every one must be a directory.
 func directories(given []string, here string) ([]string, error) {
@@ -202,10 +194,6 @@ func (w *jobWatch) more(at job.Moment) *cctools.Measures {
 	more.Set(cctools.Start, begin)
 	more.Set(cctools.End, begin+at.Seconds) // a limit of it is a deadline
 	more.SetCount(cctools.Workers, 0)
-	if w.noGPUs {
-		more.SetCount(cctools.GPUs, 0)
-		more.SetCount(cctools.GPUMemory, 0)
-	}
 	w.measure(at, &more)
 	var times cctools.Measures // nobody asks when
 	w.window.Raise(at.Now, &times, at.Seconds)
@@ -368,13 +356,6 @@ func (w *jobWatch) worth(s *cctools.Summary) {
 		}
 	}
 	set(cctools.Workers, cctools.Exact, "")
-	for _, id := range []cctools.Measure{cctools.GPUs, cctools.GPUMemory} {
-		if w.noGPUs {
-			set(id, cctools.Exact, "")
-		} else if !s.Measures.Known(id) {
-			set(id, cctools.Unknown, "the GPUs of jobs are not read")
-		}
-	}
 	for _, id := range []cctools.Measure{cctools.Disk, cctools.TotalFiles, cctools.FSNodes} {
 		switch {
 		case w.disk == nil:

@@ -23,9 +23,9 @@ func runFollow(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) 
 	if err != nil {
 		return exitExecFailed, err
 	}
-	defer x.watch.close()
+	defer x.close()
 	result, tracker, err := job.Follow(ctx, p.PID, job.Options{
-		Limits: p.Limits, Interval: p.Interval, Step: x.step, More: x.watch.more, Started: x.started,
+		Limits: p.Limits, Interval: p.Interval, GPUs: x.cards, Step: x.step, More: x.watch.more, Started: x.started,
 	})
 	if err != nil {
 		return exitExecFailed, errors.Join(err, x.files.discard())

@@ -157,7 +157,7 @@ func (r *running) run(ctx context.Context, hup <-chan os.Signal) error {
 		return err
 	}
 	var err error
-	if r.jobs, err = openJobs(r.Config, r.log.Logger()); err != nil {
+	if r.jobs, err = openJobs(r.Config, r.GPUClient(), r.log.Logger()); err != nil {
 		return err
 	}
 	go r.hangUps(ctx, hup)

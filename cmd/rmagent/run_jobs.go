@@ -7,6 +7,9 @@ import (
 	"go.uber.org/zap"
 
 	"rmagent/internal/config"
+	"rmagent/internal/gpu"
+	"rmagent/internal/job"
+	"rmagent/internal/job/cards"
 	"rmagent/internal/job/sock"
 	"rmagent/internal/loader"
 	"rmagent/internal/source"
@@ -23,7 +26,7 @@ type jobServer struct {
 
 // openJobs begins to serve jobs, where eBPF may be used. Nothing is attached before
 // somebody has a job.
-func openJobs(l *config.Loaded, log *zap.Logger) (*jobServer, error) {
+func openJobs(l *config.Loaded, client *gpu.Client, log *zap.Logger) (*jobServer, error) {
 	if l.Source == string(source.Procfs) {
 		return nil, nil
 	}
@@ -35,7 +38,11 @@ func openJobs(l *config.Loaded, log *zap.Logger) (*jobServer, error) {
 		log.Warn("jobs_unavailable", zap.Error(err))
 		return nil, nil
 	}
-	server, err := sock.Serve(jobsSocket(socketPath(l)), jobs)
+	var gpus job.GPUs
+	if client != nil {
+		gpus = cards.Agents{Client: client}
+	}
+	server, err := sock.Serve(jobsSocket(socketPath(l)), jobs, gpus)
 	if err != nil {
 		return nil, errors.Join(err, jobs.Close())
 	}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 
+	"rmagent/internal/gpu"
+
 	"rmagent/internal/hostfs"
 	"rmagent/internal/loader"
 	"rmagent/internal/sample"
@@ -44,6 +46,10 @@ func (a *Agent) GPUs() *sample.GPUs {
 	}
 	return a.parts.GPU.Poll()
 }
+
+// GPUClient is who reads the graphics cards; nil where that is switched off. It stays the
+// agent's.
+func (a *Agent) GPUClient() *gpu.Client { return a.parts.GPU }
 
 // Trouble is something that the agent can't do here, or that went wrong, and why.
 type Trouble struct{ What, Why string }

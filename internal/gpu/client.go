@@ -140,6 +140,14 @@ func (c *Client) Read(ctx context.Context) (*sample.GPUs, Status) {
 	}
 }
 
+// Latest returns the latest complete reading, nil where there is none, and how the
+// client fares. It asks for nothing and never waits.
+func (c *Client) Latest() (*sample.GPUs, Status) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.latest, c.status
+}
+
 // CPU is the CPU time of all children so far.
 func (c *Client) CPU() time.Duration {
 	c.mu.Lock()
@@ -152,7 +160,7 @@ func (c *Client) run(ctx context.Context) {
 	defer close(c.done)
 	wait := c.t.backoff
 	for ctx.Err() == nil {
-		if why := absent(c.o.Root); why != "" {
+		if why := WhyNone(c.o.Root); why != "" {
 			c.publish(nil, Status{State: Absent, Why: why})
 			wait = c.t.backoff
 			sleep(ctx, c.t.look)

@@ -13,9 +13,9 @@ import (
 // HelperName is the file name of the child.
 const HelperName = "rmagent-nvml"
 
-// absent says why there is nothing to start a child for; empty: there is a driver.
+// WhyNone says why there is nothing to start a child for; empty: there is a driver.
 // It costs one or two calls of stat.
-func absent(root string) string {
+func WhyNone(root string) string {
 	if _, err := os.Stat(root + "/proc/driver/nvidia/version"); err != nil {
 		return "no NVIDIA driver is loaded"
 	}

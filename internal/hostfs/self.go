@@ -83,6 +83,16 @@ type Facts struct {
 // (PROC_PID_INIT_INO in include/linux/proc_ns.h).
 const initialPIDNamespace = "pid:[4026531836]"
 
+// InitialPIDNamespace tells whether this process is in the initial PID namespace, by
+// the /proc below root.
+func InitialPIDNamespace(root string) (bool, error) {
+	ns, err := os.Readlink(root + "/proc/self/ns/pid")
+	if err != nil {
+		return false, fmt.Errorf("read PID namespace: %w", err)
+	}
+	return ns == initialPIDNamespace, nil
+}
+
 // ReadFacts reads them.
 func ReadFacts(o Options) (Facts, error) {
 	var u unix.Utsname
@@ -93,13 +103,13 @@ func ReadFacts(o Options) (Facts, error) {
 	if err != nil {
 		return Facts{}, fmt.Errorf("read boot id: %w", err)
 	}
-	ns, err := os.Readlink(o.Root + "/proc/self/ns/pid")
+	initial, err := InitialPIDNamespace(o.Root)
 	if err != nil {
-		return Facts{}, fmt.Errorf("read PID namespace: %w", err)
+		return Facts{}, err
 	}
 	return Facts{
 		Host:       unix.ByteSliceToString(u.Nodename[:]),
 		BootID:     strings.TrimSpace(string(id)),
-		InitialPID: ns == initialPIDNamespace,
+		InitialPID: initial,
 	}, nil
 }

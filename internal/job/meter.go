@@ -22,6 +22,8 @@ type Meter struct {
 	totals    sample.JobTotals
 	hidden    bool // the launcher's memory hides a process's own peak
 	fdsFull   bool
+	noGPUs    bool   // there are none
+	gpusWhy   string // what is unknown of them is
 	cores     cctools.CoresWindow
 	bandwidth cctools.BandwidthWindow
 	summer    *summer
@@ -43,6 +45,7 @@ func (m *Meter) Add(r *Reading, share Sharer) {
 	m.Now = cctools.Measures{}
 	m.addTotals(seconds)
 	m.addTree(r, share)
+	m.addGPUs(&r.GPUs, len(r.Processes))
 	m.Most.Raise(&m.Now, &m.Times, seconds)
 	m.addPeaks(r, seconds)
 }
@@ -159,6 +162,9 @@ func (m *Meter) Summarize(s *cctools.Summary, worth func(cctools.Measure) (cctoo
 }
 
 func (m *Meter) worth(id cctools.Measure, worth func(cctools.Measure) (cctools.Exactness, string)) (cctools.Exactness, string) {
+	if id == cctools.GPUs || id == cctools.GPUMemory {
+		return m.gpusWorth(id)
+	}
 	if !m.Most.Known(id) {
 		_, why := worth(id)
 		return cctools.Unknown, why

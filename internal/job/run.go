@@ -37,6 +37,9 @@ type Options struct {
 	// Interval is how often Step is called, the first time at the start; 0: only at the
 	// end.
 	Interval time.Duration
+	// GPUs, if any, is asked what the processes have of the GPUs where the tracker does
+	// not tell.
+	GPUs GPUs
 	// Step, if any, is told of the start and of each interval, and, with Number -1, of
 	// the end.
 	Step func(Step)
@@ -216,6 +219,7 @@ func (r *run) read() bool {
 		r.result.Err = err
 		return false
 	}
+	r.o.addGPUs(&r.reading)
 	r.sharing.within(func(share Sharer) { r.result.Meter.Add(&r.reading, share) })
 	r.more(false)
 	r.took = time.Since(begin)

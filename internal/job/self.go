@@ -73,6 +73,7 @@ func (s *self) look() {
 			r.Processes = append(r.Processes, p)
 		}
 	}
+	s.o.addGPUs(&r)
 	m := s.result.Meter
 	m.Add(&r, nil)
 	if len(s.result.Exceeded) > 0 {

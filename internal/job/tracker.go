@@ -42,6 +42,7 @@ type Reading struct {
 	Processes []sample.JobProcess
 	// Group is what a cgroup of the job's own tells; zero where there is none.
 	Group Group
+	GPUs  GPUUse // what the processes have of the GPUs, where who reads knows
 }
 
 // Group is what the kernel tells of a cgroup that has the job and nothing else.

@@ -117,7 +117,7 @@ func (t *Tracker) Read(dst *job.Reading) error {
 	if r.Totals == nil {
 		return fmt.Errorf("%w: it answers nothing", ErrAgent)
 	}
-	*dst = job.Reading{Boottime: r.Boottime, Totals: *r.Totals, Processes: fromWire(dst.Processes[:0], r.Processes)}
+	*dst = job.Reading{Boottime: r.Boottime, Totals: *r.Totals, Processes: fromWire(dst.Processes[:0], r.Processes), GPUs: gpusFromWire(r.GPUs)}
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package sock
 
 import (
+	"rmagent/internal/job"
 	"rmagent/internal/sample"
 	"rmagent/record"
 )
@@ -47,6 +48,17 @@ func fromWire(dst []sample.JobProcess, list []process) []sample.JobProcess {
 		dst = append(dst, q)
 	}
 	return dst
+}
+
+func gpusToWire(u job.GPUUse) *gpuUse {
+	return &gpuUse{Absent: u.Absent, Cards: pointer(u.Cards), Memory: pointer(u.MemoryBytes), Why: u.Why}
+}
+
+func gpusFromWire(u *gpuUse) job.GPUUse {
+	if u == nil {
+		return job.GPUUse{}
+	}
+	return job.GPUUse{Told: true, Absent: u.Absent, Cards: optional(u.Cards), MemoryBytes: optional(u.Memory), Why: record.Text([]byte(u.Why))}
 }
 
 func pointer(o sample.Opt[uint64]) *uint64 {

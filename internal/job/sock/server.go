@@ -44,6 +44,7 @@ type Jobs interface {
 // Server serves jobs on a socket.
 type Server struct {
 	jobs     Jobs
+	gpus     job.GPUs // nil: the agent reads none
 	listener *net.UnixListener
 	work     sync.WaitGroup
 	done     chan struct{}
@@ -63,8 +64,9 @@ type survey struct {
 }
 
 // Serve listens on a path that everybody may connect to, until Close. The socket of an
-// agent that is gone is replaced; that no other agent runs is the caller's to know.
-func Serve(path string, jobs Jobs) (*Server, error) {
+// agent that is gone is replaced; that no other agent runs is the caller's to know. gpus is
+// nil where none are read; it is used by many goroutines.
+func Serve(path string, jobs Jobs, gpus job.GPUs) (*Server, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("listen for jobs: %w", err)
 	}
@@ -75,7 +77,7 @@ func Serve(path string, jobs Jobs) (*Server, error) {
 	if err := os.Chmod(path, 0o666); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen for jobs: %w", err), l.Close())
 	}
-	s := &Server{jobs: jobs, listener: l, done: make(chan struct{}), clients: map[*client]struct{}{}, byJob: map[uint64]*client{}}
+	s := &Server{jobs: jobs, gpus: gpus, listener: l, done: make(chan struct{}), clients: map[*client]struct{}{}, byJob: map[uint64]*client{}}
 	s.work.Go(s.accept)
 	s.work.Go(s.forward)
 	return s, nil
@@ -354,7 +356,7 @@ func (s *Server) read(id uint64) (*response, error) {
 		return nil, err
 	}
 	if totals.Pending == 0 { // nothing lives
-		return &response{Totals: &totals, Boottime: clock.Boottime()}, nil
+		return &response{Totals: &totals, Boottime: clock.Boottime(), GPUs: s.use(nil)}, nil
 	}
 	_, fresh := s.survey.totals[id]
 	if !fresh || time.Since(s.survey.at) > readingAge {
@@ -363,7 +365,16 @@ func (s *Server) read(id uint64) (*response, error) {
 		}
 	}
 	totals = s.survey.totals[id]
-	return &response{Totals: &totals, Boottime: s.survey.boottime, Processes: toWire(s.survey.processes[id])}, nil
+	list := s.survey.processes[id]
+	return &response{Totals: &totals, Boottime: s.survey.boottime, Processes: toWire(list), GPUs: s.use(list)}, nil
+}
+
+// use is what processes have of the GPUs; nil where nobody reads them.
+func (s *Server) use(processes []sample.JobProcess) *gpuUse {
+	if s.gpus == nil {
+		return nil
+	}
+	return gpusToWire(s.gpus.Use(processes))
 }
 
 // walk reads the dead first, as job's own tracker does.

@@ -53,7 +53,7 @@ func serve(t testing.TB) (path string) {
 		t.Fatal(err)
 	}
 	path = filepath.Join(t.TempDir(), "jobs.sock")
-	s, err := Serve(path, jobs)
+	s, err := Serve(path, jobs, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -146,7 +146,7 @@ func TestAnAgentThatGoesAwayIsAnError(t *testing.T) {
 	}
 	defer jobs.Close()
 	path := filepath.Join(t.TempDir(), "jobs.sock")
-	s, err := Serve(path, jobs)
+	s, err := Serve(path, jobs, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

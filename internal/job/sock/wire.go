@@ -57,6 +57,15 @@ type response struct {
 	Boottime  time.Duration     `json:"boottime,omitempty"`
 	Totals    *sample.JobTotals `json:"totals,omitempty"`
 	Processes []process         `json:"processes,omitempty"`
+	GPUs      *gpuUse           `json:"gpus,omitempty"`
+}
+
+// gpuUse is a job.GPUUse as it travels.
+type gpuUse struct {
+	Absent bool    `json:"absent,omitempty"`
+	Cards  *uint64 `json:"cards"`
+	Memory *uint64 `json:"memory"`
+	Why    string  `json:"why,omitempty"`
 }
 
 // process is a sample.JobProcess as it travels: unknown numbers are null.

@@ -1,0 +1,80 @@
+// Package cards tells what jobs have of the NVIDIA GPUs: from the readings of an agent's
+// client, or of one of its own, which is started when it is asked for the first time and
+// only where there is a driver.
+package cards
+
+import (
+	"time"
+
+	"go.uber.org/zap"
+
+	"rmagent/internal/gpu"
+	"rmagent/internal/hostfs"
+	"rmagent/internal/job"
+	"rmagent/internal/sample"
+	"rmagent/record"
+)
+
+// every is how often the cards are read for a job, as by an agent.
+const every = time.Second
+
+// Own is a job.GPUs that reads the cards itself. Its owner calls Close. It is not safe
+// for several goroutines at once.
+type Own struct {
+	root   string // put before where the driver is looked for; for tests
+	absent bool
+	client *gpu.Client // nil until it is needed
+	asked  time.Time
+}
+
+// Open finds out whether there are cards; none is read yet. root is put before
+// where the driver is looked for, for tests.
+func Open(root string) *Own { return &Own{root: root, absent: gpu.WhyNone(root) != ""} }
+
+// Use tells what processes have of the cards.
+func (o *Own) Use(processes []sample.JobProcess) job.GPUUse {
+	if o.absent {
+		return none()
+	}
+	if o.client == nil {
+		initial, err := hostfs.InitialPIDNamespace("")
+		o.client = gpu.Open(gpu.Options{Root: o.root, Processes: err == nil && initial, Log: zap.NewNop()})
+	}
+	if now := time.Now(); now.Sub(o.asked) >= every {
+		o.asked = now
+		o.client.Poll()
+	}
+	return use(o.client, processes)
+}
+
+// Close ends the child that reads the cards.
+func (o *Own) Close() error {
+	if o.client == nil {
+		return nil
+	}
+	return o.client.Close()
+}
+
+// Agents is a job.GPUs of the readings that an agent takes anyway. It may be used by
+// several goroutines.
+type Agents struct{ Client *gpu.Client }
+
+// Use tells what processes have of the cards.
+func (a Agents) Use(processes []sample.JobProcess) job.GPUUse { return use(a.Client, processes) }
+
+func use(c *gpu.Client, processes []sample.JobProcess) job.GPUUse {
+	latest, status := c.Latest()
+	if status.State == gpu.Absent {
+		return none()
+	}
+	u := job.UseOf(latest, processes)
+	if u.Why != "" && status.State == gpu.Failing {
+		u.Why = "the GPUs can't be read: " + status.Why
+	}
+	return u
+}
+
+// none is the use of cards that there are not.
+func none() job.GPUUse {
+	return job.GPUUse{Told: true, Absent: true, Cards: record.Some[uint64](0), MemoryBytes: record.Some[uint64](0)}
+}
