@@ -89,33 +89,32 @@ type Shares struct{ Anon, Shmem uint64 }
 
 // proportional is sum's memory with what processes share counted once: anonymous
 // pages of families, and shared memory. Pages of files count in each process. shares
-// returns false for a process that it can't tell of. What is read of one process after
-// another is no picture of an instant: only if a second look says the same, it counts.
+// returns false for a process that it can't tell of: it may have ended, and what it shared
+// is the others' then. What is read of one process after another is no picture of an
+// instant: only if a second look says the same, it counts.
 func (s *summer) proportional(processes []sample.JobProcess, shares func(pid int32) (Shares, bool)) (memory uint64, ok bool) {
-	first := s.proportionalOnce(processes, shares)
-	second := s.proportionalOnce(processes, shares)
-	if apart := max(first, second) - min(first, second); apart > second/settled {
-		return 0, false
-	}
-	return min(first, second), true
+	first, ok1 := s.proportionalOnce(processes, shares)
+	second, ok2 := s.proportionalOnce(processes, shares)
+	apart := max(first, second) - min(first, second)
+	return min(first, second), ok1 && ok2 && apart <= second/settled
 }
 
 // settled is the share of memory by which two looks may differ.
 const settled = 200
 
-func (s *summer) proportionalOnce(processes []sample.JobProcess, shares func(pid int32) (Shares, bool)) uint64 {
-	var memory uint64
+func (s *summer) proportionalOnce(processes []sample.JobProcess, shares func(pid int32) (Shares, bool)) (memory uint64, ok bool) {
+	ok = true
 	s.each(processes, func(p *sample.JobProcess) {
 		memory += p.File
-		if p.Family || p.Shmem > 0 {
-			if part, ok := shares(p.ID.PID); ok {
-				memory += part.Anon + part.Shmem
-				return
-			}
+		if !p.Family && p.Shmem == 0 {
+			memory += p.Anon
+			return
 		}
-		memory += p.Anon + p.Shmem
+		part, told := shares(p.ID.PID)
+		memory += part.Anon + part.Shmem
+		ok = ok && told
 	})
-	return memory
+	return memory, ok
 }
 
 // least is what processes have at least, whatever they share: of all that may share,
