@@ -31,7 +31,9 @@ type counter struct {
 	came  chan struct{}
 }
 
-func newCounter() *counter { return &counter{kinds: map[record.Kind]int{}, came: make(chan struct{}, 1)} }
+func newCounter() *counter {
+	return &counter{kinds: map[record.Kind]int{}, came: make(chan struct{}, 1)}
+}
 
 func (c *counter) Observe(r record.Record) {
 	kind, _ := record.KindOf(r)
