@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"strconv"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"rmagent/internal/engine"
 	"rmagent/internal/history"
 	"rmagent/internal/loader"
+	"rmagent/internal/stack/worker"
 	"rmagent/record"
 )
 
@@ -37,6 +39,12 @@ type Options struct {
 	// "thresholds.fd.warning": "0.75". Unless it is set, processes is none: subscribers
 	// get no record of each process at each reading.
 	Settings map[string]string
+	// Command is the path of the rmagent command, of this version. With it the agent
+	// traces who opens the descriptors of a process that leaks, as the command does, and
+	// has the call stacks named by that command, in a child without privileges: bytes of
+	// other processes are not taken apart in this one. Empty: nothing is traced, and leak
+	// records tell who grows, and of what, but not from where.
+	Command string
 	// Log is where the agent logs; nil: nowhere.
 	Log *zap.Logger
 }
@@ -48,6 +56,7 @@ type Agent struct {
 	inner       *agent.Agent
 	views       *engine.Views
 	subscribers *agent.Subscribers
+	stacks      *worker.Client // nil: nothing is traced
 	prune       pruneKeeper
 	history     *history.Store
 
@@ -75,12 +84,22 @@ func Open(ctx context.Context, o Options) (*Agent, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the configuration: %w", err)
 	}
+	command := ""
+	if o.Command != "" {
+		if command, err = exec.LookPath(o.Command); err != nil {
+			return nil, fmt.Errorf("find the rmagent command: %w", err)
+		}
+	}
 	a := &Agent{log: log, views: engine.NewViews(), subscribers: agent.NewSubscribers(log), history: history.New(history.Options{})}
+	if command != "" {
+		a.stacks = worker.New(command, worker.Command)
+	}
 	a.inner, err = agent.Open(agent.Options{
 		Config: l, Sources: sources, Version: "library", Log: log, Stdout: os.Stdout,
-		Observers: []agent.Observer{&a.prune, a.history, a.subscribers}, Processes: true, Views: a.views,
+		Observers: []agent.Observer{&a.prune, a.history, a.subscribers}, Processes: true, Views: a.views, Stacks: a.stacks,
 	})
 	if err != nil {
+		a.closeStacks()
 		return nil, fmt.Errorf("open the agent: %w", err)
 	}
 	return a, nil
@@ -130,10 +149,17 @@ func (a *Agent) Close() error {
 		<-running
 	}
 	err := closeWithin(time.Second, a.inner.Close)
+	a.closeStacks()
 	if hangs := closeWithin(time.Second/2, a.subscribers.Close); hangs != nil {
 		a.log.Warn("subscriber_left_behind", zap.Error(hangs)) // its function is not the agent's to end
 	}
 	return err
+}
+
+func (a *Agent) closeStacks() {
+	if a.stacks != nil {
+		a.stacks.Close()
+	}
 }
 
 func closeWithin(d time.Duration, closing func(context.Context) error) error {

@@ -112,7 +112,7 @@ func Measure(ctx context.Context, cmd *exec.Cmd, o JobOptions) (*Job, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	tracker, _, err := track.Open(track.Options{Limits: limits, Enforce: !o.MeasureOnly, Agent: o.socket(), Source: "auto"})
+	tracker, _, err := track.Open(track.Options{Limits: limits, Enforce: !o.MeasureOnly, Agent: o.socket(), Source: "auto", Category: o.Category, TaskID: o.TaskID})
 	if err != nil {
 		return nil, &InternalError{err}
 	}

@@ -1,6 +1,6 @@
 # The agent beside its peers: docs/benchmarks.md says what is measured and how.
 
-.PHONY: bench-peers bench-peers-full bench-jobs
+.PHONY: bench-peers bench-peers-full bench-jobs bench-day
 
 ## bench-peers: the agent beside its peers, in about two minutes; BENCH_ARGS adds
 ## flags (bin/bench -h)
@@ -18,3 +18,8 @@ bench-peers-full: bench-peers
 ## about three minutes
 bench-jobs: BENCH_ARGS += -suites jobs
 bench-jobs: bench-peers
+
+## bench-day: a day of 1,000 processes, 8.6 million records, through replay: it fails if
+## that takes more than 60 s of CPU time or 200 MiB
+bench-day:
+	$(GO) test -run '^$$' -bench '^BenchmarkDay$$' -benchtime 1x ./internal/replay

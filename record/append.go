@@ -56,6 +56,8 @@ func Append(dst []byte, r Record) ([]byte, error) {
 		e.job(r)
 	case *Limit:
 		e.limit(r)
+	case *JobReading:
+		e.jobReading(r)
 	case *Action:
 		e.action(r)
 	case *Config:
@@ -95,6 +97,8 @@ func KindOf(r Record) (Kind, error) {
 		return KindJob, nil
 	case *Limit:
 		return KindLimit, nil
+	case *JobReading:
+		return KindJobReading, nil
 	case *Action:
 		return KindAction, nil
 	case *Config:

@@ -19,7 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-var kinds = []Kind{KindProcess, KindExit, KindHost, KindCgroup, KindGPU, KindState, KindPrune, KindAction, KindOOM, KindLeak, KindJob, KindLimit, KindConfig, KindAgent}
+var kinds = []Kind{KindProcess, KindExit, KindHost, KindCgroup, KindGPU, KindState, KindPrune, KindAction, KindOOM, KindLeak, KindJob, KindLimit, KindJobReading, KindConfig, KindAgent}
 
 // TestAppendAgreesWithTags compares the encoder with encoding/json, which goes by
 // the struct tags: same fields, same order, same values.

@@ -70,6 +70,8 @@ func newRecord(k Kind) Record {
 		return new(Job)
 	case KindLimit:
 		return new(Limit)
+	case KindJobReading:
+		return new(JobReading)
 	case KindAction:
 		return new(Action)
 	case KindConfig:

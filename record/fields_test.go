@@ -44,7 +44,10 @@ var fieldNames = map[Kind]string{
 		cause oom_kills wall_time_seconds cpu_time_seconds memory_bytes virtual_memory_bytes swap_memory_bytes disk_bytes read_bytes written_bytes
 		received_bytes sent_bytes bandwidth_bits_per_second gpus gpu_memory_bytes cores cores_avg context_switches max_concurrent_processes
 		total_processes total_files open_files minor_faults major_faults run_delay_seconds measured limits_exceeded`,
-	KindLimit:  "job pid start_ticks category resource value limit unit seconds enforced message",
+	KindLimit: "job pid start_ticks category resource value limit unit seconds enforced message",
+	KindJobReading: `job uid category taskid elapsed_seconds processes processes_total tasks_unmeasured cpu_seconds_total cpu_cores memory_bytes
+		memory_at_least virtual_bytes swap_bytes fd_open disk_read_bytes_per_second disk_written_bytes_per_second net_received_bytes_per_second
+		net_sent_bytes_per_second limits members`,
 	KindConfig: "hash values agent_pid",
 	KindAgent: `version source cpu_seconds_total cpu_cores rss_bytes memory_bytes fd_open interval_seconds
 		events_seen events_delivered events_lost events_pending uncounted records_written records_lost tasks_missed ticks_skipped
@@ -52,7 +55,7 @@ var fieldNames = map[Kind]string{
 }
 
 func TestFieldNames(t *testing.T) {
-	for _, r := range []Record{&Process{}, &Exit{}, &Host{}, &Cgroup{}, &StateChange{}, &Prune{}, &Action{}, &OOM{}, &Job{}, &Limit{}, &Config{}, &Agent{}} {
+	for _, r := range []Record{&Process{}, &Exit{}, &Host{}, &Cgroup{}, &StateChange{}, &Prune{}, &Action{}, &OOM{}, &Job{}, &Limit{}, &JobReading{}, &Config{}, &Agent{}} {
 		kind, err := KindOf(r)
 		if err != nil {
 			t.Fatal(err)

@@ -8,7 +8,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"rmagent/internal/childtest"
 	"rmagent/record"
@@ -84,6 +87,33 @@ func TestCheckOfTheCaller(t *testing.T) {
 	warnings, err := os.ReadFile(filepath.Join(agent.Dir, "warnings"))
 	if err != nil || !strings.Contains(string(warnings), "High FD usage: ") || !strings.Contains(string(warnings), `"batch":`) {
 		t.Errorf("%v: %s", err, warnings)
+	}
+}
+
+// TestCheckOfWhatCannotBeTold: a process has more descriptors than its limit, which was
+// lowered since. How many are below it only its table tells, which somebody else may not
+// read: that is no number, and an exit status of its own.
+func TestCheckOfWhatCannotBeTold(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("it takes root to be somebody else")
+	}
+	full := helper(t, "fds")
+	if err := unix.Prlimit(full.Process.Pid, unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 100, Max: 200}, nil); err != nil {
+		t.Fatal(err)
+	}
+	cmd := builtAgent(t, "check", "--json", "--pid", fmt.Sprint(full.Process.Pid), "--files", "5")
+	if err := os.Chmod(builtDir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Dir = openDir(t)
+	cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534}
+	r := runToEnd(t, cmd)
+	var answer record.FDCheck
+	if err := json.Unmarshal([]byte(r.stdout), &answer); err != nil {
+		t.Fatalf("%v: %s%s", err, r.stdout, r.stderr)
+	}
+	if r.status != exitUnknown || answer.Safe.Known() || answer.Open.Known() || answer.Batch.Known() || answer.Message == "" {
+		t.Errorf("status %d: %s%s", r.status, r.stdout, r.stderr)
 	}
 }
 

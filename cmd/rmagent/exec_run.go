@@ -36,6 +36,7 @@ func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
 	defer x.close()
 	x.tracker, x.lost, err = track.Open(track.Options{
 		Limits: p.Limits, Enforce: !p.Only, Source: p.source, Reap: true, Agent: p.agent(),
+		Category: p.Category, TaskID: p.TaskID,
 	})
 	if err != nil {
 		return exitExecFailed, errors.Join(err, x.files.discard())

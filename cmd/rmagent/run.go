@@ -119,8 +119,8 @@ type running struct {
 	log     *sink.Log
 	stacks  *worker.Client
 	history *history.Store
-	front   *front     // where people and programs ask
-	jobs    *jobServer // nil: none are served
+	front   *front // where people and programs ask
+	jobs    jobServer
 }
 
 func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log) (*running, error) {
@@ -129,7 +129,7 @@ func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log)
 	o := agent.Options{
 		Config: l, Sources: configSources(c), Filter: f, Version: version, Log: log.Logger(), SetLevel: log.SetLevel,
 		Stdout: os.Stdout, Stacks: r.stacks, Views: r.front.views, Observers: []agent.Observer{r.history, r.front.bus},
-		Self: int32(os.Getpid()),
+		Self: int32(os.Getpid()), Jobs: &r.jobs,
 	}
 	if log.Console() {
 		o.Overview = overviewEvery
@@ -156,8 +156,7 @@ func (r *running) run(ctx context.Context, hup <-chan os.Signal) error {
 	if err := r.front.open(ctx, r.Agent); err != nil {
 		return err
 	}
-	var err error
-	if r.jobs, err = openJobs(r.Config, r.GPUClient(), r.log.Logger()); err != nil {
+	if err := r.jobs.open(r.Config, r.GPUClient(), r.log.Logger()); err != nil {
 		return err
 	}
 	go r.hangUps(ctx, hup)

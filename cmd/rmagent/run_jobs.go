@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"path/filepath"
+	"sync/atomic"
 
 	"go.uber.org/zap"
 
@@ -12,6 +13,7 @@ import (
 	"rmagent/internal/job/cards"
 	"rmagent/internal/job/sock"
 	"rmagent/internal/loader"
+	"rmagent/internal/sample"
 	"rmagent/internal/source"
 )
 
@@ -21,22 +23,22 @@ func jobsSocket(socket string) string { return filepath.Join(filepath.Dir(socket
 // jobServer measures jobs for whoever asks.
 type jobServer struct {
 	jobs   *loader.Jobs
-	server *sock.Server
+	server atomic.Pointer[sock.Server] // nil: none are served
 }
 
-// openJobs begins to serve jobs, where eBPF may be used. Nothing is attached before
-// somebody has a job.
-func openJobs(l *config.Loaded, client *gpu.Client, log *zap.Logger) (*jobServer, error) {
+// open begins to serve jobs, where eBPF may be used. Nothing is attached before somebody
+// has a job.
+func (s *jobServer) open(l *config.Loaded, client *gpu.Client, log *zap.Logger) error {
 	if l.Source == string(source.Procfs) {
-		return nil, nil
+		return nil
 	}
 	jobs, err := loader.OpenJobs(sock.MaxJobs)
 	if err != nil {
 		if l.Source == string(source.EBPF) {
-			return nil, err
+			return err
 		}
 		log.Warn("jobs_unavailable", zap.Error(err))
-		return nil, nil
+		return nil
 	}
 	var gpus job.GPUs
 	if client != nil {
@@ -44,15 +46,27 @@ func openJobs(l *config.Loaded, client *gpu.Client, log *zap.Logger) (*jobServer
 	}
 	server, err := sock.Serve(jobsSocket(socketPath(l)), jobs, gpus)
 	if err != nil {
-		return nil, errors.Join(err, jobs.Close())
+		return errors.Join(err, jobs.Close())
 	}
-	return &jobServer{jobs, server}, nil
+	s.jobs = jobs
+	s.server.Store(server)
+	return nil
 }
 
-// close ends every job; nil has none.
+// Jobs tells the engine of the jobs that run.
+func (s *jobServer) Jobs(dst []sample.Job) ([]sample.Job, error) {
+	server := s.server.Load()
+	if server == nil {
+		return dst, nil
+	}
+	return server.Jobs(dst)
+}
+
+// close ends every job.
 func (s *jobServer) close() error {
-	if s == nil {
+	server := s.server.Load()
+	if server == nil {
 		return nil
 	}
-	return errors.Join(s.server.Close(), s.jobs.Close())
+	return errors.Join(server.Close(), s.jobs.Close())
 }

@@ -8,13 +8,11 @@ import (
 	"rmagent/internal/stack/worker"
 )
 
-// stackWorker is the command that the agent runs itself, in a process without
-// privileges that walks call stacks for it.
-const stackWorker = "stack-worker"
-
+// stackWorkerCommand is what the agent runs itself, in a process without privileges that
+// walks call stacks for it.
 func stackWorkerCommand() *cli.Command {
 	return command(&cli.Command{
-		Name:   stackWorker,
+		Name:   worker.Command,
 		Hidden: true,
 		Action: func(*cli.Context) error {
 			if err := worker.Confine(); err != nil {
@@ -26,4 +24,4 @@ func stackWorkerCommand() *cli.Command {
 }
 
 // openStacks returns what walks stacks; its child is started with the first of them.
-func openStacks() *worker.Client { return worker.New(stackWorker) }
+func openStacks() *worker.Client { return worker.New(worker.Itself, worker.Command) }

@@ -47,7 +47,8 @@ type Options struct {
 	// suspect of a leak: what it has open follows what it watches. 0: a program of which
 	// the agent is a part.
 	Self  int32
-	Views *engine.Views // where what is known is published; nil: nowhere
+	Views *engine.Views    // where what is known is published; nil: nowhere
+	Jobs  engine.JobReader // nil: none run beside the agent
 }
 
 // Observer is told of records, by whichever goroutine writes one. It must not wait,
@@ -127,6 +128,7 @@ func (a *Agent) engineOptions() (*engine.Options, error) {
 		Filter:    a.Filter,
 		Actions:   a.actions,
 		Views:     a.Views,
+		Jobs:      a.Jobs,
 	}
 	if a.out != nil {
 		o.Sink = a.out

@@ -97,6 +97,12 @@ var recordUnits = map[string]struct {
 	"faults": {"faults", 1}, "nodes": {"nodes", 1}, "workers": {"workers", 1},
 }
 
+// InRecord returns a value of the measure in the unit that records have it in.
+func (m Measure) InRecord(v float64) (value float64, unit string) {
+	u := recordUnits[m.Unit()]
+	return v * u.factor, u.name
+}
+
 func (e Exceeded) record() record.JobLimit {
 	u := recordUnits[e.Measure.Unit()]
 	return record.JobLimit{Resource: e.Measure.String(), Value: e.Value * u.factor, Limit: e.Limit * u.factor, Unit: u.name, Seconds: e.Seconds}

@@ -20,6 +20,7 @@ type Tracked struct {
 	Name   string `koanf:"name"` // patterns, as those of package pattern
 	Unit   string `koanf:"unit"`
 	Cgroup string `koanf:"cgroup"`
+	Job    string `koanf:"job"` // a pattern of categories: the rule is for jobs, each as a whole
 
 	MaxCPUPercent            float64 `koanf:"max_cpu_percent"` // of one CPU
 	MaxMemoryMB              float64 `koanf:"max_memory_mb"`
@@ -55,6 +56,7 @@ func trackedKey() key {
 		text("name", "", patterns, isPattern).says("of the process"),
 		text("unit", "", patterns, isPattern).says("systemd unit of the process"),
 		text("cgroup", "", patterns, isPattern).says("of the process, or one above it"),
+		text("job", "", patterns, isPattern).says("category of jobs that run beside the agent: each as a whole"),
 		number("max_cpu_percent", 0, 0, 1e6).says("100 is one CPU; 0: no limit"),
 		number("max_memory_mb", 0, 0, 1<<40).says("resident, in MB of 2^20 bytes; 0: no limit"),
 		number("max_fd", 0, 0, 1<<31).says("open descriptors; 0: no limit"),
@@ -64,7 +66,7 @@ func trackedKey() key {
 		number("max_gpu_memory_mb", 0, 0, 1<<40).says("in MB of 2^20 bytes; 0: no limit"),
 		yesNo("prune", false).says("the limits are maxima of the prune rule, too"),
 		list("actions", []string{}, parseName, "names of actions").says("for when a limit is broken"),
-	).says("processes with limits of their own")
+	).says("processes and jobs with limits of their own")
 }
 
 // rules are what the policy makes of the list.
@@ -74,6 +76,7 @@ func (c *Config) rules() []policy.Rule {
 		t := &c.Tracked[i]
 		rules[i] = policy.Rule{
 			Label:    t.Label,
+			Job:      t.Job,
 			Selector: policy.Selector{PID: int32(t.PID), Name: t.Name, Unit: t.Unit, Cgroup: t.Cgroup},
 			Limits: policy.Limits{
 				CPUPercent:            t.MaxCPUPercent,
@@ -103,8 +106,11 @@ func (l *Loaded) checkTracked(part bool) []Problem {
 	}
 	for i, rule := range l.rules() {
 		at := itemName(trackedName, i)
-		if rule.Selector == (policy.Selector{}) {
-			problems = append(problems, Problem{l.origins[at], at, "it selects nobody; allowed: at least one of pid, name, unit and cgroup"})
+		switch {
+		case rule.Selector == (policy.Selector{}) && rule.Job == "":
+			problems = append(problems, Problem{l.origins[at], at, "it selects nobody; allowed: at least one of pid, name, unit and cgroup, or job"})
+		case rule.Selector != (policy.Selector{}) && rule.Job != "":
+			problems = append(problems, Problem{l.origins[at], at, "it selects processes and jobs; allowed: pid, name, unit and cgroup, or job alone"})
 		}
 		for _, name := range rule.Actions {
 			if !part && !slices.Contains(names, name) {

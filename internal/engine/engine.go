@@ -49,12 +49,19 @@ type GPUReader interface {
 	CPU() time.Duration
 }
 
+// JobReader tells of the jobs that run beside the agent.
+type JobReader interface {
+	// Jobs appends those of which something lives.
+	Jobs(dst []sample.Job) ([]sample.Job, error)
+}
+
 // Options are what an engine works with. It closes none of it.
 type Options struct {
 	Reader  sample.Reader
 	Source  record.Source
 	Events  EventSource // nil: ends are inferred from readings
 	GPU     GPUReader   // nil: none
+	Jobs    JobReader   // nil: none
 	Host    *hostfs.HostReader
 	Cgroups *hostfs.CgroupReader
 	Who     *hostfs.Identifier
@@ -83,11 +90,13 @@ type Engine struct {
 	host     sample.Host
 	events   sample.Events
 	cgroups  []sample.Cgroup
+	running  []sample.Job
 
 	table   *aggregate.Table
 	machine aggregate.Host
 	fds     *aggregate.FDSums
 	gpus    aggregate.GPUs
+	jobs    *aggregate.Jobs
 	builder *report.Builder
 	budget  *budget
 	account account
@@ -112,6 +121,7 @@ type Engine struct {
 	hostRec record.Host
 	cgroup  record.Cgroup
 	gpu     record.GPU
+	job     record.JobReading
 	oom     record.OOM
 	agent   record.Agent
 }
@@ -122,6 +132,7 @@ func New(o Options) *Engine {
 		Options: o,
 		table:   aggregate.NewTable(),
 		fds:     aggregate.NewFDSums(),
+		jobs:    aggregate.NewJobs(),
 		builder: report.NewBuilder(o.Source),
 		budget:  newBudget(o.CPUBudget, o.Interval),
 		active:  map[string]bool{},
@@ -288,6 +299,7 @@ func (e *Engine) tick(ctx context.Context) error {
 	}
 	e.readHost()
 	e.readCgroups(minute)
+	e.readJobs()
 	e.gpus.Update(gpus, s.Monotonic, gpuPatience*e.budget.current)
 
 	err := e.write(minute)
@@ -339,6 +351,19 @@ func (e *Engine) readCgroups(all bool) {
 	e.cgroups = e.Cgroups.Read(e.cgroups, func(_ uint64, path string) bool {
 		return e.active[path] || e.Policy.WatchesCgroup(path)
 	})
+}
+
+// readJobs reads those that run. Where that fails, nothing is known of them in this tick.
+func (e *Engine) readJobs() {
+	e.running = e.running[:0]
+	if e.Jobs != nil {
+		var err error
+		if e.running, err = e.Jobs.Jobs(e.running); err != nil {
+			e.Log.Error("read_jobs_failed", zap.Error(err))
+			e.running = e.running[:0]
+		}
+	}
+	e.jobs.Update(e.running)
 }
 
 // gpuPatience is after how many intervals a reading of the cards says nothing any

@@ -19,6 +19,7 @@ func (e *Engine) write(minute bool) error {
 	e.emit(&e.hostRec)
 	e.writeCgroups()
 	e.writeGPUs()
+	e.writeJobs()
 	e.writeProcesses()
 	e.writeEnds()
 	e.decided(e.Policy.End())
@@ -47,6 +48,14 @@ func (e *Engine) writeGPUs() {
 		e.builder.GPU(&e.gpu, &e.gpus.Devices[i], e.gpus.Age)
 		e.Policy.GPU(&e.gpu)
 		e.emit(&e.gpu)
+	}
+}
+
+func (e *Engine) writeJobs() {
+	for i := range e.jobs.List {
+		e.builder.Job(&e.job, &e.jobs.List[i])
+		e.Policy.Job(&e.job)
+		e.emit(&e.job)
 	}
 }
 

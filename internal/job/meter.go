@@ -13,6 +13,8 @@ import (
 type Meter struct {
 	// Now is the last reading.
 	Now cctools.Measures
+	// Shared says that processes share memory: Now has what they have at least.
+	Shared bool
 	// Most has totals, and the highest values of what goes up and down.
 	Most cctools.Measures
 	// Times says when, in seconds since the start, each value of Most was reached.
@@ -84,6 +86,7 @@ func (m *Meter) addTotals(seconds float64) {
 
 func (m *Meter) addTree(r *Reading, share Sharer) {
 	t := m.summer.sum(r.Processes)
+	m.Shared = t.shared
 	if t.shared {
 		t.memory = m.once(r.Processes, share)
 	}

@@ -106,6 +106,9 @@ type Priority struct {
 type Rule struct {
 	Label string // what records and actions call it
 	Selector
+	// Job is a pattern of categories, whose jobs the rule is for, each as a whole; empty:
+	// it is for processes.
+	Job     string
 	Limits  Limits
 	Prune   bool     // its limits are maxima of the prune rule, too
 	Actions []string // names of actions for when a limit is broken
@@ -166,6 +169,11 @@ func (c *Config) Validate() error {
 	}
 	for i := range c.Tracked {
 		selectors = append(selectors, c.Tracked[i].Selector)
+	}
+	for i := range c.Tracked {
+		if err := pattern.Check(c.Tracked[i].Job); err != nil {
+			return fmt.Errorf("pattern %q: %w", c.Tracked[i].Job, err)
+		}
 	}
 	for i := range selectors {
 		if err := selectors[i].Validate(); err != nil {

@@ -23,12 +23,14 @@ type Engine struct {
 	elapsed  time.Duration // since the one before; 0: unknown
 	host     *record.Host
 	complete bool // the reading has every process
+	whole    bool // no record of it was lost
 	checking bool // a prune decision is due
 	checked  time.Duration
 	swept    time.Duration
 
 	gauges    map[gaugeKey]*gauge // of all but processes
 	cgroupCPU map[string]total
+	jobs      map[string]*job
 	processes map[sample.ID]*process // only those of which something is remembered
 	rules     rules
 
@@ -49,7 +51,7 @@ type total struct {
 // New returns an engine in which everything is normal.
 func New(c Config) *Engine {
 	e := &Engine{
-		gauges: map[gaugeKey]*gauge{}, cgroupCPU: map[string]total{}, processes: map[sample.ID]*process{},
+		gauges: map[gaugeKey]*gauge{}, cgroupCPU: map[string]total{}, jobs: map[string]*job{}, processes: map[sample.ID]*process{},
 		rules: newRules(), prune: newPruning(),
 	}
 	e.Configure(c)
@@ -70,6 +72,12 @@ func (e *Engine) Configure(c Config) {
 			e.release(g)
 		}
 	})
+	for key, g := range e.gauges {
+		if gone[key.rule] {
+			e.release(g)
+			delete(e.gauges, key)
+		}
+	}
 	for _, p := range e.processes {
 		p.drop(e, gone)
 	}
@@ -111,7 +119,7 @@ func (e *Engine) Begin(h *record.Host, continuous bool) {
 		}
 	}
 	e.now, e.host = at, h
-	e.complete = h.Processes.Known()
+	e.complete, e.whole = h.Processes.Known(), true
 	due := e.config.Prune.CheckInterval
 	e.checking = e.tick == 1 || at-e.checked >= due-due/10
 	if e.checking {
@@ -216,6 +224,7 @@ type subject struct {
 	card     *record.GPU
 	instance *record.GPUInstance
 	process  *record.ProcessFacts
+	job      *record.JobReading
 }
 
 // met tells that a target is there, whether its values are known or not.
@@ -240,7 +249,7 @@ func (e *Engine) observe(t target, m measure, r reading, s subject) {
 			elapsed = e.now - g.from
 		}
 	}
-	g.seen, g.from = e.now, e.now
+	g.seen, g.from, g.last = e.now, e.now, r.value
 	if measures[m].stock {
 		g.slope.add(e.now, r.value)
 	}
@@ -272,7 +281,7 @@ func (e *Engine) cross(g *gauge, previous level, r reading, s subject) {
 		Value:    record.Some(r.value),
 		Limit:    record.Some(r.limit),
 		Ratio:    record.Some(r.ratio),
-		Unit:     measures[g.key.measure].unit,
+		Unit:     unitOf(g.key),
 	}
 	left, known := g.left(r.limit)
 	if p := s.process; p != nil {
@@ -294,15 +303,16 @@ func (e *Engine) tell(c record.StateChange, change Change) {
 // in which nothing moves are read once a minute.
 const patience = 90 * time.Second
 
-// Incomplete says that the reading lacks processes, as it turned out: whoever was not
+// Incomplete says that the reading lacks records, as it turned out: whoever was not
 // handed in may be there.
-func (e *Engine) Incomplete() { e.complete = false }
+func (e *Engine) Incomplete() { e.complete, e.whole = false, false }
 
 // End ends the reading and returns what was decided, ordered by target. The result is
 // valid until the next Begin.
 func (e *Engine) End() []Change {
 	e.beginProcesses() // where there are none
 	e.forgetProcesses()
+	e.forgetJobs()
 	e.sweep()
 	slices.SortStableFunc(e.changes, func(a, b Change) int { return compareKeys(a.key, b.key) })
 	for i := range e.changes {

@@ -14,6 +14,7 @@ type gauge struct {
 	slope
 	seen time.Duration // when its target was last met
 	from time.Duration // since when its last value holds; 0: unknown
+	last float64       // that value
 
 	// Of the prune rule. The window is made where there is a maximum.
 	window    aggregate.Window

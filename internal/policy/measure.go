@@ -59,13 +59,14 @@ const (
 	kindCgroup
 	kindMount
 	kindGPU
+	kindJob
 	kindProcess
 )
 
 // target is whom something is measured of.
 type target struct {
 	kind kind
-	name string    // of a cgroup and a mount the path, of a card the UUID
+	name string    // of a cgroup and a mount the path, of a card the UUID, of a job its name
 	id   sample.ID // of a process
 }
 
@@ -79,6 +80,8 @@ func (t target) String() string {
 		return "mount:" + t.name
 	case kindGPU:
 		return "gpu:" + t.name
+	case kindJob:
+		return "job:" + t.name
 	case kindProcess:
 		return t.id.String()
 	}
@@ -100,6 +103,14 @@ type gaugeKey struct {
 
 func compareKeys(a, b gaugeKey) int {
 	return cmp.Or(compareTargets(a.target, b.target), cmp.Compare(a.measure, b.measure), cmp.Compare(a.rule, b.rule))
+}
+
+// unitOf is the unit of a gauge's values.
+func unitOf(k gaugeKey) string {
+	if k.measure == mPIDs && k.target.kind == kindJob {
+		return "processes"
+	}
+	return measures[k.measure].unit
 }
 
 // reading is one value of one target, and what it is measured against.

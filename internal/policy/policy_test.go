@@ -26,6 +26,7 @@ type facts struct {
 	host      record.Host
 	cgroups   []record.Cgroup
 	gpus      []record.GPU
+	jobs      []record.JobReading
 	processes []record.ProcessFacts
 	partly    bool // it may have missed processes
 }
@@ -54,6 +55,9 @@ func (w *world) changes(f facts) []Change {
 	}
 	for i := range f.gpus {
 		w.engine.GPU(&f.gpus[i])
+	}
+	for i := range f.jobs {
+		w.engine.Job(&f.jobs[i])
 	}
 	for i := range f.processes {
 		w.engine.Process(&f.processes[i])
@@ -351,6 +355,22 @@ func TestEveryThreshold(t *testing.T) {
 			second += v * 2
 			return facts{cgroups: []record.Cgroup{{Path: "/a", CPUSecondsTotal: percent(second), CPULimitCores: percent(2)}}}
 		}, 0.7, 0.9, 0.001, "CPU of cgroup:/a: high use, 1.40 of 2.00 CPUs (70%)"},
+		{"memory job:pid:7@9", Memory, func(v float64) facts {
+			return facts{jobs: []record.JobReading{{Job: "pid:7@9", MemoryBytes: of1000(v), Limits: []record.JobAllowance{{Resource: "memory", Limit: 1000}}}}}
+		}, 0.7, 0.9, 0.001, "Memory of job pid:7@9: high use, 700 B of 1000 B (70%)"},
+		{"cpu job:pid:7@9", CPU, func(v float64) facts {
+			return facts{jobs: []record.JobReading{{Job: "pid:7@9", Category: some("render\n"), CPUCores: percent(v * 2), Limits: []record.JobAllowance{{Resource: "cores", Limit: 2}}}}}
+		}, 0.7, 0.9, 0.001, "CPU of job pid:7@9 (render?): high use, 1.40 of 2.00 CPUs (70%)"},
+		{"fd job:pid:7@9", FD, func(v float64) facts {
+			return facts{jobs: []record.JobReading{{Job: "pid:7@9", FDOpen: of1000(v), Limits: []record.JobAllowance{{Resource: "open_files", Limit: 1000}}}}}
+		}, 0.8, 0.9, 0.001, "Open files of job pid:7@9: high use, 800/1000 (80%)"},
+		{"pids job:pid:7@9", PIDs, func(v float64) facts {
+			return facts{jobs: []record.JobReading{{Job: "pid:7@9", Processes: of1000(v), Limits: []record.JobAllowance{{Resource: "max_concurrent_processes", Limit: 1000}}}}}
+		}, 0.8, 0.9, 0.001, "Processes of job pid:7@9: high use, 800/1000 (80%)"},
+		{"network job:pid:7@9", Network, func(v float64) facts {
+			return facts{jobs: []record.JobReading{{Job: "pid:7@9", NetReceivedBytesPerSecond: percent(v * 1000), NetSentBytesPerSecond: percent(0),
+				Limits: []record.JobAllowance{{Resource: "bandwidth", Limit: 8000}}}}}
+		}, 0.7, 0.9, 0.001, "Network of job pid:7@9: high use, 700 B/s of 1000 B/s (70%)"},
 		{"gpu gpu:GPU-1", GPU, func(v float64) facts {
 			return facts{gpus: []record.GPU{{Index: 3, UUID: some("GPU-1"), Name: some("A100"), UtilizationRatio: percent(v)}}}
 		}, 0.7, 0.9, 0.01, "GPU 3 (A100): high use, 70%"},

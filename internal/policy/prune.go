@@ -76,7 +76,9 @@ func (e *Engine) maximum(k gaugeKey) float64 {
 	case mDisk:
 		return p.DiskPercent
 	case mNetwork:
-		return p.NetworkBytesPerSecond
+		if k.target.kind == kindHost {
+			return p.NetworkBytesPerSecond
+		}
 	case mGPU:
 		return p.GPUPercent
 	case mGPUMemory:
@@ -196,5 +198,5 @@ func pruneUnit(k gaugeKey) string {
 	if k.rule == 0 && !absolute(k) {
 		return "percent"
 	}
-	return measures[k.measure].unit
+	return unitOf(k)
 }

@@ -163,6 +163,10 @@ func TestEveryMaximum(t *testing.T) {
 			PressureCPUSomeRatio: some(0.8), PressureMemorySomeRatio: some(0.8), PressureIOSomeRatio: some(0.8),
 		}}
 	}
+	allowed := record.JobReading{
+		Job: "pid:100@5", MemoryBytes: eight, FDOpen: eight, Processes: some(uint64(8)), Members: []record.JobMember{{PID: 101, StartTicks: 5}, {PID: 100, StartTicks: 5}},
+		Limits: []record.JobAllowance{{Resource: "memory", Limit: 1000}, {Resource: "open_files", Limit: 1000}, {Resource: "max_concurrent_processes", Limit: 10}},
+	}
 	for _, tt := range []struct {
 		reason string
 		set    func(p *Prune)
@@ -180,6 +184,9 @@ func TestEveryMaximum(t *testing.T) {
 		{"disk mount:/d", func(p *Prune) { p.DiskPercent = 70 }, facts{host: record.Host{Filesystems: []record.Filesystem{{Path: "/d", TotalBytes: thousand, AvailableBytes: some(uint64(200))}}}}, "100, 101"},
 		{"memory cgroup:/a", func(p *Prune) { p.CgroupMemoryPercent = 70 }, facts{cgroups: []record.Cgroup{{Path: "/a", MemoryBytes: eight, MemoryLimitBytes: thousand}}}, "100, 101"},
 		{"memory cgroup:/other", func(p *Prune) { p.CgroupMemoryPercent = 70 }, facts{cgroups: []record.Cgroup{{Path: "/other", MemoryBytes: eight, MemoryLimitBytes: thousand}}}, ""},
+		{"memory job:pid:100@5", func(p *Prune) { p.CgroupMemoryPercent = 70 }, facts{jobs: []record.JobReading{allowed}}, "100, 101"},
+		{"fd job:pid:100@5", func(p *Prune) { p.FDPercent = 70 }, facts{jobs: []record.JobReading{allowed}}, "100, 101"},
+		{"pids job:pid:100@5", func(p *Prune) { p.PIDsPercent = 70 }, facts{jobs: []record.JobReading{allowed}}, "101, 100"},
 		{"pressure_cpu cgroup:/a", func(p *Prune) { p.PressureCPUPercent = 70 }, facts{cgroups: []record.Cgroup{waiting("/a")}}, "100, 101"},
 		{"pressure_memory cgroup:/a", func(p *Prune) { p.PressureMemoryPercent = 70 }, facts{cgroups: []record.Cgroup{waiting("/a")}}, "100, 101"},
 		{"pressure_io cgroup:/a", func(p *Prune) { p.PressureIOPercent = 70 }, facts{host: record.Host{DiskReadBytesPerSecond: some(8.0), DiskWrittenBytesPerSecond: some(0.0)}, cgroups: []record.Cgroup{waiting("/a")}}, "100, 101"},

@@ -80,6 +80,8 @@ func (e *Engine) relief(f *record.ProcessFacts, id sample.ID, g *gauge) float64 
 			return 1
 		}
 		return 0
+	case kindJob:
+		return e.jobShare(f, id, g)
 	case kindCgroup:
 		if !inside(f.Cgroup.Or(""), t.name) {
 			return 0
@@ -220,6 +222,9 @@ func (c *candidate) why() string {
 	}
 	if c.reason.target.kind == kindProcess {
 		return "above its own maximum of " + measures[c.reason.measure].name
+	}
+	if c.reason.target.kind == kindJob {
+		return fmt.Sprintf("%s of the %s of %s", percent, limitNames[c.reason.measure], c.reason.target)
 	}
 	where := "of the host"
 	if c.reason.target.kind != kindHost {

@@ -158,7 +158,7 @@ func (e *Engine) judgeRule(f *record.ProcessFacts, id sample.ID, p *process, pla
 			p.gauges = append(p.gauges, g)
 		}
 		g.seen = e.now
-		e.judgeLimit(f, g, rule, value, limit)
+		e.judgeLimit(g, subject{process: f}, rule, value, limit)
 		maximum := 0.0
 		if rule.Prune {
 			maximum = limit
@@ -167,10 +167,10 @@ func (e *Engine) judgeRule(f *record.ProcessFacts, id sample.ID, p *process, pla
 	}
 }
 
-// judgeLimit judges one value of a tracked process: critical above its limit, normal
+// judgeLimit judges one value of a tracked process or job: critical above its limit, normal
 // once it has been below for as long and by as much as thresholds of the resource ask
 // for.
-func (e *Engine) judgeLimit(f *record.ProcessFacts, g *gauge, rule *Rule, value, limit float64) {
+func (e *Engine) judgeLimit(g *gauge, s subject, rule *Rule, value, limit float64) {
 	t, ok := e.config.Thresholds[measures[g.key.measure].group]
 	if !ok {
 		t = usual
@@ -188,8 +188,8 @@ func (e *Engine) judgeLimit(f *record.ProcessFacts, g *gauge, rule *Rule, value,
 		Value:    record.Some(value),
 		Limit:    record.Some(limit),
 		Ratio:    record.Some(aggregate.Round(value / limit)),
-		Unit:     measures[g.key.measure].unit,
+		Unit:     unitOf(g.key),
 	}
-	describeLimit(&c, f, g.key.measure, rule)
+	describeLimit(&c, s, g.key.measure, rule)
 	e.tell(c, Change{key: g.key, Process: g.key.target.id, Rule: rule.Label, Actions: rule.Actions, Tracked: true})
 }

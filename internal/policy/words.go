@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"strings"
 
 	"rmagent/internal/human"
 	"rmagent/record"
@@ -57,6 +58,8 @@ func whatOf(k gaugeKey, s subject) string {
 		where = k.target.name
 	case kindGPU:
 		where = gpuName(s)
+	case kindJob:
+		where = jobName(s.job)
 	}
 	switch k.measure {
 	case mCPU:
@@ -72,6 +75,9 @@ func whatOf(k gaugeKey, s subject) string {
 	case mNetwork:
 		return "Network of " + where
 	case mPIDs:
+		if k.target.kind == kindJob {
+			return "Processes of " + where
+		}
 		return "Threads of " + where
 	case mPressureCPU:
 		return "Waiting for CPU " + on + where
@@ -114,6 +120,9 @@ func usageOf(c *record.StateChange, m measure) string {
 
 // adviceOf says what happens at the limit, where to look and what to do.
 func adviceOf(k gaugeKey) string {
+	if k.target.kind == kindJob {
+		return "The limit is the job's own: rmagent exec ends it above, unless it only measures. Its processes are the members in its records."
+	}
 	cgroup := k.target.kind == kindCgroup
 	switch k.measure {
 	case mCPU:
@@ -159,25 +168,49 @@ func adviceOf(k gaugeKey) string {
 	return ""
 }
 
-// limitNames are how messages call what a tracked process's limits are of.
-var limitNames = map[measure]string{
-	mCPU: "CPU", mMemory: "memory", mFD: "FD", mTransfer: "disk", mNetwork: "network", mGPU: "GPU", mGPUMemory: "GPU memory",
+// jobName is a job as people speak of it.
+func jobName(r *record.JobReading) string {
+	if category, ok := r.Category.Get(); ok {
+		return fmt.Sprintf("job %s (%s)", r.Job, human.Text(category))
+	}
+	return "job " + r.Job
 }
 
-// describeLimit fills in what a person reads of a tracked process's limit.
-func describeLimit(c *record.StateChange, f *record.ProcessFacts, m measure, rule *Rule) {
+// limitNames are how messages call what limits of processes and jobs are of.
+var limitNames = map[measure]string{
+	mPIDs: "processes", mCPU: "CPU", mMemory: "memory", mFD: "FD", mTransfer: "disk", mNetwork: "network", mGPU: "GPU", mGPUMemory: "GPU memory",
+}
+
+// describeLimit fills in what a person reads of the limit of a tracked process or job.
+func describeLimit(c *record.StateChange, s subject, m measure, rule *Rule) {
 	verb, than := "exceeded", ">"
 	if rank(c.State) < rank(c.Previous) {
 		verb, than = "is back under its", "<="
 	}
-	c.Message = fmt.Sprintf("Process %d %s %s limit: %s %s %s", f.PID, verb, limitNames[m],
+	who := ""
+	if s.job != nil {
+		name := jobName(s.job)
+		who = strings.ToUpper(name[:1]) + name[1:]
+	} else {
+		who = fmt.Sprintf("Process %d", s.process.PID)
+	}
+	c.Message = fmt.Sprintf("%s %s %s limit: %s %s %s", who, verb, limitNames[m],
 		amount(c.Value.Or(0), measures[m].unit), than, amount(c.Limit.Or(0), measures[m].unit))
-	if than == ">" {
-		c.Advice = fmt.Sprintf("It is %s, tracked", f.Comm)
-		if rule.Label != "" {
-			c.Advice += " as " + rule.Label
-		}
-		c.Advice += fmt.Sprintf("; the limit is the configuration's. See what it does: rmagent snapshot --pid %d.", f.PID)
+	if than == "<=" {
+		return
+	}
+	c.Advice = "It is tracked"
+	if s.process != nil {
+		c.Advice = fmt.Sprintf("It is %s, tracked", s.process.Comm)
+	}
+	if rule.Label != "" {
+		c.Advice += " as " + rule.Label
+	}
+	c.Advice += "; the limit is the configuration's."
+	if s.process != nil {
+		c.Advice += fmt.Sprintf(" See what it does: rmagent snapshot --pid %d.", s.process.PID)
+	} else {
+		c.Advice += " Its processes are the members in its records."
 	}
 }
 

@@ -131,6 +131,10 @@ func (p *Player) line(at place, line []byte) error {
 		if p.inside() {
 			p.engine.GPU(r)
 		}
+	case *record.JobReading:
+		if p.inside() {
+			p.engine.Job(r)
+		}
 	case *record.Process:
 		p.process(&r.ProcessFacts)
 	case *record.Exit:

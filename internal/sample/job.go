@@ -61,6 +61,30 @@ func (a *JobTotals) Add(b *JobTotals) {
 	a.Sent += b.Sent
 }
 
+// Job is a job that runs, at one instant.
+type Job struct {
+	ID             ID // its oldest process when it was first looked at: its first, as a rule
+	UID            uint32
+	Category       string
+	TaskID         string
+	ElapsedSeconds float64
+	Monotonic      time.Duration // when it was read
+	Totals         JobTotals     // of all its processes
+	Memory         Opt[uint64]   // resident, of those that live
+	MemoryAtLeast  bool          // they share some: it may be more
+	Virtual, Swap  Opt[uint64]
+	FDs            Opt[uint64]
+	Processes      []JobProcess // that live, the oldest first
+	Limits         []JobLimit
+}
+
+// JobLimit is a limit that a job was begun with.
+type JobLimit struct {
+	Resource string
+	Limit    float64
+	Unit     string
+}
+
 // JobProcess is a living process of a job. Equal Space or Table of two processes
 // mean one address space or one table of descriptors; 0: unknown, and their own.
 type JobProcess struct {

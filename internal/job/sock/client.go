@@ -29,15 +29,17 @@ type Tracker struct {
 	failed  error // why there are no more answers; set before answers is closed
 }
 
-// Open begins a job at the agent that listens on path.
-func Open(path string, o loader.JobOrder) (*Tracker, error) {
+// Open begins a job at the agent that listens on path, and tells it about the job.
+func Open(path string, o loader.JobOrder, about About) (*Tracker, error) {
 	conn, err := net.DialTimeout("unix", path, time.Second)
 	if err != nil {
 		return nil, err
 	}
 	t := &Tracker{conn: conn, answers: make(chan *response, 1), notices: make(chan struct{}, 1)}
 	t.read.Go(t.receive)
-	_, err = t.ask(&request{Op: opNew, AtOnce: o.AtOnce, Processes: o.Processes, FatalAtOnce: o.FatalAtOnce})
+	q := about.request()
+	q.AtOnce, q.Processes, q.FatalAtOnce = o.AtOnce, o.Processes, o.FatalAtOnce
+	_, err = t.ask(q)
 	if err != nil {
 		return nil, errors.Join(err, t.Close())
 	}

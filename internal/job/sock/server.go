@@ -149,6 +149,8 @@ type client struct {
 	thread int       // that is to fork the first process; 0: none
 	doomed bool
 	write  sync.Mutex
+
+	watched watched // under the server's lock, once there is a job
 }
 
 // admit finds out who connects.
@@ -265,7 +267,11 @@ func (c *client) answer(q *request) (*response, error) {
 
 func (c *client) begin(q *request) error {
 	if c.job != 0 {
-		return errors.New("a connection has one job")
+		return errSecondJob
+	}
+	a, err := about(q)
+	if err != nil {
+		return err
 	}
 	id, err := c.server.jobs.New(loader.JobOrder{UID: c.uid, AtOnce: q.AtOnce, Processes: q.Processes, FatalAtOnce: q.FatalAtOnce})
 	if err != nil {
@@ -273,6 +279,7 @@ func (c *client) begin(q *request) error {
 	}
 	c.job = id
 	c.server.mu.Lock()
+	c.watched = watched{about: a, meter: job.NewMeter(clock.Boottime())}
 	c.server.byJob[id] = c
 	c.server.mu.Unlock()
 	return nil

@@ -45,6 +45,12 @@ func helper(does string) *exec.Cmd {
 // serve serves jobs, as an agent does.
 func serve(t testing.TB) (path string) {
 	t.Helper()
+	path, _ = server(t)
+	return path
+}
+
+func server(t testing.TB) (string, *Server) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("tagging tasks needs root")
 	}
@@ -52,7 +58,7 @@ func serve(t testing.TB) (path string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	path = filepath.Join(t.TempDir(), "jobs.sock")
+	path := filepath.Join(t.TempDir(), "jobs.sock")
 	s, err := Serve(path, jobs, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -62,13 +68,13 @@ func serve(t testing.TB) (path string) {
 			t.Error(err)
 		}
 	})
-	return path
+	return path, s
 }
 
 // open begins a job.
 func open(t testing.TB, path string) *Tracker {
 	t.Helper()
-	tracker, err := Open(path, loader.JobOrder{})
+	tracker, err := Open(path, loader.JobOrder{}, About{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -277,7 +283,7 @@ func TestHostileClients(t *testing.T) {
 	})
 	// Whatever they did, the next is served.
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-		tracker, err := Open(path, loader.JobOrder{})
+		tracker, err := Open(path, loader.JobOrder{}, About{})
 		if err == nil {
 			tracker.Close()
 			return

@@ -31,7 +31,7 @@ const (
 type op string
 
 const (
-	opNew    op = "new"    // make the job: AtOnce, Processes, FatalAtOnce
+	opNew    op = "new"    // make the job: all fields but Thread and Signal
 	opAwait  op = "await"  // the next process that Thread of the client forks is the job's first
 	opCancel op = "cancel" // it will fork none
 	opRead   op = "read"   // what the job did and has
@@ -47,6 +47,11 @@ type request struct {
 	FatalAtOnce uint64 `json:"fatal_at_once,omitempty"`
 	Thread      int    `json:"thread,omitempty"`
 	Signal      int    `json:"signal,omitempty"`
+	// Of the job, for the agent's policy. Limits are by the names and in the units of
+	// package cctools.
+	Category string             `json:"category,omitempty"`
+	TaskID   string             `json:"taskid,omitempty"`
+	Limits   map[string]float64 `json:"limits,omitempty"`
 }
 
 // response is a frame of the server.

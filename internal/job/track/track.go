@@ -25,6 +25,9 @@ type Options struct {
 	// answers. With ebpf or procfs no agent is asked.
 	Source string
 	Reap   bool // as job.ProcOptions
+	// Category and TaskID are what the agent is told, beside Limits.
+	Category string
+	TaskID   string
 }
 
 // forksForgiven is how many processes above a limit there may be for the moment that
@@ -55,7 +58,7 @@ func Open(o Options) (t job.Tracker, lost error, err error) {
 	order := Order(&o.Limits, o.Enforce)
 	var refused []error
 	if o.Agent != "" && o.Source == "auto" {
-		t, err := sock.Open(o.Agent, order)
+		t, err := sock.Open(o.Agent, order, sock.About{Category: o.Category, TaskID: o.TaskID, Limits: o.Limits})
 		if err == nil {
 			return t, nil, nil
 		}

@@ -66,7 +66,7 @@ func (t *tail) String() string {
 	return printable(line)
 }
 
-func startChild(args []string) (*child, error) {
+func startChild(program string, args []string) (*child, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socketpair: %w", err)
@@ -79,8 +79,10 @@ func startChild(args []string) (*child, error) {
 		return nil, err
 	}
 	c := &child{conn: conn, buffer: make([]byte, maxMessage), stderr: &tail{}}
-	c.cmd = exec.Command("/proc/self/exe", args...)
-	c.cmd.Args[0] = os.Args[0]
+	c.cmd = exec.Command(program, args...)
+	if program == Itself {
+		c.cmd.Args[0] = os.Args[0]
+	}
 	c.cmd.Env, c.cmd.Dir = []string{}, "/"
 	c.cmd.ExtraFiles = []*os.File{theirs}
 	c.cmd.Stderr = c.stderr

@@ -124,14 +124,20 @@ type imageState struct {
 	failures int
 }
 
-// New returns a client whose child is this program again, run with the arguments of
-// the command that calls Confine and Serve. It is started when it is needed first.
-func New(args ...string) *Client {
+// Itself is this program again, as the program of a client's child.
+const Itself = "/proc/self/exe"
+
+// Command is the command of rmagent that calls Confine and Serve.
+const Command = "stack-worker"
+
+// New returns a client whose child is a program, run with the arguments with which it
+// calls Confine and Serve. It is started when it is needed first.
+func New(program string, args ...string) *Client {
 	c := &Client{
 		open: newOpener(), gate: procmem.NewGate(maxStuck), wake: make(chan struct{}, 1), images: map[Image]*imageState{},
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
-	c.start = func() (*child, error) { return startChild(args) }
+	c.start = func() (*child, error) { return startChild(program, args) }
 	go c.run()
 	return c
 }

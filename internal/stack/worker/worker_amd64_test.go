@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 }
 
 func newClient(t testing.TB) *Client {
-	c := New(childArgument)
+	c := New(Itself, childArgument)
 	t.Cleanup(c.Close)
 	return c
 }
@@ -274,7 +274,7 @@ func TestHangingChildIsKilled(t *testing.T) {
 		t.Skip("takes as long as a request may")
 	}
 	p := start(t, compile(t))
-	c := New(hangArgument)
+	c := New(Itself, hangArgument)
 	defer c.Close()
 	site := walk(t, c, Image{ID: p.id}, &p.raw)
 	if !strings.Contains(site.End, "no answer in 5s") || len(site.Frames) != 0 {
@@ -290,7 +290,7 @@ func TestHangingChildIsKilled(t *testing.T) {
 
 func TestCrashingChildIsReplaced(t *testing.T) {
 	p := start(t, compile(t))
-	c := New(crashArgument)
+	c := New(Itself, crashArgument)
 	defer c.Close()
 	for range maxFailures {
 		for c.Stats().Started == c.Stats().Killed { // wait out the backoff
@@ -316,7 +316,7 @@ func TestCrashingChildIsReplaced(t *testing.T) {
 // What waits while a child fails waits for the next one.
 func TestOthersWaitForTheNextChild(t *testing.T) {
 	path := compile(t)
-	c := New(crashArgument)
+	c := New(Itself, crashArgument)
 	defer c.Close()
 	const processes = 4
 	for range processes {

@@ -1,0 +1,123 @@
+package sock
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+
+	"rmagent/internal/cctools"
+	"rmagent/internal/clock"
+	"rmagent/internal/job"
+	"rmagent/internal/sample"
+	"rmagent/record"
+)
+
+// maxWord bounds each word that a client says of its job, in bytes.
+const maxWord = 256
+
+// About is what the agent is told of a job: its policy judges it by that.
+type About struct {
+	Category string
+	TaskID   string
+	Limits   cctools.Limits
+}
+
+// request is the one that begins the job. Words that are too long are cut.
+func (a *About) request() *request {
+	q := &request{Op: opNew, Category: cut(a.Category), TaskID: cut(a.TaskID), Limits: map[string]float64{}}
+	for _, m := range a.Limits.Names() {
+		if v, _ := a.Limits.Get(m); !math.IsInf(v, 0) {
+			q.Limits[m.String()] = v
+		}
+	}
+	return q
+}
+
+func cut(s string) string { return s[:min(len(s), maxWord)] }
+
+// about reads what a client says of its job.
+func about(q *request) (a About, err error) {
+	if len(q.Category) > maxWord || len(q.TaskID) > maxWord {
+		return a, fmt.Errorf("a category or task of more than %d bytes", maxWord)
+	}
+	a.Category, a.TaskID = q.Category, q.TaskID
+	for name, limit := range q.Limits {
+		m, ok := cctools.MeasureOf(name)
+		if !ok || !(limit >= 0) {
+			return a, fmt.Errorf("%.40q: %v is no limit", name, limit)
+		}
+		a.Limits.Set(m, limit)
+	}
+	return a, nil
+}
+
+// watched is what the server remembers of a job for the agent itself.
+type watched struct {
+	about About
+	meter *job.Meter
+	first sample.ID // zero: nobody was seen yet
+}
+
+// Jobs appends every job of which something lives, in the order of their beginnings. It
+// takes one walk over all tasks, and none where there is no job.
+func (s *Server) Jobs(dst []sample.Job) ([]sample.Job, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.byJob) == 0 {
+		return dst, nil
+	}
+	if err := s.walk(); err != nil {
+		return dst, err
+	}
+	at, from := clock.Monotonic(), len(dst)
+	for id, c := range s.byJob {
+		processes := s.survey.processes[id]
+		totals, known := s.survey.totals[id]
+		if !known || len(processes) == 0 {
+			continue
+		}
+		j := c.watched.read(&job.Reading{Boottime: s.survey.boottime, Totals: totals, Processes: processes})
+		j.UID, j.Monotonic = c.uid, at
+		dst = append(dst, j)
+	}
+	slices.SortFunc(dst[from:], func(a, b sample.Job) int { return older(a.ID, b.ID) })
+	return dst, nil
+}
+
+func older(a, b sample.ID) int {
+	return cmp.Or(cmp.Compare(a.StartTicks, b.StartTicks), cmp.Compare(a.PID, b.PID))
+}
+
+// read makes a job of a reading. Its processes are the survey's, which the next walk
+// makes anew.
+func (w *watched) read(r *job.Reading) sample.Job {
+	w.meter.Add(r, nil)
+	now := &w.meter.Now
+	bytes := func(m cctools.Measure) sample.Opt[uint64] {
+		v, ok := now.Get(m)
+		return record.SomeIf(uint64(v*cctools.BytesPerMB), ok)
+	}
+	files, filesKnown := now.Get(cctools.OpenFiles)
+	elapsed, _ := now.Get(cctools.WallTime)
+	j := sample.Job{
+		Category: w.about.Category, TaskID: w.about.TaskID, ElapsedSeconds: elapsed,
+		Totals: r.Totals, Processes: r.Processes,
+		Memory: bytes(cctools.Memory), MemoryAtLeast: w.meter.Shared, Virtual: bytes(cctools.VirtualMemory), Swap: bytes(cctools.SwapMemory),
+		FDs: record.SomeIf(uint64(files), filesKnown),
+	}
+	for _, m := range w.about.Limits.Names() {
+		v, _ := w.about.Limits.Get(m)
+		limit, unit := m.InRecord(v)
+		j.Limits = append(j.Limits, sample.JobLimit{Resource: m.String(), Limit: limit, Unit: unit})
+	}
+	slices.SortFunc(j.Processes, func(a, b sample.JobProcess) int { return older(a.ID, b.ID) })
+	if w.first == (sample.ID{}) {
+		w.first = j.Processes[0].ID
+	}
+	j.ID = w.first
+	return j
+}
+
+var errSecondJob = errors.New("a connection has one job")
