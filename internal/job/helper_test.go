@@ -53,6 +53,7 @@ func init() { // they name each other
 		"memory":  helpMemory,
 		"files":   helpFiles,
 		"write":   helpWrite,
+		"user":    helpUser,
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"syscall"
 	"time"
@@ -32,6 +31,7 @@ type procTracker struct {
 	peak    uint64           // of one process
 	dead    sample.JobTotals // of processes that this one reaped
 	doomed  bool
+	killed  map[int32]bool // children that SIGKILL was sent to, and that are not reaped
 	notices chan struct{}
 }
 
@@ -48,6 +48,7 @@ type member struct {
 const maxOpen = 512
 
 func (t *procTracker) forget(pid int32) {
+	delete(t.killed, pid)
 	if m := t.members[pid]; m != nil {
 		if m.file != nil {
 			m.file.Close()
@@ -73,7 +74,7 @@ func OpenProc(o ProcOptions) (Tracker, error) {
 	}
 	g, _ := newGroup() // without one it goes on as it can
 	return &procTracker{
-		reap: o.Reap, group: g, members: map[int32]*member{}, seen: map[sample.ID]struct{}{},
+		reap: o.Reap, group: g, members: map[int32]*member{}, seen: map[sample.ID]struct{}{}, killed: map[int32]bool{},
 		notices: make(chan struct{}),
 	}, nil
 }
@@ -173,17 +174,34 @@ func addDescendants(pids map[int32]bool, pid int32) {
 // children returns whom the threads of a process forked, and whom it was given
 // (CONFIG_PROC_CHILDREN, proc(5)).
 func children(pid int) []int32 {
+	dir := "/proc/" + strconv.Itoa(pid) + "/task"
+	var st unix.Stat_t
+	if unix.Stat(dir, &st) != nil {
+		return nil
+	}
+	if st.Nlink == 3 { // itself, its parent, and one thread
+		return childrenOf(dir+"/"+strconv.Itoa(pid), nil)
+	}
+	threads, err := os.ReadDir(dir)
+	if err != nil {
+		return nil
+	}
 	var list []int32
-	paths, _ := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/children")
-	for _, path := range paths {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			continue // the thread ended
-		}
-		for word := range bytes.FieldsSeq(b) {
-			if n, err := strconv.ParseInt(string(word), 10, 32); err == nil {
-				list = append(list, int32(n))
-			}
+	for _, t := range threads {
+		list = childrenOf(dir+"/"+t.Name(), list)
+	}
+	return list
+}
+
+// childrenOf adds the children of one thread.
+func childrenOf(dir string, list []int32) []int32 {
+	b, err := os.ReadFile(dir + "/children")
+	if err != nil {
+		return list // the thread ended
+	}
+	for word := range bytes.FieldsSeq(b) {
+		if n, err := strconv.ParseInt(string(word), 10, 32); err == nil {
+			list = append(list, int32(n))
 		}
 	}
 	return list
@@ -253,9 +271,29 @@ func (t *procTracker) fill(dst *Reading) {
 	}
 	dst.Totals.Most, dst.Totals.MostAt, dst.Totals.PeakBytes = t.most, t.mostAt, t.peak
 	dst.Totals.Processes = max(uint64(len(t.seen)), 1)
+	if dst.Totals.Pending == 0 && t.reap && hasChildren() {
+		// Its parent ended when that one's children had been looked for, and it was not
+		// given to this process yet when these had been.
+		dst.Totals.Pending = 1
+	}
+}
+
+// hasChildren reports whether this process has any, whether they live or wait to be
+// reaped: the kernel says so at one instant, while a walk over files may pass by who
+// forks and ends meanwhile.
+func hasChildren() bool {
+	for {
+		err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if err != unix.EINTR {
+			return err != unix.ECHILD
+		}
+	}
 }
 
 func (t *procTracker) Signal(s unix.Signal) (int, error) {
+	if t.doomed && t.group == nil && t.reap {
+		return t.killChildren(), nil
+	}
 	t.find()
 	if t.doomed && t.group != nil && t.group.kill() == nil {
 		return t.left(), nil
@@ -272,6 +310,59 @@ func (t *procTracker) Signal(s unix.Signal) (int, error) {
 		ids = append(ids, sample.ID{PID: pid, StartTicks: m.stat.start})
 	}
 	return SignalAll(ids, s)
+}
+
+// killTurn is how long killChildren goes on before it lets others have a turn.
+const killTurn = 20 * time.Millisecond
+
+// killChildren kills the children of this process, again and again: whoever loses its
+// parent is given to this process, so it meets all of the job's one day, also those that
+// fork faster than /proc can be walked. Between reading who is a child and killing it
+// nothing is asked: the PID of a child stays its own until it is reaped here, and who is
+// not reaped still counts against what its user may fork. It returns how many live.
+func (t *procTracker) killChildren() (left int) {
+	for begin := time.Now(); time.Since(begin) < killTurn; {
+		if t.killFresh() == 0 {
+			break
+		}
+	}
+	for pid := range t.killed {
+		if !hasEnded(pid) {
+			left++
+		}
+	}
+	// Who has ended has given its children away: they are in the list by now.
+	if left == 0 && t.killFresh() > 0 {
+		left = 1
+	}
+	return left
+}
+
+// hasEnded reports whether a child has ended, all of its threads: one whose leader is a
+// zombie may still have children.
+func hasEnded(pid int32) bool {
+	var info unix.Siginfo
+	for {
+		err := unix.Waitid(unix.P_PID, int(pid), &info, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)
+		if err != unix.EINTR {
+			return err != nil || info.Signo != 0
+		}
+	}
+}
+
+// killFresh kills the children that were not killed yet, and returns how many.
+func (t *procTracker) killFresh() (n int) {
+	for _, pid := range children(os.Getpid()) {
+		if t.killed[pid] {
+			continue
+		}
+		// Its children inherit that they may have none.
+		unix.Prlimit(int(pid), unix.RLIMIT_NPROC, &unix.Rlimit{}, nil)
+		unix.Kill(int(pid), unix.SIGKILL)
+		t.killed[pid] = true
+		n++
+	}
+	return n
 }
 
 // left is how many processes have not ended.
