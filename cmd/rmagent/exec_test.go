@@ -67,6 +67,9 @@ func jobModes(t *testing.T) (root, beside, alone *jobMode) {
 	somebody := &syscall.Credential{Uid: 65534, Gid: 65534}
 	socket := filepath.Join(dir, "rmagent.sock")
 	agent := builtAgent(t, "run", "--socket", socket, "--log-format", "json", "--fd-tracing", "off")
+	// As under the unit that only observes: it may end nobody.
+	agent.Args = append([]string{"setpriv", "--bounding-set=-kill", agent.Path}, agent.Args[1:]...)
+	agent.Path = "/usr/bin/setpriv"
 	start(t, agent)
 	await(t, "the agent's socket for jobs", func() bool {
 		_, err := os.Stat(jobsSocket(socket))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"runtime"
 	"sync"
@@ -15,6 +16,7 @@ import (
 	"rmagent/internal/cctools"
 	"rmagent/internal/job"
 	"rmagent/internal/loader"
+	"rmagent/internal/sample"
 )
 
 // answerTime is how long an agent may take to answer.
@@ -111,8 +113,10 @@ func (t *Tracker) Start(cmd *exec.Cmd) error {
 }
 
 // Read replaces dst with what the job did until now.
-func (t *Tracker) Read(dst *job.Reading) error {
-	r, err := t.ask(&request{Op: opRead})
+func (t *Tracker) Read(dst *job.Reading) error { return t.readInto(dst, false) }
+
+func (t *Tracker) readInto(dst *job.Reading, fresh bool) error {
+	r, err := t.ask(&request{Op: opRead, Fresh: fresh})
 	if err != nil {
 		return err
 	}
@@ -123,13 +127,21 @@ func (t *Tracker) Read(dst *job.Reading) error {
 	return nil
 }
 
-// Signal sends a signal to every process of the job that its user may end.
+// Signal sends a signal to every process of the job whose real UID is this process's:
+// these kill(2) allows it to end, while an agent that only observes may end nobody.
 func (t *Tracker) Signal(s unix.Signal) (int, error) {
-	r, err := t.ask(&request{Op: opSignal, Signal: int(s)})
-	if err != nil {
+	var now job.Reading
+	if err := t.readInto(&now, true); err != nil {
 		return 0, err
 	}
-	return r.Sent, nil
+	uid := uint32(os.Getuid())
+	var ids []sample.ID
+	for i := range now.Processes {
+		if p := &now.Processes[i]; uid == 0 || p.UID == uid {
+			ids = append(ids, p.ID)
+		}
+	}
+	return job.SignalAll(ids, s)
 }
 
 // Doom lets none of these fork any more.

@@ -256,9 +256,7 @@ func (c *client) answer(q *request) (*response, error) {
 	case opCancel:
 		return &response{}, c.cancel()
 	case opRead:
-		return c.server.read(c.job)
-	case opSignal:
-		return c.signal(q.Signal)
+		return c.server.read(c.job, q.Fresh)
 	case opDoom:
 		return &response{}, c.doom()
 	}
@@ -316,33 +314,6 @@ func (c *client) cancel() error {
 	return c.server.jobs.Cancel(c.job, thread)
 }
 
-// signals are those that a client may have sent.
-var signals = map[unix.Signal]bool{
-	unix.SIGTERM: true, unix.SIGKILL: true, unix.SIGCONT: true, unix.SIGINT: true, unix.SIGHUP: true,
-	unix.SIGQUIT: true, unix.SIGUSR1: true, unix.SIGUSR2: true, unix.SIGALRM: true, unix.SIGTSTP: true,
-}
-
-// signal ends whom the user could end too (kill(2)): the real UID is the user's.
-func (c *client) signal(number int) (*response, error) {
-	if !signals[unix.Signal(number)] {
-		return nil, fmt.Errorf("signal %d is not sent to jobs", number)
-	}
-	var ids []sample.ID
-	err := c.server.jobs.Processes(func(id uint64, p *sample.JobProcess) {
-		if id == c.job && (c.uid == 0 || p.UID == c.uid) {
-			ids = append(ids, p.ID)
-		}
-	}, func(uint64, *sample.JobTotals) {})
-	if err != nil {
-		return nil, err
-	}
-	n, err := job.SignalAll(ids, unix.Signal(number))
-	if n == 0 && err != nil {
-		return nil, err
-	}
-	return &response{Sent: n}, nil
-}
-
 func (c *client) doom() error {
 	if c.doomed {
 		return nil
@@ -354,8 +325,9 @@ func (c *client) doom() error {
 	return nil
 }
 
-// read tells of a job. One walk serves all who ask within readingAge.
-func (s *Server) read(id uint64) (*response, error) {
+// read tells of a job. One walk serves all who ask within readingAge, but for who needs a
+// fresh one.
+func (s *Server) read(id uint64, now bool) (*response, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	totals, err := s.jobs.Totals(id)
@@ -366,7 +338,7 @@ func (s *Server) read(id uint64) (*response, error) {
 		return &response{Totals: &totals, Boottime: clock.Boottime(), GPUs: s.use(nil)}, nil
 	}
 	_, fresh := s.survey.totals[id]
-	if !fresh || time.Since(s.survey.at) > readingAge {
+	if now || !fresh || time.Since(s.survey.at) > readingAge {
 		if err := s.walk(); err != nil {
 			return nil, err
 		}

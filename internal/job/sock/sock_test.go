@@ -262,10 +262,7 @@ func TestHostileClients(t *testing.T) {
 		c.refused(&request{Op: "steal"}, "nothing is called")
 		c.refused(&request{Op: opAwait, Thread: 1}, "none of process")
 		c.refused(&request{Op: opAwait, Thread: -5}, "none of process")
-		c.refused(&request{Op: opSignal, Signal: int(unix.SIGSTOP)}, "is not sent")
-		if r := c.ask(&request{Op: opSignal, Signal: int(unix.SIGKILL)}); r.Error != "" || r.Sent != 0 {
-			t.Errorf("a job without processes: %+v", r)
-		}
+		c.refused(&request{Op: "signal"}, "nothing is called")
 		if r := c.ask(&request{Op: opRead}); r.Totals == nil || r.Totals.Processes != 0 {
 			t.Errorf("a job without processes: %+v", r)
 		}

@@ -31,11 +31,10 @@ const (
 type op string
 
 const (
-	opNew    op = "new"    // make the job: all fields but Thread and Signal
+	opNew    op = "new"    // make the job: all fields but Thread and Fresh
 	opAwait  op = "await"  // the next process that Thread of the client forks is the job's first
 	opCancel op = "cancel" // it will fork none
-	opRead   op = "read"   // what the job did and has
-	opSignal op = "signal" // send Signal to all of its processes that the client may end
+	opRead   op = "read"   // what the job did and has; Fresh: at this instant, not up to readingAge ago
 	opDoom   op = "doom"   // let none of these fork any more
 )
 
@@ -46,7 +45,7 @@ type request struct {
 	Processes   uint64 `json:"processes,omitempty"`
 	FatalAtOnce uint64 `json:"fatal_at_once,omitempty"`
 	Thread      int    `json:"thread,omitempty"`
-	Signal      int    `json:"signal,omitempty"`
+	Fresh       bool   `json:"fresh,omitempty"`
 	// Of the job, for the agent's policy. Limits are by the names and in the units of
 	// package cctools.
 	Category string             `json:"category,omitempty"`
@@ -58,7 +57,6 @@ type request struct {
 type response struct {
 	Notice    bool              `json:"notice,omitempty"` // no answer, but a hint
 	Error     string            `json:"error,omitempty"`
-	Sent      int               `json:"sent,omitempty"`
 	Boottime  time.Duration     `json:"boottime,omitempty"`
 	Totals    *sample.JobTotals `json:"totals,omitempty"`
 	Processes []process         `json:"processes,omitempty"`
