@@ -31,6 +31,7 @@ type execPlan struct {
 	cctools.Options
 	grace    time.Duration
 	mainOnly bool
+	inGroup  bool // the limits are a cgroup's, too
 	quiet    bool
 	progress bool
 	jsonl    string
@@ -48,6 +49,7 @@ func execCommand() *cli.Command {
 		&cli.StringSliceFlag{Name: "limits-file", Aliases: []string{"l"}, Usage: "limits from `FILE`; repeatable"},
 		&cli.BoolFlag{Name: "measure-only", Usage: "note broken limits, and enforce none"},
 		&cli.StringFlag{Name: "grace", Value: "5s", Usage: "`TIME` between SIGTERM and SIGKILL for a job that must end"},
+		&cli.BoolFlag{Name: "cgroup-limits", Usage: "run the job in a cgroup (version 2) of its own, whose memory.max, pids.max and cpu.max are the limits of memory, max_concurrent_processes and cores"},
 		&cli.BoolFlag{Name: "main-only", Usage: "the job ends with the command, and what it left running is ended; else it ends with its last process"},
 		&cli.StringFlag{Name: "output", Aliases: []string{"O"}, Usage: "write `TEMPLATE`.summary, and what else is asked for"},
 		&cli.BoolFlag{Name: "with-time-series", Usage: "write TEMPLATE.series, a row each --interval"},
@@ -132,7 +134,7 @@ func readExecPlan(c *cli.Context) (*execPlan, error) {
 		return nil, err
 	}
 	p := &execPlan{
-		mainOnly: c.Bool("main-only"), quiet: c.Bool("quiet"), jsonl: c.String("jsonl"),
+		mainOnly: c.Bool("main-only"), inGroup: c.Bool("cgroup-limits"), quiet: c.Bool("quiet"), jsonl: c.String("jsonl"),
 		local: c.Bool("local"), source: l.Source, socket: socketPath(l),
 	}
 	p.progress = !p.quiet && isTerminal(os.Stderr)

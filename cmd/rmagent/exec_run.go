@@ -34,9 +34,17 @@ func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
 		return exitExecFailed, err
 	}
 	defer x.close()
+	if p.inGroup {
+		limited, err := job.OpenLimited(&p.Limits)
+		if err != nil {
+			return exitExecFailed, errors.Join(fmt.Errorf("--cgroup-limits: %w", err), x.files.discard())
+		}
+		defer limited.Close()
+		x.limited = limited
+	}
 	x.tracker, x.lost, err = track.Open(track.Options{
 		Limits: p.Limits, Enforce: !p.Only, Source: p.source, Reap: true, Agent: p.agent(),
-		Category: p.Category, TaskID: p.TaskID,
+		Category: p.Category, TaskID: p.TaskID, Limited: x.limited,
 	})
 	if err != nil {
 		return exitExecFailed, errors.Join(err, x.files.discard())
@@ -53,7 +61,7 @@ func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
 		grace = -1
 	}
 	result, err := job.Run(ctx, job.Options{
-		Cmd: x.cmd, Tracker: x.tracker, Limits: p.Limits, Only: p.Only, Grace: grace, MainOnly: p.mainOnly, GPUs: x.cards,
+		Cmd: x.cmd, Tracker: x.tracker, Limited: x.limited, Limits: p.Limits, Only: p.Only, Grace: grace, MainOnly: p.mainOnly, GPUs: x.cards,
 		Interval: p.Interval, Step: x.step, More: x.watch.more, Started: x.started, Signals: signals.job,
 	})
 	x.show.end()
@@ -97,6 +105,7 @@ type execution struct {
 	plan    *execPlan
 	cmd     *exec.Cmd
 	tracker job.Tracker
+	limited *job.Limited // nil: none
 	files   *jobFiles
 	watch   *jobWatch
 	cards   *cards.Own

@@ -34,11 +34,16 @@ func newGroup() (*group, error) {
 	if err != nil {
 		return nil, err
 	}
+	return newGroupIn(parent)
+}
+
+func newGroupIn(parent string) (*group, error) {
 	dir := filepath.Join(parent, "rmagent-job-"+rand.Text())
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
 	g := &group{dir: dir}
+	var err error
 	if g.fd, err = unix.Open(dir, unix.O_DIRECTORY|unix.O_CLOEXEC|unix.O_PATH, 0); err != nil {
 		return nil, errors.Join(err, os.Remove(dir))
 	}

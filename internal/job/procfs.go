@@ -23,6 +23,7 @@ import (
 type procTracker struct {
 	reap    bool
 	group   *group // nil: none could be made
+	lent    bool   // group is the caller's
 	first   int    // PID of the first process; 0: not started, or reaped
 	members map[int32]*member
 	seen    map[sample.ID]struct{}
@@ -63,6 +64,9 @@ type ProcOptions struct {
 	// them: what they did is then known too. It takes every child of this process that
 	// ended for one of them, so it is for programs that have no others.
 	Reap bool
+	// Limited is the cgroup that the job runs in, and stays the caller's; nil: one is made
+	// where it can be.
+	Limited *Limited
 }
 
 // OpenProc begins a job that /proc tells of. It needs no privilege.
@@ -72,11 +76,18 @@ func OpenProc(o ProcOptions) (Tracker, error) {
 			return nil, err
 		}
 	}
-	g, _ := newGroup() // without one it goes on as it can
+	g, _ := o.group() // without one it goes on as it can
 	return &procTracker{
-		reap: o.Reap, group: g, members: map[int32]*member{}, seen: map[sample.ID]struct{}{}, killed: map[int32]bool{},
+		reap: o.Reap, group: g, lent: o.Limited != nil, members: map[int32]*member{}, seen: map[sample.ID]struct{}{}, killed: map[int32]bool{},
 		notices: make(chan struct{}),
 	}, nil
+}
+
+func (o *ProcOptions) group() (*group, error) {
+	if o.Limited != nil {
+		return o.Limited.group, nil
+	}
+	return newGroup()
 }
 
 func (t *procTracker) Start(cmd *exec.Cmd) error {
@@ -421,7 +432,7 @@ func (t *procTracker) Close() error {
 	if t.reap {
 		errs = append(errs, unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0))
 	}
-	if t.group != nil {
+	if t.group != nil && !t.lent {
 		errs = append(errs, t.group.remove())
 	}
 	return errors.Join(errs...)

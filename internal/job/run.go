@@ -47,6 +47,8 @@ type Options struct {
 	// nil adds none. It is called by the goroutine of Run and must not wait, but at the
 	// last.
 	More func(Moment) *cctools.Measures
+	// Limited, if any, is the cgroup that the command starts in; it stays the caller's.
+	Limited *Limited
 	// Signals are passed on to the job.
 	Signals <-chan os.Signal
 	// Started, if any, is told the first process's PID.
@@ -130,6 +132,9 @@ type run struct {
 func (r *run) start() error {
 	r.begin = clock.Boottime()
 	r.result = &Result{Start: time.Now(), Meter: NewMeter(r.begin)}
+	if r.o.Limited != nil {
+		r.o.Limited.group.take(r.o.Cmd)
+	}
 	if err := r.o.Tracker.Start(r.o.Cmd); err != nil {
 		return err
 	}
