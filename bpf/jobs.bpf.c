@@ -107,15 +107,9 @@ static __always_inline struct job *job_of(struct tag *tag)
 	return tag ? job_at(tag->slot, tag->job) : 0;
 }
 
-// The job of a task. What the kernel makes for itself inside a process, as
-// io_uring's workers, is not told of by sched_process_fork, and goes by its leader.
 static __always_inline struct job *job_of_task(struct task_struct *t)
 {
-	struct tag *tag = tag_of(t);
-
-	if (!tag && t->pid != t->tgid)
-		tag = tag_of(t->group_leader);
-	return job_of(tag);
+	return job_of(tag_of(t));
 }
 
 static __always_inline bool may_kill(struct job *j, struct task_struct *t)
@@ -157,9 +151,12 @@ static __always_inline void count_process(struct job *j, struct task_struct *par
 		bpf_send_signal(KILL);
 }
 
-SEC("tp_btf/sched_process_fork")
-int BPF_PROG(on_job_fork, struct task_struct *parent, struct task_struct *child)
+// Every task is told of here, also what the kernel makes for itself inside a process, as
+// io_uring's workers, which sched_process_fork leaves out.
+SEC("tp_btf/task_newtask")
+int BPF_PROG(on_job_fork, struct task_struct *child)
 {
+	struct task_struct *parent = bpf_get_current_task_btf();
 	struct tag from = {}, *tag = tag_of(parent);
 	bool process = child->pid == child->tgid;
 	struct job *j;
@@ -324,13 +321,11 @@ int BPF_PROG(on_job_exit, struct task_struct *p)
 SEC("tp_btf/sched_switch")
 int BPF_PROG(on_job_switch, bool preempt, struct task_struct *prev)
 {
-	struct tag *tag;
 	struct job *j;
 
 	if (!(prev->__state & TASK_DEAD))
 		return 0;
-	tag = tag_of(prev);
-	j = tag ? job_of(tag) : job_of_task(prev);
+	j = job_of_task(prev);
 	if (!j)
 		return 0;
 	add(&j->cpu, prev->se.sum_exec_runtime);
@@ -350,7 +345,7 @@ int BPF_PROG(on_job_switch, bool preempt, struct task_struct *prev)
 		add(&j->read_bytes, prev->ioac.read_bytes);
 		add(&j->write_bytes, prev->ioac.write_bytes);
 	}
-	if (tag && __sync_fetch_and_add(&j->tasks, -1) == 1)
+	if (__sync_fetch_and_add(&j->tasks, -1) == 1)
 		notify(j->id, NOTICE_EMPTY);
 	return 0;
 }
@@ -516,18 +511,11 @@ int job_tasks(struct bpf_iter__task *ctx)
 {
 	struct task_struct *t = ctx->task;
 	struct job_task r = {};
-	struct task_struct *leader;
 	struct tag *tag;
-	bool own = true;
 
 	if (!t)
 		return 0;
-	leader = t->group_leader;
 	tag = tag_of(t);
-	if (!tag && t->pid != t->tgid) {
-		tag = tag_of(leader);
-		own = false;
-	}
 	if (!job_of(tag) || t->exit_state)
 		return 0;
 	r.job = tag->job;
@@ -535,9 +523,8 @@ int job_tasks(struct bpf_iter__task *ctx)
 	r.pid = t->tgid;
 	r.tid = t->pid;
 	r.uid = READ(t, real_cred, uid.val);
-	r.start = leader->start_boottime;
+	r.start = READ(t, group_leader, start_boottime);
 	__builtin_memcpy(r.comm, t->comm, sizeof r.comm);
-	r.flags = own ? 0 : JOB_UNTAGGED;
 	if (tag->flags & TAG_FIRST)
 		r.flags |= JOB_FIRST;
 	if (tag->flags & TAG_FORKED)
@@ -546,7 +533,7 @@ int job_tasks(struct bpf_iter__task *ctx)
 		r.flags |= JOB_COPIED;
 	read_usage(&r, t);
 	// A leader that ended before its threads has let go of everything.
-	if (t->pid == t->tgid || leader->flags & PF_EXITING) {
+	if (t->pid == t->tgid || READ(t, group_leader, flags) & PF_EXITING) {
 		r.flags |= JOB_LEADER;
 		read_memory(&r, t);
 		read_files(&r, t);

@@ -70,8 +70,7 @@ enum job_task_flag {
 	JOB_FILES = 4,    // the descriptor fields mean something
 	JOB_COPIED = 8,   // its memory may be shared with a process that it forked, or that forked it
 	JOB_FORKED = 16,  // has not called exec since it was forked
-	JOB_UNTAGGED = 32, // belongs to the job by its leader alone
-	JOB_FIRST = 64,   // the first process, in the launcher's memory until it calls exec
+	JOB_FIRST = 32,   // the first process, in the launcher's memory until it calls exec
 };
 
 // A living task of a job.

@@ -342,7 +342,6 @@ const (
 	jobFiles
 	jobCopied
 	jobForked
-	jobUntagged
 	jobFirst
 )
 
