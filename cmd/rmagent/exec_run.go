@@ -43,9 +43,8 @@ func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
 		x.limited = limited
 	}
 	x.tracker, x.lost, err = track.Open(track.Options{
-		Limited: x.limited,
-		Limits:  p.Limits, Enforce: !p.Only, Source: p.source, Reap: true, Agent: p.agent(),
-		Category: p.Category, TaskID: p.TaskID,
+		Limits: p.Limits, Enforce: !p.Only, Source: p.source, Reap: true, Agent: p.agent(),
+		Category: p.Category, TaskID: p.TaskID, Limited: x.limited,
 	})
 	if err != nil {
 		return exitExecFailed, errors.Join(err, x.files.discard())
