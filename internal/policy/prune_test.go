@@ -323,6 +323,49 @@ func TestWhoFillsADisk(t *testing.T) {
 	equal(t, "a full disk", got, "prune disk mount:/d: 11, 13, 10")
 }
 
+// One writer fills a filesystem, in the ways that writers do; others write elsewhere, and
+// one wrote more than all of it before. The first to go is the writer.
+func TestTheOneWriterGoesFirst(t *testing.T) {
+	for _, tt := range []struct {
+		what   string
+		writes func(second uint64) uint64 // in all until then
+	}{
+		{"steadily", func(s uint64) uint64 { return s * 30 }},
+		{"in one second, and is done", func(s uint64) uint64 { return 850 * min(s/10, 1) }},
+		{"in three seconds, and is done", func(s uint64) uint64 { return 290 * min(s-min(s, 9), 3) }},
+		{"nearly all at once, and goes on slowly", func(s uint64) uint64 { return 820*min(s/10, 1) + 3*(s-min(s, 10)) }},
+	} {
+		for _, crowded := range []bool{false, true} { // another filesystem is full all the time
+			w := newWorld(withoutStates, func(c *Config) { c.Prune.DiskPercent = 80; c.Prune.Candidates = 1 })
+			writer := func(pid int32, total uint64) record.ProcessFacts {
+				return record.ProcessFacts{PID: pid, PPID: some(int32(1)), Comm: "w", Exe: some("/bin/w"), IOWrittenBytesTotal: some(total)}
+			}
+			mount := func(path string, used uint64) record.Filesystem {
+				return record.Filesystem{Path: path, TotalBytes: some(uint64(1000)), AvailableBytes: some(1000 - used)}
+			}
+			var last string
+			for second := range uint64(45) {
+				wrote := min(tt.writes(second), 990)
+				list := []record.Filesystem{mount("/d", wrote)}
+				if crowded {
+					list = append(list, mount("/full", 900))
+				}
+				for _, c := range w.changes(facts{
+					host:      record.Host{Filesystems: list},
+					processes: []record.ProcessFacts{writer(10, 1<<20), writer(11, wrote), writer(12, second), writer(13, 1<<30+second*500)},
+				}) {
+					if slices.ContainsFunc(c.Prune.Reasons, func(r record.PruneReason) bool { return r.Target == "mount:/d" }) {
+						last = fmt.Sprint(c.Prune.Candidates[0].PID, " ", c.Prune.Candidates[0].Why)
+					}
+				}
+			}
+			if !strings.HasPrefix(last, "11 an estimate: ") {
+				t.Errorf("%s, another full %v: the first to go is %q", tt.what, crowded, last)
+			}
+		}
+	}
+}
+
 // What swings around a maximum is one decision, not many.
 func TestPruneDoesNotFlap(t *testing.T) {
 	for seed := range uint64(50) {
