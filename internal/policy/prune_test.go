@@ -164,8 +164,8 @@ func TestEveryMaximum(t *testing.T) {
 		}}
 	}
 	allowed := record.JobReading{
-		Job: "pid:100@5", MemoryBytes: eight, FDOpen: eight, Processes: some(uint64(8)), Members: []record.JobMember{{PID: 101, StartTicks: 5}, {PID: 100, StartTicks: 5}},
-		Limits: []record.JobAllowance{{Resource: "memory", Limit: 1000}, {Resource: "open_files", Limit: 1000}, {Resource: "max_concurrent_processes", Limit: 10}},
+		Job: "pid:100@5", MemoryBytes: eight, FDOpen: eight, GPUMemoryBytes: eight, Processes: some(uint64(8)), Members: []record.JobMember{{PID: 101, StartTicks: 5}, {PID: 100, StartTicks: 5}},
+		Limits: []record.JobAllowance{{Resource: "memory", Limit: 1000}, {Resource: "open_files", Limit: 1000}, {Resource: "gpu_memory", Limit: 1000}, {Resource: "max_concurrent_processes", Limit: 10}},
 	}
 	for _, tt := range []struct {
 		reason string
@@ -185,6 +185,7 @@ func TestEveryMaximum(t *testing.T) {
 		{"memory cgroup:/a", func(p *Prune) { p.CgroupMemoryPercent = 70 }, facts{cgroups: []record.Cgroup{{Path: "/a", MemoryBytes: eight, MemoryLimitBytes: thousand}}}, "100, 101"},
 		{"memory cgroup:/other", func(p *Prune) { p.CgroupMemoryPercent = 70 }, facts{cgroups: []record.Cgroup{{Path: "/other", MemoryBytes: eight, MemoryLimitBytes: thousand}}}, ""},
 		{"memory job:pid:100@5", func(p *Prune) { p.CgroupMemoryPercent = 70 }, facts{jobs: []record.JobReading{allowed}}, "100, 101"},
+		{"gpu_memory job:pid:100@5", func(p *Prune) { p.GPUMemoryPercent = 70 }, facts{jobs: []record.JobReading{allowed}}, "100, 101"},
 		{"fd job:pid:100@5", func(p *Prune) { p.FDPercent = 70 }, facts{jobs: []record.JobReading{allowed}}, "100, 101"},
 		{"pids job:pid:100@5", func(p *Prune) { p.PIDsPercent = 70 }, facts{jobs: []record.JobReading{allowed}}, "101, 100"},
 		{"pressure_cpu cgroup:/a", func(p *Prune) { p.PressureCPUPercent = 70 }, facts{cgroups: []record.Cgroup{waiting("/a")}}, "100, 101"},
