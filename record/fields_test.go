@@ -46,7 +46,7 @@ var fieldNames = map[Kind]string{
 		total_processes total_files open_files minor_faults major_faults run_delay_seconds measured limits_exceeded`,
 	KindLimit: "job pid start_ticks category resource value limit unit seconds enforced message",
 	KindJobReading: `job uid category taskid elapsed_seconds processes processes_total tasks_unmeasured cpu_seconds_total cpu_cores memory_bytes
-		memory_at_least virtual_bytes swap_bytes fd_open disk_read_bytes_per_second disk_written_bytes_per_second net_received_bytes_per_second
+		memory_at_least virtual_bytes swap_bytes fd_open gpus gpu_memory_bytes disk_read_bytes_per_second disk_written_bytes_per_second net_received_bytes_per_second
 		net_sent_bytes_per_second limits members`,
 	KindConfig: "hash values agent_pid",
 	KindAgent: `version source cpu_seconds_total cpu_cores rss_bytes memory_bytes fd_open interval_seconds

@@ -24,6 +24,8 @@ type JobReading struct {
 	VirtualBytes    Opt[uint64]  `json:"virtual_bytes"`
 	SwapBytes       Opt[uint64]  `json:"swap_bytes"`
 	FDOpen          Opt[uint64]  `json:"fd_open"`
+	GPUs            Opt[uint64]  `json:"gpus"` // that they use
+	GPUMemoryBytes  Opt[uint64]  `json:"gpu_memory_bytes"`
 
 	DiskReadBytesPerSecond    Opt[float64] `json:"disk_read_bytes_per_second"`
 	DiskWrittenBytesPerSecond Opt[float64] `json:"disk_written_bytes_per_second"`
@@ -63,6 +65,8 @@ func (e *encoder) jobReading(r *JobReading) {
 	e.optUint(`,"virtual_bytes":`, r.VirtualBytes)
 	e.optUint(`,"swap_bytes":`, r.SwapBytes)
 	e.optUint(`,"fd_open":`, r.FDOpen)
+	e.optUint(`,"gpus":`, r.GPUs)
+	e.optUint(`,"gpu_memory_bytes":`, r.GPUMemoryBytes)
 	e.optFloat(`,"disk_read_bytes_per_second":`, r.DiskReadBytesPerSecond)
 	e.optFloat(`,"disk_written_bytes_per_second":`, r.DiskWrittenBytesPerSecond)
 	e.optFloat(`,"net_received_bytes_per_second":`, r.NetReceivedBytesPerSecond)

@@ -42,14 +42,7 @@ func TestPolicyOfJobs(t *testing.T) {
 		_, err := os.Stat(jobsSocket(socket))
 		return err == nil
 	})
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	job := builtAgent(t, "exec", "--quiet", "--socket", socket, "--category", "render", "--limit", "memory: 100",
-		"--", "/usr/bin/env", asHelper+"=hog memory", self)
-	hog := childtest.Start(t, job)
-	hog.Hear("ready")
+	hog := jobOf(t, socket, "hog memory")
 
 	await(t, "a reading of the job", func() bool { return lines(out, `"kind":"job_reading"`) > 0 })
 	r := only[*record.JobReading](whole(t, out))[0]
@@ -90,6 +83,19 @@ func TestPolicyOfJobs(t *testing.T) {
 		t.Errorf("exit status %d: %s", status, a.stderr.String())
 	}
 	replayed(t, out)
+}
+
+// jobOf starts a helper as a job beside an agent.
+func jobOf(t *testing.T, socket, does string) *childtest.Child {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	job := childtest.Start(t, builtAgent(t, "exec", "--quiet", "--socket", socket, "--category", "render", "--limit", "memory: 100",
+		"--", "/usr/bin/env", asHelper+"="+does, self))
+	job.Hear("ready")
+	return job
 }
 
 // whole decodes the whole lines of a file that is being written.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -180,6 +181,57 @@ func TestPolicyOnARealHost(t *testing.T) {
 		t.Errorf("exit status %d", status)
 	}
 	replayed(t, out)
+}
+
+// Rules of the configuration select processes by name, by systemd unit and by cgroup, and
+// nobody else; a selected one has the limits of each rule that selects it.
+func TestTargetsByNameUnitAndCgroup(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("cgroups need root")
+	}
+	group := cgrouptest.New(t)
+	unit, below := group.Child("hog-1.service"), group.Child("pods").Child("a")
+	named, inUnit, inCgroup, nobody := helper(t, "hostile"), helper(t, "still"), helper(t, "still"), helper(t, "still")
+	unit.Add(inUnit.Process.Pid)
+	below.Add(inCgroup.Process.Pid)
+	each(t, func(t *testing.T, source string) {
+		cmd := agentCommand(t, "run", "--config", "policy.yaml", "--source", source, "--jsonl", "out.jsonl", "--log-file", "log")
+		err := os.WriteFile(filepath.Join(cmd.Dir, "policy.yaml"), fmt.Appendf(nil, `
+interval: 200ms
+tracked:
+  - {label: by name, name: "a) R*", max_fd: 1}
+  - {label: by unit, unit: "hog-?.service", max_fd: 1}
+  - {label: by cgroup, cgroup: "%s/p*", max_fd: 1}
+  - {label: by both, cgroup: "%[1]s", unit: "hog*", max_fd: 2}
+`, group.Path()), 0o600)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := start(t, cmd)
+		out := filepath.Join(cmd.Dir, "out.jsonl")
+		want := map[string][]int32{"by name": {named.PID()}, "by unit": {inUnit.PID()}, "by cgroup": {inCgroup.PID()}, "by both": {inUnit.PID()}}
+		await(t, "all limits", func() bool { return len(selected(t, out)) == len(want) })
+		s.stop()
+		if got := selected(t, out); !maps.EqualFunc(got, want, slices.Equal) {
+			t.Errorf("selected are %v, want %v, and never %d", got, want, nobody.PID())
+		}
+		replayed(t, out)
+	})
+}
+
+// selected are the processes that broke limits of descriptors, by the rule's label.
+func selected(t *testing.T, out string) map[string][]int32 {
+	t.Helper()
+	pids := map[string][]int32{}
+	for _, c := range decided[*record.StateChange](t, out) {
+		if _, rule, tracked := strings.Cut(c.Advice, ", tracked as "); tracked && c.Resource == "fd" {
+			rule, _, _ = strings.Cut(rule, ";")
+			var pid int32
+			fmt.Sscanf(c.Target, "pid:%d@", &pid)
+			pids[rule] = append(pids[rule], pid)
+		}
+	}
+	return pids
 }
 
 // decided decodes the decisions of a file that is being written, and nothing else of it.

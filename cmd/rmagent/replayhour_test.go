@@ -45,6 +45,7 @@ thresholds:
 tracked:
   - {label: hogs, name: "rmagent.test*", max_cpu_percent: 30, max_memory_mb: 40, max_fd: 100, prune: true, actions: [say-it]}
   - {label: all shells, name: "*sh", max_cpu_percent: 5, max_memory_mb: 4}
+  - {label: jobs, job: "*", max_memory_mb: 20, max_cpu_percent: 20, prune: true}
 priorities: ["name:rmagent.test=-5", "name:sh*=3"]
 protected: ["name:sshd"]
 actions:
@@ -88,7 +89,7 @@ func TestReplayDecidesAsLive(t *testing.T) {
 	await(t, "the first reading", func() bool { return size(out) > 0 })
 	full := fmt.Sprintf("hog disk /proc/%d/root%s/file", a.cmd.Process.Pid, shm)
 	for end, round := time.Now().Add(span), 0; time.Now().Before(end); round++ {
-		loadFor(t, round, limited, full)
+		loadFor(t, round, limited, full, cmd.Dir)
 	}
 	if err := a.cmd.Process.Signal(unix.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -105,8 +106,9 @@ func TestReplayDecidesAsLive(t *testing.T) {
 }
 
 // loadFor is a round of some seconds in which one thing is short, in every third one two
-// are, and then none: which, and for how long, differs from round to round.
-func loadFor(t *testing.T, round int, limited *cgrouptest.Cgroup, full string) {
+// are, and then none: which, and for how long, differs from round to round. In every
+// fifth round there is a job beside. dir is the agent's.
+func loadFor(t *testing.T, round int, limited *cgrouptest.Cgroup, full, dir string) {
 	t.Helper()
 	kinds := []string{"hog memory", full, "hog fds", "hog cpu"}
 	chosen := kinds[round%4 : round%4+1]
@@ -114,6 +116,11 @@ func loadFor(t *testing.T, round int, limited *cgrouptest.Cgroup, full string) {
 		chosen = []string{kinds[round%4], kinds[(round+1)%4]}
 	}
 	var hogs []*childtest.Child
+	if round%5 == 0 {
+		h := jobOf(t, filepath.Join(dir, "rmagent.sock"), "hog memory")
+		h.Say("")
+		hogs = append(hogs, h)
+	}
 	for _, kind := range chosen {
 		h := helper(t, kind)
 		if kind == "hog memory" {

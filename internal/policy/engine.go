@@ -249,6 +249,7 @@ func (e *Engine) observe(t target, m measure, r reading, s subject) {
 			elapsed = e.now - g.from
 		}
 	}
+	before, known := g.last, g.from != 0
 	g.seen, g.from, g.last = e.now, e.now, r.value
 	if measures[m].stock {
 		g.slope.add(e.now, r.value)
@@ -263,11 +264,8 @@ func (e *Engine) observe(t target, m measure, r reading, s subject) {
 		value = r.value
 	}
 	e.press(g, value, e.maximum(key), elapsed, t.kind == kindCgroup)
-	if t.kind == kindMount && m == mDisk && g.max > 0 && g.value > g.max {
-		e.prune.diskFull = true
-		if _, since := e.prune.used[t.name]; !since {
-			e.prune.used[t.name] = r.value
-		}
+	if t.kind == kindMount && m == mDisk {
+		e.prune.fills(t.name, g.value > e.maximum(key) && e.maximum(key) > 0, record.SomeIf(before, known), r.value)
 	}
 }
 
@@ -311,6 +309,7 @@ func (e *Engine) Incomplete() { e.complete, e.whole = false, false }
 // valid until the next Begin.
 func (e *Engine) End() []Change {
 	e.beginProcesses() // where there are none
+	e.prune.noteWrites()
 	e.forgetProcesses()
 	e.forgetJobs()
 	e.sweep()
@@ -335,8 +334,10 @@ func (e *Engine) sweep() {
 		if key.target.kind != kindHost && e.now-g.seen > patience {
 			e.release(g)
 			delete(e.gauges, key)
+			delete(e.prune.full, key.target.name) // where it is a mount
 		}
 	}
+	e.prune.forgetWrites(e.now)
 	for path, t := range e.cgroupCPU {
 		if e.now-t.at > patience {
 			delete(e.cgroupCPU, path)

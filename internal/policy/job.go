@@ -25,6 +25,7 @@ var jobLimits = map[string]struct {
 }{
 	"memory":                   {mMemory, func(r *record.JobReading) (float64, bool) { return whole(r.MemoryBytes) }, 1},
 	"cores":                    {mCPU, func(r *record.JobReading) (float64, bool) { return percentOf(r.CPUCores) }, 100},
+	"gpu_memory":               {mGPUMemory, func(r *record.JobReading) (float64, bool) { return whole(r.GPUMemoryBytes) }, 1},
 	"open_files":               {mFD, func(r *record.JobReading) (float64, bool) { return whole(r.FDOpen) }, 1},
 	"max_concurrent_processes": {mPIDs, func(r *record.JobReading) (float64, bool) { return whole(r.Processes) }, 1},
 	"bandwidth": {mNetwork, func(r *record.JobReading) (float64, bool) {
@@ -34,9 +35,10 @@ var jobLimits = map[string]struct {
 
 // jobValues are what the limits of rules are compared with.
 var jobValues = map[measure]func(r *record.JobReading) (float64, bool){
-	mCPU:    func(r *record.JobReading) (float64, bool) { return percentOf(r.CPUCores) },
-	mMemory: func(r *record.JobReading) (float64, bool) { return whole(r.MemoryBytes) },
-	mFD:     func(r *record.JobReading) (float64, bool) { return whole(r.FDOpen) },
+	mCPU:       func(r *record.JobReading) (float64, bool) { return percentOf(r.CPUCores) },
+	mMemory:    func(r *record.JobReading) (float64, bool) { return whole(r.MemoryBytes) },
+	mGPUMemory: func(r *record.JobReading) (float64, bool) { return whole(r.GPUMemoryBytes) },
+	mFD:        func(r *record.JobReading) (float64, bool) { return whole(r.FDOpen) },
 	mTransfer: func(r *record.JobReading) (float64, bool) {
 		return sum(r.DiskReadBytesPerSecond, r.DiskWrittenBytesPerSecond)
 	},
@@ -149,6 +151,8 @@ func (e *Engine) jobShare(f *record.ProcessFacts, id sample.ID, g *gauge) float6
 		return quotient(ownMemory(f), g.last)
 	case mFD:
 		return quotient(float64(f.FDOpen.Or(0)), g.last)
+	case mGPUMemory:
+		return quotient(float64(f.GPUMemoryBytes.Or(0)), g.last)
 	case mPIDs:
 		return quotient(1, g.last)
 	case mTransfer:

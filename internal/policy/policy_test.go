@@ -364,6 +364,9 @@ func TestEveryThreshold(t *testing.T) {
 		{"fd job:pid:7@9", FD, func(v float64) facts {
 			return facts{jobs: []record.JobReading{{Job: "pid:7@9", FDOpen: of1000(v), Limits: []record.JobAllowance{{Resource: "open_files", Limit: 1000}}}}}
 		}, 0.8, 0.9, 0.001, "Open files of job pid:7@9: high use, 800/1000 (80%)"},
+		{"gpu_memory job:pid:7@9", GPUMemory, func(v float64) facts {
+			return facts{jobs: []record.JobReading{{Job: "pid:7@9", GPUMemoryBytes: of1000(v), Limits: []record.JobAllowance{{Resource: "gpu_memory", Limit: 1000}}}}}
+		}, 0.7, 0.9, 0.001, "GPU memory of job pid:7@9: high use, 700 B of 1000 B (70%)"},
 		{"pids job:pid:7@9", PIDs, func(v float64) facts {
 			return facts{jobs: []record.JobReading{{Job: "pid:7@9", Processes: of1000(v), Limits: []record.JobAllowance{{Resource: "max_concurrent_processes", Limit: 1000}}}}}
 		}, 0.8, 0.9, 0.001, "Processes of job pid:7@9: high use, 800/1000 (80%)"},

@@ -26,26 +26,22 @@ type pruning struct {
 	weighed  []gaugeKey // the reasons' keys
 	top      []candidate
 
-	// While a filesystem is above its maximum: what each process had written before, and
-	// what was in use of each filesystem.
-	diskFull bool
-	filling  bool
-	written  map[sample.ID]uint64
-	used     map[string]float64
-	sorted   []gaugeKey
+	written map[sample.ID]written // where filesystems have a maximum
+	full    map[string]*full      // filesystems that are above
+	sorted  []gaugeKey
 }
 
 func newPruning() pruning {
-	return pruning{written: map[sample.ID]uint64{}, used: map[string]float64{}}
+	return pruning{written: map[sample.ID]written{}, full: map[string]*full{}}
 }
 
 func (p *pruning) begin() {
-	p.begun, p.ranking, p.diskFull = false, false, false
+	p.begun, p.ranking = false, false
 	p.top = p.top[:0]
 }
 
 // wantsAll tells whether every process must be handed in.
-func (p *pruning) wantsAll() bool { return p.ranking || p.diskFull && !p.filling }
+func (p *pruning) wantsAll() bool { return p.ranking }
 
 func (p *pruning) clockStepped(at time.Duration) { p.toldAt = min(p.toldAt, at) }
 
@@ -127,9 +123,6 @@ func (e *Engine) beginProcesses() {
 		return
 	}
 	p.begun = true
-	if p.diskFull && !p.filling {
-		clear(p.written)
-	}
 	p.ranking = len(e.pressed) > 0 && e.checking &&
 		(p.rankNext || e.now-p.toldAt >= reminder || !slices.Equal(e.keys(), p.told))
 	if p.ranking {
@@ -141,11 +134,6 @@ func (e *Engine) beginProcesses() {
 // decide tells what presses, if that changed or was told a minute ago.
 func (e *Engine) decide() {
 	p := &e.prune
-	p.filling = p.diskFull
-	if !p.filling {
-		clear(p.written)
-		clear(p.used)
-	}
 	if !e.checking {
 		return
 	}

@@ -164,8 +164,8 @@ func TestEveryMaximum(t *testing.T) {
 		}}
 	}
 	allowed := record.JobReading{
-		Job: "pid:100@5", MemoryBytes: eight, FDOpen: eight, Processes: some(uint64(8)), Members: []record.JobMember{{PID: 101, StartTicks: 5}, {PID: 100, StartTicks: 5}},
-		Limits: []record.JobAllowance{{Resource: "memory", Limit: 1000}, {Resource: "open_files", Limit: 1000}, {Resource: "max_concurrent_processes", Limit: 10}},
+		Job: "pid:100@5", MemoryBytes: eight, FDOpen: eight, GPUMemoryBytes: eight, Processes: some(uint64(8)), Members: []record.JobMember{{PID: 101, StartTicks: 5}, {PID: 100, StartTicks: 5}},
+		Limits: []record.JobAllowance{{Resource: "memory", Limit: 1000}, {Resource: "open_files", Limit: 1000}, {Resource: "gpu_memory", Limit: 1000}, {Resource: "max_concurrent_processes", Limit: 10}},
 	}
 	for _, tt := range []struct {
 		reason string
@@ -185,6 +185,7 @@ func TestEveryMaximum(t *testing.T) {
 		{"memory cgroup:/a", func(p *Prune) { p.CgroupMemoryPercent = 70 }, facts{cgroups: []record.Cgroup{{Path: "/a", MemoryBytes: eight, MemoryLimitBytes: thousand}}}, "100, 101"},
 		{"memory cgroup:/other", func(p *Prune) { p.CgroupMemoryPercent = 70 }, facts{cgroups: []record.Cgroup{{Path: "/other", MemoryBytes: eight, MemoryLimitBytes: thousand}}}, ""},
 		{"memory job:pid:100@5", func(p *Prune) { p.CgroupMemoryPercent = 70 }, facts{jobs: []record.JobReading{allowed}}, "100, 101"},
+		{"gpu_memory job:pid:100@5", func(p *Prune) { p.GPUMemoryPercent = 70 }, facts{jobs: []record.JobReading{allowed}}, "100, 101"},
 		{"fd job:pid:100@5", func(p *Prune) { p.FDPercent = 70 }, facts{jobs: []record.JobReading{allowed}}, "100, 101"},
 		{"pids job:pid:100@5", func(p *Prune) { p.PIDsPercent = 70 }, facts{jobs: []record.JobReading{allowed}}, "101, 100"},
 		{"pressure_cpu cgroup:/a", func(p *Prune) { p.PressureCPUPercent = 70 }, facts{cgroups: []record.Cgroup{waiting("/a")}}, "100, 101"},
@@ -321,6 +322,49 @@ func TestWhoFillsADisk(t *testing.T) {
 		})...)
 	}
 	equal(t, "a full disk", got, "prune disk mount:/d: 11, 13, 10")
+}
+
+// One writer fills a filesystem, in the ways that writers do; others write elsewhere, and
+// one wrote more than all of it before. The first to go is the writer.
+func TestTheOneWriterGoesFirst(t *testing.T) {
+	for _, tt := range []struct {
+		what   string
+		writes func(second uint64) uint64 // in all until then
+	}{
+		{"steadily", func(s uint64) uint64 { return s * 30 }},
+		{"in one second, and is done", func(s uint64) uint64 { return 850 * min(s/10, 1) }},
+		{"in three seconds, and is done", func(s uint64) uint64 { return 290 * min(s-min(s, 9), 3) }},
+		{"nearly all at once, and goes on slowly", func(s uint64) uint64 { return 820*min(s/10, 1) + 3*(s-min(s, 10)) }},
+	} {
+		for _, crowded := range []bool{false, true} { // another filesystem is full all the time
+			w := newWorld(withoutStates, func(c *Config) { c.Prune.DiskPercent = 80; c.Prune.Candidates = 1 })
+			writer := func(pid int32, total uint64) record.ProcessFacts {
+				return record.ProcessFacts{PID: pid, PPID: some(int32(1)), Comm: "w", Exe: some("/bin/w"), IOWrittenBytesTotal: some(total)}
+			}
+			mount := func(path string, used uint64) record.Filesystem {
+				return record.Filesystem{Path: path, TotalBytes: some(uint64(1000)), AvailableBytes: some(1000 - used)}
+			}
+			var last string
+			for second := range uint64(45) {
+				wrote := min(tt.writes(second), 990)
+				list := []record.Filesystem{mount("/d", wrote)}
+				if crowded {
+					list = append(list, mount("/full", 900))
+				}
+				for _, c := range w.changes(facts{
+					host:      record.Host{Filesystems: list},
+					processes: []record.ProcessFacts{writer(10, 1<<20), writer(11, wrote), writer(12, second), writer(13, 1<<30+second*500)},
+				}) {
+					if slices.ContainsFunc(c.Prune.Reasons, func(r record.PruneReason) bool { return r.Target == "mount:/d" }) {
+						last = fmt.Sprint(c.Prune.Candidates[0].PID, " ", c.Prune.Candidates[0].Why)
+					}
+				}
+			}
+			if !strings.HasPrefix(last, "11 an estimate: ") {
+				t.Errorf("%s, another full %v: the first to go is %q", tt.what, crowded, last)
+			}
+		}
+	}
 }
 
 // What swings around a maximum is one decision, not many.

@@ -38,8 +38,8 @@ func (c *candidate) before(d *candidate) int {
 // rank finds a place for a process among the candidates.
 func (e *Engine) rank(f *record.ProcessFacts, id sample.ID) {
 	p := &e.prune
-	if p.diskFull && !p.filling {
-		p.written[id] = f.IOWrittenBytesTotal.Or(0)
+	if e.config.Prune.DiskPercent > 0 {
+		p.written[id] = written{f.IOWrittenBytesTotal.Or(0), e.now}
 	}
 	if !p.ranking {
 		return
@@ -52,8 +52,8 @@ func (e *Engine) rank(f *record.ProcessFacts, id sample.ID) {
 		}
 		best.reason, best.share, best.value = g.key, share, share*g.value
 		if g.key.measure == mDisk { // what it wrote, of what is in use
-			wrote := f.IOWrittenBytesTotal.Or(0)
-			best.value = quotient(float64(wrote-min(wrote, p.written[id])), g.slope.value) * g.value
+			wrote := e.wroteSince(id, f.IOWrittenBytesTotal.Or(0), g.key.target.name)
+			best.value = quotient(float64(wrote), g.last) * g.value
 		}
 	}
 	if best.share == 0 || e.Protects(f) {
@@ -125,23 +125,6 @@ func (e *Engine) relief(f *record.ProcessFacts, id sample.ID, g *gauge) float64 
 		return quotient(v, all)
 	}
 	return 0
-}
-
-// filled is how well a process's writes since a filesystem is above its maximum explain
-// what it gained since: nobody counts writes by filesystem, and whoever wrote far more
-// did so elsewhere. Where it wrote nothing since, a thousandth of what it ever wrote puts
-// it behind those who did.
-func (e *Engine) filled(f *record.ProcessFacts, id sample.ID, g *gauge) float64 {
-	now, used := f.IOWrittenBytesTotal.Or(0), g.slope.value
-	since := float64(now - min(now, e.prune.written[id]))
-	gained := used - e.prune.used[g.key.target.name]
-	switch {
-	case since > 0 && gained > 0:
-		return min(since, gained) / max(since, gained)
-	case since > 0:
-		return quotient(since, used)
-	}
-	return quotient(float64(now), used) / 1000
 }
 
 // ownMemory is what comes back when the process ends: what it shares with others
@@ -256,7 +239,7 @@ func (c *candidate) why() string {
 	case mGPUMemory:
 		return percent + " of the memory in use " + where + ", counted on all cards"
 	case mDisk:
-		return fmt.Sprintf("what it wrote by calls, to whatever files, is %s like what %s gained; what it wrote stays", percent, c.reason.target)
+		return fmt.Sprintf("an estimate: what it wrote by calls, to whatever files, is %s like what %s gained; what it wrote stays", percent, c.reason.target)
 	}
 	return percent + " of the host's disk traffic"
 }

@@ -65,6 +65,9 @@ func whatOf(k gaugeKey, s subject) string {
 	case mCPU:
 		return "CPU of " + where
 	case mMemory, mGPUMemory:
+		if k.measure == mGPUMemory && k.target.kind == kindJob {
+			return "GPU memory of " + where
+		}
 		return "Memory of " + where
 	case mFD:
 		return "Open files of " + where

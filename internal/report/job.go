@@ -29,6 +29,7 @@ func (b *Builder) Job(r *record.JobReading, j *aggregate.Job) {
 		CPUSecondsTotal: record.Some(aggregate.Round(j.Totals.CPU.Seconds())),
 		CPUCores:        j.CPUCores,
 		MemoryBytes:     j.Memory, MemoryAtLeast: j.MemoryAtLeast, VirtualBytes: j.Virtual, SwapBytes: j.Swap, FDOpen: j.FDs,
+		GPUs: j.GPUs, GPUMemoryBytes: j.GPUMemory,
 		DiskReadBytesPerSecond: j.DiskRead, DiskWrittenBytesPerSecond: j.DiskWritten,
 		NetReceivedBytesPerSecond: j.NetReceived, NetSentBytesPerSecond: j.NetSent,
 		Limits: limits, Members: members,

@@ -78,7 +78,11 @@ func (s *Server) Jobs(dst []sample.Job) ([]sample.Job, error) {
 		if !known || len(processes) == 0 {
 			continue
 		}
-		j := c.watched.read(&job.Reading{Boottime: s.survey.boottime, Totals: totals, Processes: processes})
+		r := job.Reading{Boottime: s.survey.boottime, Totals: totals, Processes: processes}
+		if s.gpus != nil {
+			r.GPUs = s.gpus.Use(processes)
+		}
+		j := c.watched.read(&r)
 		j.UID, j.Monotonic = c.uid, at
 		dst = append(dst, j)
 	}
@@ -99,13 +103,16 @@ func (w *watched) read(r *job.Reading) sample.Job {
 		v, ok := now.Get(m)
 		return record.SomeIf(uint64(v*cctools.BytesPerMB), ok)
 	}
-	files, filesKnown := now.Get(cctools.OpenFiles)
+	count := func(m cctools.Measure) sample.Opt[uint64] {
+		v, ok := now.Get(m)
+		return record.SomeIf(uint64(v), ok)
+	}
 	elapsed, _ := now.Get(cctools.WallTime)
 	j := sample.Job{
 		Category: w.about.Category, TaskID: w.about.TaskID, ElapsedSeconds: elapsed,
 		Totals: r.Totals, Processes: r.Processes,
 		Memory: bytes(cctools.Memory), MemoryAtLeast: w.meter.Shared, Virtual: bytes(cctools.VirtualMemory), Swap: bytes(cctools.SwapMemory),
-		FDs: record.SomeIf(uint64(files), filesKnown),
+		FDs: count(cctools.OpenFiles), GPUs: count(cctools.GPUs), GPUMemory: bytes(cctools.GPUMemory),
 	}
 	for _, m := range w.about.Limits.Names() {
 		v, _ := w.about.Limits.Get(m)
@@ -113,11 +120,15 @@ func (w *watched) read(r *job.Reading) sample.Job {
 		j.Limits = append(j.Limits, sample.JobLimit{Resource: m.String(), Limit: limit, Unit: unit})
 	}
 	slices.SortFunc(j.Processes, func(a, b sample.JobProcess) int { return older(a.ID, b.ID) })
-	if w.first == (sample.ID{}) {
-		w.first = j.Processes[0].ID
-	}
 	j.ID = w.first
 	return j
+}
+
+// meet has the job called after its oldest process, if nobody was seen of it before.
+func (w *watched) meet(processes []sample.JobProcess) {
+	if w.first == (sample.ID{}) && len(processes) > 0 {
+		w.first = slices.MinFunc(processes, func(a, b sample.JobProcess) int { return older(a.ID, b.ID) }).ID
+	}
 }
 
 var errSecondJob = errors.New("a connection has one job")

@@ -375,8 +375,12 @@ func (s *Server) walk() error {
 				v.totals[id] = t
 			}
 		})
-	if err == nil {
-		s.survey = v
+	if err != nil {
+		return err
 	}
-	return err
+	s.survey = v
+	for id, c := range s.byJob {
+		c.watched.meet(v.processes[id])
+	}
+	return nil
 }
