@@ -1,7 +1,7 @@
 package metrics
 
 import (
-	"github.com/prometheus/client_golang/prometheus"
+	"strings"
 
 	"rmagent/record"
 )
@@ -10,9 +10,9 @@ type num = record.Opt[float64]
 
 // field is one metric of things of type T. Unknown values have no series.
 type field[T any] struct {
-	desc *prometheus.Desc
-	kind prometheus.ValueType
-	get  func(*T) num
+	name, help string
+	counter    bool
+	get        func(*T) num
 }
 
 // table makes fields whose names begin alike and which have the same labels.
@@ -26,30 +26,69 @@ func newTable[T any](prefix string, labels ...string) *table[T] {
 	return &table[T]{prefix: prefix, labels: labels}
 }
 
-func (t *table[T]) add(kind prometheus.ValueType, name, help string, get func(*T) num) {
-	t.fields = append(t.fields, field[T]{prometheus.NewDesc(t.prefix+name, help, t.labels, nil), kind, get})
-}
-
 func (t *table[T]) gauge(name, help string, get func(*T) num) {
-	t.add(prometheus.GaugeValue, name, help, get)
+	t.fields = append(t.fields, field[T]{t.prefix + name, help, false, get})
 }
 
+// counter adds a metric whose name ends with _total.
 func (t *table[T]) counter(name, help string, get func(*T) num) {
-	t.add(prometheus.CounterValue, name, help, get)
+	t.fields = append(t.fields, field[T]{t.prefix + name, help, true, get})
 }
 
-func (t *table[T]) describe(out chan<- *prometheus.Desc) {
+// names lists the table's metrics.
+func (t *table[T]) names() []string {
+	list := make([]string, len(t.fields))
 	for i := range t.fields {
-		out <- t.fields[i].desc
+		list[i] = t.fields[i].name
 	}
+	return list
 }
 
-// collect sends what is known of v.
-func (t *table[T]) collect(out chan<- prometheus.Metric, v *T, labels ...string) {
+// row is one thing with its labels, encoded.
+type row[T any] struct {
+	of     *T
+	labels string
+}
+
+// row makes a row; the labels come in the order of the table's.
+func (t *table[T]) row(of *T, labels ...string) row[T] {
+	if len(labels) == 0 {
+		return row[T]{of: of}
+	}
+	var b strings.Builder
+	for i, value := range labels {
+		b.WriteByte(",{"[b2i(i == 0)])
+		b.WriteString(t.labels[i])
+		b.WriteString(`="`)
+		_, _ = labelEscapes.WriteString(&b, value) // a Builder takes everything
+		b.WriteByte('"')
+	}
+	b.WriteByte('}')
+	return row[T]{of, b.String()}
+}
+
+func b2i(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// write adds what is known of the rows, a metric at a time.
+func (t *table[T]) write(e *exposition, rows ...row[T]) {
 	for i := range t.fields {
 		f := &t.fields[i]
-		if x, ok := f.get(v).Get(); ok {
-			out <- prometheus.MustNewConstMetric(f.desc, f.kind, x, labels...)
+		begun := false
+		for j := range rows {
+			x, ok := f.get(rows[j].of).Get()
+			if !ok {
+				continue
+			}
+			if !begun {
+				e.family(f.name, f.help, f.counter)
+				begun = true
+			}
+			e.sample(f.name, rows[j].labels, x)
 		}
 	}
 }

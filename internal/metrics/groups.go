@@ -10,8 +10,8 @@ import (
 // sum adds values of which some may be unknown.
 type sum struct {
 	of      float64
-	n       int // values that are known
-	unknown int
+	n       int32 // values that are known
+	unknown int32
 }
 
 func (s *sum) add(o num) {
@@ -50,7 +50,7 @@ func (g *group) add(p *record.Process) {
 }
 
 // bys are the ways to group processes.
-var bys = []struct {
+var bys = [3]struct {
 	name string
 	of   func(*record.Process) string // empty: in no group
 }{
@@ -59,28 +59,37 @@ var bys = []struct {
 	{"name", func(p *record.Process) string { return p.Comm }},
 }
 
-// groupBy sums processes by a key and returns the groups that take most memory, and
-// how many there are beside.
-func groupBy(list []record.Process, of func(*record.Process) string, most int) (groups []*group, rest int) {
-	all := make([]group, 0, len(list)) // never grown: the pointers stay valid
-	byName := make(map[string]*group, len(list)/4)
+// grouper sums processes by a key, in memory that it uses again.
+type grouper struct {
+	all   []group
+	index map[string]int // in all, by name
+}
+
+// by returns the groups that take most memory, until the next call, and how many there
+// are beside.
+func (g *grouper) by(list []record.Process, of func(*record.Process) string, most int) (groups []*group, rest int) {
+	if g.index == nil {
+		g.index = map[string]int{}
+	}
+	clear(g.index)
+	g.all = g.all[:0]
 	for i := range list {
 		name := of(&list[i])
 		if name == "" {
 			continue
 		}
-		g := byName[name]
-		if g == nil {
-			all = append(all, group{name: name})
-			g = &all[len(all)-1]
-			byName[name] = g
+		at, there := g.index[name]
+		if !there {
+			at = len(g.all)
+			g.index[name] = at
+			g.all = append(g.all, group{name: name})
 		}
-		g.add(&list[i])
+		g.all[at].add(&list[i])
 	}
-	groups = largest(all, most, func(a, b *group) int {
+	groups = largest(g.all, most, func(a, b *group) int {
 		return cmp.Or(cmp.Compare(b.rss.of, a.rss.of), cmp.Compare(b.processes, a.processes), cmp.Compare(a.name, b.name))
 	})
-	return groups, len(all) - len(groups)
+	return groups, len(g.all) - len(groups)
 }
 
 // largest returns the first n elements of a list in an order. Most of a long list is

@@ -3,14 +3,13 @@ package metrics
 import (
 	"cmp"
 	"context"
+	"maps"
 	"math"
 	"net/http"
 	"runtime"
+	"slices"
 	"strconv"
 	"time"
-
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"rmagent/internal/engine"
 	"rmagent/record"
@@ -47,7 +46,8 @@ type Metrics struct{ public, private http.Handler }
 
 // New returns the metrics of an agent.
 func New(o Options) *Metrics {
-	return &Metrics{public: handler(o, false), private: handler(o, true)}
+	t := newTables()
+	return &Metrics{public: newDoor(o, t, false), private: newDoor(o, t, true)}
 }
 
 // Handler answers scrapes.
@@ -58,22 +58,21 @@ func (m *Metrics) Handler(processes bool) http.Handler {
 	return m.public
 }
 
-func handler(o Options, processes bool) http.Handler {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(newCollector(o, processes))
-	return promhttp.HandlerFor(registry, promhttp.HandlerOpts{
-		EnableOpenMetrics:   true,
-		MaxRequestsInFlight: 8, // more are answered with status 503
-	})
+// Names lists all metrics that there can be.
+func Names() []string {
+	t := newTables()
+	list := slices.Concat(t.host.names(), t.filesystems.names(), t.cgroups.names(), t.gpus.names(), t.groups.names(),
+		t.process.names(), t.leaks.names(), t.agent.names())
+	for _, s := range t.all() {
+		list = append(list, s.names()...)
+	}
+	return list
 }
 
-// collector makes metrics of the view of the last tick.
-type collector struct {
-	Options
-	processes bool
-
+// tables say what metrics there are. Nothing in them changes.
+type tables struct {
+	singles
 	host        *table[record.Host]
-	pressure    *table[pressure]
 	filesystems *table[record.Filesystem]
 	cgroups     *table[record.Cgroup]
 	gpus        *table[record.GPU]
@@ -83,90 +82,65 @@ type collector struct {
 	agent       *table[record.Agent]
 }
 
-func newCollector(o Options, processes bool) *collector {
-	return &collector{
-		Options: o, processes: processes,
-		host: hostTable(), pressure: pressureTable(), filesystems: filesystemTable(), cgroups: cgroupTable(),
+func newTables() *tables {
+	return &tables{
+		singles: newSingles(), host: hostTable(), filesystems: filesystemTable(), cgroups: cgroupTable(),
 		gpus: gpuTable(), groups: groupTable(), process: processTable(), leaks: leakTable(), agent: agentTable(),
 	}
 }
 
-// Describe implements prometheus.Collector.
-func (c *collector) Describe(out chan<- *prometheus.Desc) {
-	c.host.describe(out)
-	c.pressure.describe(out)
-	c.filesystems.describe(out)
-	c.cgroups.describe(out)
-	c.gpus.describe(out)
-	c.groups.describe(out)
-	c.agent.describe(out)
-	if c.processes {
-		c.process.describe(out)
-		c.leaks.describe(out)
-	}
-	for _, d := range []*prometheus.Desc{eventsLost, recordsLost, uncounted, omitted, verdicts, states, nearest, soonest, prune, read, build} {
-		out <- d
-	}
+// page makes the text of one view.
+type page struct {
+	*tables
+	exposition
+	groupers *[3]grouper   // one for each of bys
+	omit     []row[number] // what has no series, told at the end
 }
 
-// Collect implements prometheus.Collector. Before the first reading there is only what
-// is known of the agent itself.
-func (c *collector) Collect(out chan<- prometheus.Metric) {
-	gauge(out, build, 1, c.Version, runtime.Version(), c.Source)
-	if c.Views.Latest() == nil {
-		return
+// text is all that is known of a view; of none, only what is known of the agent itself.
+func (s *page) text(o *Options, v *engine.View, processes bool) []byte {
+	s.build.write(&s.exposition, numberRow(s.build, 1, runtime.Version(), o.Source, o.Version))
+	if v == nil {
+		return s.end()
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	v, err := c.Views.Detailed(ctx)
-	if err != nil {
-		out <- prometheus.NewInvalidMetric(read, err)
-		return
+	s.read.write(&s.exposition, numberRow(s.read, float64(v.Time.UnixMicro())/1e6))
+	s.addHost(v)
+	s.addCgroups(v.Details.Cgroups)
+	s.addGroups(v.Details.Processes)
+	s.addLimits(v)
+	s.addAgent(&v.Details.Agent)
+	if processes {
+		s.addProcesses(v.Details)
 	}
-	gauge(out, read, float64(v.Time.UnixMicro())/1e6)
-	c.collectHost(out, v)
-	c.collectCgroups(out, v.Details.Cgroups)
-	for _, by := range bys {
-		groups, rest := groupBy(v.Details.Processes, by.of, maxGroups)
-		for _, g := range groups {
-			c.groups.collect(out, g, by.name, g.name)
-		}
-		gauge(out, omitted, float64(rest), "group_by_"+by.name)
-	}
-	c.collectLimits(out, v)
-	c.collectAgent(out, &v.Details.Agent)
-	if c.processes {
-		c.collectProcesses(out, v.Details)
-	}
+	s.omitted.write(&s.exposition, s.omit...)
+	return s.end()
 }
 
-func gauge(out chan<- prometheus.Metric, d *prometheus.Desc, v float64, labels ...string) {
-	out <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+func (s *page) leftOut(n int, what string) {
+	s.omit = append(s.omit, numberRow(s.omitted, float64(max(n, 0)), what))
 }
 
-func (c *collector) collectHost(out chan<- prometheus.Metric, v *engine.View) {
+func (s *page) addHost(v *engine.View) {
 	h := &v.Host
-	c.host.collect(out, h)
-	for _, p := range [...]struct {
-		resource, tasks string
-		value           num
-	}{
-		{"cpu", "some", h.PressureCPUSomeRatio}, {"cpu", "full", h.PressureCPUFullRatio},
-		{"memory", "some", h.PressureMemorySomeRatio}, {"memory", "full", h.PressureMemoryFullRatio},
-		{"io", "some", h.PressureIOSomeRatio}, {"io", "full", h.PressureIOFullRatio},
-	} {
-		c.pressure.collect(out, &pressure{p.value}, p.resource, p.tasks)
-	}
+	s.host.write(&s.exposition, s.host.row(h))
+	s.pressure.write(&s.exposition,
+		s.pressure.row(&number{h.PressureCPUSomeRatio}, "cpu", "some"), s.pressure.row(&number{h.PressureCPUFullRatio}, "cpu", "full"),
+		s.pressure.row(&number{h.PressureMemorySomeRatio}, "memory", "some"), s.pressure.row(&number{h.PressureMemoryFullRatio}, "memory", "full"),
+		s.pressure.row(&number{h.PressureIOSomeRatio}, "io", "some"), s.pressure.row(&number{h.PressureIOFullRatio}, "io", "full"))
+	var filesystems []row[record.Filesystem]
 	for i := range h.Filesystems[:min(len(h.Filesystems), maxFilesystems)] {
-		c.filesystems.collect(out, &h.Filesystems[i], h.Filesystems[i].Path)
+		filesystems = append(filesystems, s.filesystems.row(&h.Filesystems[i], h.Filesystems[i].Path))
 	}
-	gauge(out, omitted, float64(max(len(h.Filesystems)-maxFilesystems, 0)), "filesystem")
+	s.filesystems.write(&s.exposition, filesystems...)
+	s.leftOut(len(h.Filesystems)-maxFilesystems, "filesystem")
+	var gpus []row[record.GPU]
 	for i := range v.GPUs[:min(len(v.GPUs), maxGPUs)] {
 		g := &v.GPUs[i]
-		c.gpus.collect(out, g, strconv.Itoa(g.Index), g.UUID.Or(""))
+		gpus = append(gpus, s.gpus.row(g, strconv.Itoa(g.Index), g.UUID.Or("")))
 	}
+	s.gpus.write(&s.exposition, gpus...)
 	if v.Prune != nil {
-		gauge(out, prune, one(v.Prune.ShouldPrune))
+		s.prune.write(&s.exposition, numberRow(s.prune, one(v.Prune.ShouldPrune)))
 	}
 }
 
@@ -177,19 +151,33 @@ func one(b bool) float64 {
 	return 0
 }
 
-func (c *collector) collectCgroups(out chan<- prometheus.Metric, list []record.Cgroup) {
+func (s *page) addCgroups(list []record.Cgroup) {
 	top := largest(list, maxCgroups, func(a, b *record.Cgroup) int {
 		return cmp.Or(cmp.Compare(b.MemoryBytes.Or(0), a.MemoryBytes.Or(0)), cmp.Compare(a.Path, b.Path))
 	})
-	for _, g := range top {
-		c.cgroups.collect(out, g, g.Path)
+	rows := make([]row[record.Cgroup], len(top))
+	for i, g := range top {
+		rows[i] = s.cgroups.row(g, g.Path)
 	}
-	gauge(out, omitted, float64(len(list)-len(top)), "cgroup")
+	s.cgroups.write(&s.exposition, rows...)
+	s.leftOut(len(list)-len(top), "cgroup")
 }
 
-// collectLimits tells how near the nearest limits are, who grows, and what is not
+func (s *page) addGroups(list []record.Process) {
+	var rows []row[group]
+	for i, by := range bys {
+		groups, rest := s.groupers[i].by(list, by.of, maxGroups)
+		for _, g := range groups {
+			rows = append(rows, s.groups.row(g, by.name, g.name))
+		}
+		s.leftOut(rest, "group_by_"+by.name)
+	}
+	s.groups.write(&s.exposition, rows...)
+}
+
+// addLimits tells how near the nearest limits are, who grows, and what is not
 // normal, without names.
-func (c *collector) collectLimits(out chan<- prometheus.Metric, v *engine.View) {
+func (s *page) addLimits(v *engine.View) {
 	d := v.Details
 	h := &v.Host
 	near := map[string]float64{}
@@ -216,27 +204,38 @@ func (c *collector) collectLimits(out chan<- prometheus.Metric, v *engine.View) 
 	raise("host_memory", ratio(h.MemoryUsedBytes, h.MemoryTotalBytes))
 	raise("host_files", ratio(h.FilesOpen, h.FilesLimit))
 	raise("host_pids", ratio(h.Threads, h.PIDLimit))
-	for resource, r := range near {
-		gauge(out, nearest, r, resource)
+	var rows []row[number]
+	for _, resource := range slices.Sorted(maps.Keys(near)) {
+		rows = append(rows, numberRow(s.nearest, near[resource], resource))
 	}
+	s.nearest.write(&s.exposition, rows...)
 	if !math.IsInf(first, 1) {
-		gauge(out, soonest, first, "process_files")
+		s.soonest.write(&s.exposition, numberRow(s.soonest, first, "process_files"))
 	}
-	leaks := map[record.Verdict]int{record.VerdictGrowing: 0, record.VerdictLeaking: 0}
+	s.addStanding(d)
+}
+
+// addStanding counts who grows and leaks, and what is not normal.
+func (s *page) addStanding(d *engine.Details) {
+	leaks := map[record.Verdict]int{}
 	for i := range d.Leaks {
 		leaks[d.Leaks[i].Verdict]++
 	}
-	for verdict, n := range leaks {
-		gauge(out, verdicts, float64(n), string(verdict))
+	var rows []row[number]
+	for _, verdict := range []record.Verdict{record.VerdictGrowing, record.VerdictLeaking} {
+		rows = append(rows, numberRow(s.verdicts, float64(leaks[verdict]), string(verdict)))
 	}
+	s.verdicts.write(&s.exposition, rows...)
 	type standing struct{ resource, state string }
 	counts := map[standing]int{}
 	for i := range d.States {
 		counts[standing{d.States[i].Resource, string(d.States[i].State)}]++
 	}
-	for s, n := range counts {
-		gauge(out, states, float64(n), s.resource, s.state)
+	rows = nil
+	for what, n := range counts {
+		rows = append(rows, numberRow(s.states, float64(n), what.resource, what.state))
 	}
+	s.states.write(&s.exposition, rows...)
 }
 
 // used is the share of total that is not available.
@@ -246,29 +245,36 @@ func used(total, available record.Opt[uint64]) num {
 	return ratio(record.SomeIf(t-min(a, t), ok1 && ok2), total)
 }
 
-func (c *collector) collectAgent(out chan<- prometheus.Metric, a *record.Agent) {
-	c.agent.collect(out, a)
-	for desc, counts := range map[*prometheus.Desc]map[string]uint64{eventsLost: a.EventsLost, recordsLost: a.RecordsLost, uncounted: a.Uncounted} {
-		for cause, n := range counts {
-			out <- prometheus.MustNewConstMetric(desc, prometheus.CounterValue, float64(n), cause)
-		}
-	}
+func (s *page) addAgent(a *record.Agent) {
+	s.agent.write(&s.exposition, s.agent.row(a))
+	s.addCauses(s.eventsLost, a.EventsLost)
+	s.addCauses(s.recordsLost, a.RecordsLost)
+	s.addCauses(s.uncounted, a.Uncounted)
 }
 
-// collectProcesses gives the processes that take most, and those that leak, series of
-// their own.
-func (c *collector) collectProcesses(out chan<- prometheus.Metric, d *engine.Details) {
-	top := topProcesses(d.Processes, maxProcesses)
-	for _, p := range top {
-		c.process.collect(out, p, strconv.Itoa(int(p.PID)), strconv.FormatUint(p.StartTicks, 10), p.Comm)
+func (s *page) addCauses(t *table[number], counts map[string]uint64) {
+	rows := make([]row[number], 0, len(counts))
+	for cause, n := range counts {
+		rows = append(rows, numberRow(t, float64(n), cause))
 	}
-	gauge(out, omitted, float64(len(d.Processes)-len(top)), "process")
+	t.write(&s.exposition, rows...)
+}
+
+// addProcesses gives the processes that take most, and those that leak, series of their
+// own.
+func (s *page) addProcesses(d *engine.Details) {
+	top := topProcesses(d.Processes, maxProcesses)
+	rows := make([]row[record.Process], len(top))
+	for i, p := range top {
+		rows[i] = s.process.row(p, p.Comm, strconv.Itoa(int(p.PID)), strconv.FormatUint(p.StartTicks, 10))
+	}
+	s.process.write(&s.exposition, rows...)
+	s.leftOut(len(d.Processes)-len(top), "process")
+	var leaks []row[record.Leak]
 	for i := range d.Leaks[:min(len(d.Leaks), maxLeaks)] {
 		l := &d.Leaks[i]
-		c.leaks.collect(out, l, strconv.Itoa(int(l.PID)), strconv.FormatUint(l.StartTicks, 10), l.Comm, string(l.Verdict))
+		leaks = append(leaks, s.leaks.row(l, l.Comm, strconv.Itoa(int(l.PID)), strconv.FormatUint(l.StartTicks, 10), string(l.Verdict)))
 	}
-	gauge(out, omitted, float64(max(len(d.Leaks)-maxLeaks, 0)), "leak")
+	s.leaks.write(&s.exposition, leaks...)
+	s.leftOut(len(d.Leaks)-maxLeaks, "leak")
 }
-
-// Describe sends what metrics there are.
-func Describe(out chan<- *prometheus.Desc) { newCollector(Options{}, true).Describe(out) }

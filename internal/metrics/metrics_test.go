@@ -2,13 +2,16 @@ package metrics
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -187,6 +190,60 @@ func TestOpenMetrics(t *testing.T) {
 	}
 }
 
+// Who scrapes the same view gets the same text, compressed or not, and the next view is
+// another.
+func TestAViewIsWrittenOnce(t *testing.T) {
+	f := &fixed{large(3)}
+	m := New(Options{Views: f})
+	plain, _ := scrape(t, m, true, "")
+	before := &m.private.(*door).plain.text[0]
+	r := httptest.NewRequest("GET", "/metrics", nil)
+	r.Header.Set("Accept-Encoding", "br, gzip;q=0.5")
+	w := httptest.NewRecorder()
+	m.Handler(true).ServeHTTP(w, r)
+	z, err := gzip.NewReader(w.Body)
+	if err != nil || w.Header().Get("Content-Encoding") != "gzip" {
+		t.Fatal(err, w.Header())
+	}
+	zipped, err := io.ReadAll(z)
+	if err != nil || string(zipped) != plain {
+		t.Errorf("what is compressed is another text: %v", err)
+	}
+	if after := &m.private.(*door).plain.text[0]; after != before {
+		t.Error("the view was written again")
+	}
+	f.view = large(4)
+	if text, _ := scrape(t, m, true, ""); text == plain {
+		t.Error("the next view is not there")
+	}
+}
+
+func TestGzipIsOnlyForWhoTakesIt(t *testing.T) {
+	for header, want := range map[string]bool{"": false, "gzip": true, "br,GZIP ; q=1": true, "gzip;q=0": false, "gzip; q=0.0": false, "x-gzip": false, "identity": false} {
+		if got := acceptsGzip(http.Header{"Accept-Encoding": {header}}); got != want {
+			t.Errorf("%q: %v", header, got)
+		}
+	}
+}
+
+// Help texts are written as they are, and a counter's name ends as it must.
+func TestNamesAndHelps(t *testing.T) {
+	names := Names()
+	slices.Sort(names)
+	if len(names) != len(slices.Compact(slices.Clone(names))) {
+		t.Error("a name is there twice")
+	}
+	text, _ := scrape(t, New(Options{Views: &fixed{large(3)}}), true, "")
+	for line := range strings.Lines(text) {
+		if strings.HasPrefix(line, "# HELP") && strings.ContainsAny(line, `\"`) {
+			t.Errorf("has to be escaped: %s", line)
+		}
+		if f := strings.Fields(line); f[1] == "TYPE" && strings.HasSuffix(f[2], "_total") != (f[3] == "counter") {
+			t.Errorf("a counter ends with _total: %s", line)
+		}
+	}
+}
+
 // program finds a program of Debian's package, installed or unpacked by scripts/setup.
 func program(t testing.TB, name string) string {
 	t.Helper()
@@ -219,9 +276,12 @@ func TestPromtoolFindsNothing(t *testing.T) {
 func BenchmarkScrape(b *testing.B) {
 	for _, n := range []int{100, 1000, 10_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			m := New(Options{Views: &fixed{large(n)}})
+			f := &fixed{large(n)}
+			m := New(Options{Views: f})
 			b.ReportAllocs()
 			for b.Loop() {
+				next := *f.view // each scrape is of a view of its own, as it is where one Prometheus scrapes
+				f.view = &next
 				scrape(b, m, true, "")
 			}
 		})

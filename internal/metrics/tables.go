@@ -1,10 +1,6 @@
 package metrics
 
-import (
-	"github.com/prometheus/client_golang/prometheus"
-
-	"rmagent/record"
-)
+import "rmagent/record"
 
 func hostTable() *table[record.Host] {
 	t := newTable[record.Host]("rmagent_host_")
@@ -25,15 +21,6 @@ func hostTable() *table[record.Host] {
 	t.counter("disk_written_bytes_total", "Bytes written to disks.", func(h *record.Host) num { return float(h.DiskWrittenBytesTotal) })
 	t.counter("network_received_bytes_total", "Bytes received by uplinks.", func(h *record.Host) num { return float(h.NetReceivedBytesTotal) })
 	t.counter("network_sent_bytes_total", "Bytes sent by uplinks.", func(h *record.Host) num { return float(h.NetSentBytesTotal) })
-	return t
-}
-
-// pressure is one of PSI's shares.
-type pressure struct{ value num }
-
-func pressureTable() *table[pressure] {
-	t := newTable[pressure]("rmagent_host_", "resource", "tasks")
-	t.gauge("pressure_ratio", "Share of the last ten seconds in which some or all tasks waited for the resource.", func(p *pressure) num { return p.value })
 	return t
 }
 
@@ -87,7 +74,7 @@ func groupTable() *table[group] {
 }
 
 func processTable() *table[record.Process] {
-	t := newTable[record.Process]("rmagent_process_", "pid", "start_ticks", "name")
+	t := newTable[record.Process]("rmagent_process_", "name", "pid", "start_ticks")
 	t.gauge("threads", "Threads.", func(p *record.Process) num { return float(p.Threads) })
 	t.gauge("fd_open", "Open descriptors.", func(p *record.Process) num { return float(p.FDOpen) })
 	t.gauge("fd_limit", "Descriptors that may be open.", func(p *record.Process) num { return float(p.FDLimit) })
@@ -103,7 +90,7 @@ func processTable() *table[record.Process] {
 }
 
 func leakTable() *table[record.Leak] {
-	t := newTable[record.Leak]("rmagent_leak_", "pid", "start_ticks", "name", "verdict")
+	t := newTable[record.Leak]("rmagent_leak_", "name", "pid", "start_ticks", "verdict")
 	t.gauge("fd_open", "Open descriptors of a process that grows or leaks.", func(l *record.Leak) num { return float(l.FDOpen) })
 	t.gauge("growth_per_second", "Descriptors that it gathers in a second.", func(l *record.Leak) num { return l.GrowthPerSecond })
 	t.gauge("seconds_to_limit", "When it is at its limit at this rate.", func(l *record.Leak) num { return l.SecondsToLimit })
@@ -130,16 +117,42 @@ func agentTable() *table[record.Agent] {
 	return t
 }
 
-var (
-	eventsLost  = prometheus.NewDesc("rmagent_agent_events_lost_total", "Events that were lost, by cause.", []string{"cause"}, nil)
-	recordsLost = prometheus.NewDesc("rmagent_agent_records_lost_total", "Records that were lost, by cause.", []string{"cause"}, nil)
-	uncounted   = prometheus.NewDesc("rmagent_agent_uncounted_total", "What found no counter in the kernel, by what it was.", []string{"what"}, nil)
-	omitted     = prometheus.NewDesc("rmagent_omitted", "Things that have no series of their own, because others take more.", []string{"what"}, nil)
-	verdicts    = prometheus.NewDesc("rmagent_leaks", "Processes whose descriptors grow or leak.", []string{"verdict"}, nil)
-	states      = prometheus.NewDesc("rmagent_states", "Targets that are not normal, by resource and state.", []string{"resource", "state"}, nil)
-	nearest     = prometheus.NewDesc("rmagent_nearest_limit_ratio", "Greatest share of a limit that is taken: of a process, a cgroup, a filesystem or the host.", []string{"resource"}, nil)
-	soonest     = prometheus.NewDesc("rmagent_soonest_limit_seconds", "When the first limit of this kind is reached at the present rate; no series where nothing grows.", []string{"resource"}, nil)
-	prune       = prometheus.NewDesc("rmagent_should_prune", "1 where work should be taken off this machine.", nil, nil)
-	read        = prometheus.NewDesc("rmagent_last_reading_timestamp_seconds", "When the machine was read last.", nil, nil)
-	build       = prometheus.NewDesc("rmagent_build_info", "The agent.", []string{"version", "goversion", "source"}, nil)
-)
+// number is a value of its own, with the labels of its metric.
+type number struct{ value num }
+
+func single(counter bool, name, help string, labels ...string) *table[number] {
+	t := newTable[number]("rmagent_", labels...)
+	t.fields = []field[number]{{t.prefix + name, help, counter, func(n *number) num { return n.value }}}
+	return t
+}
+
+// numberRow makes a row of a table of single values.
+func numberRow(t *table[number], v float64, labels ...string) row[number] {
+	return t.row(&number{record.Some(v)}, labels...)
+}
+
+// singles are the metrics that have one value for each set of labels.
+type singles struct {
+	pressure, eventsLost, recordsLost, uncounted, omitted, verdicts, states, nearest, soonest, prune, read, build *table[number]
+}
+
+func newSingles() singles {
+	return singles{
+		pressure:    single(false, "host_pressure_ratio", "Share of the last ten seconds in which some or all tasks waited for the resource.", "resource", "tasks"),
+		eventsLost:  single(true, "agent_events_lost_total", "Events that were lost, by cause.", "cause"),
+		recordsLost: single(true, "agent_records_lost_total", "Records that were lost, by cause.", "cause"),
+		uncounted:   single(true, "agent_uncounted_total", "What found no counter in the kernel, by what it was.", "what"),
+		omitted:     single(false, "omitted", "Things that have no series of their own, because others take more.", "what"),
+		verdicts:    single(false, "leaks", "Processes whose descriptors grow or leak.", "verdict"),
+		states:      single(false, "states", "Targets that are not normal, by resource and state.", "resource", "state"),
+		nearest:     single(false, "nearest_limit_ratio", "Greatest share of a limit that is taken: of a process, a cgroup, a filesystem or the host.", "resource"),
+		soonest:     single(false, "soonest_limit_seconds", "When the first limit of this kind is reached at the present rate; no series where nothing grows.", "resource"),
+		prune:       single(false, "should_prune", "1 where work should be taken off this machine."),
+		read:        single(false, "last_reading_timestamp_seconds", "When the machine was read last."),
+		build:       single(false, "build_info", "The agent.", "goversion", "source", "version"),
+	}
+}
+
+func (s *singles) all() []*table[number] {
+	return []*table[number]{s.pressure, s.eventsLost, s.recordsLost, s.uncounted, s.omitted, s.verdicts, s.states, s.nearest, s.soonest, s.prune, s.read, s.build}
+}

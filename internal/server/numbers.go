@@ -12,13 +12,13 @@ import (
 // files, no command lines, no stacks.
 var numberRoutes = []route{
 	{method: "GET", path: "/", summary: "A page for people.", media: "text/html", handle: (*Server).page},
-	{method: "GET", path: "/resources/cpu", summary: "CPU use of the host.", handle: numbers(cpuNumbers)},
-	{method: "GET", path: "/resources/memory", summary: "Memory in use.", handle: numbers(memoryNumbers)},
-	{method: "GET", path: "/resources/gpu", summary: "Use of the busiest GPU, memory of the fullest.", handle: numbers(gpuNumbers)},
-	{method: "GET", path: "/resources/network", summary: "Bytes received and sent a second.", handle: numbers(networkNumbers)},
-	{method: "GET", path: "/resources/all", summary: "All of the above.", handle: numbers(allNumbers)},
-	{method: "GET", path: "/resources/disk", summary: "Bytes read and written a second, and how full the fullest filesystem is.", handle: numbers(diskNumbers)},
-	{method: "GET", path: "/resources/fd", summary: "Open files of the host and their limit.", handle: numbers(fdNumbers)},
+	{method: "GET", path: "/resources/cpu", summary: "CPU use of the host.", numbers: cpuNumbers},
+	{method: "GET", path: "/resources/memory", summary: "Memory in use.", numbers: memoryNumbers},
+	{method: "GET", path: "/resources/gpu", summary: "Use of the busiest GPU, memory of the fullest.", numbers: gpuNumbers},
+	{method: "GET", path: "/resources/network", summary: "Bytes received and sent a second.", numbers: networkNumbers},
+	{method: "GET", path: "/resources/all", summary: "All of the above.", numbers: allNumbers},
+	{method: "GET", path: "/resources/disk", summary: "Bytes read and written a second, and how full the fullest filesystem is.", numbers: diskNumbers},
+	{method: "GET", path: "/resources/fd", summary: "Open files of the host and their limit.", numbers: fdNumbers},
 	{method: "GET", path: "/resources/prune", summary: "Whether work should be taken off this machine.", handle: (*Server).shouldPrune},
 	{method: "GET", path: "/metrics", summary: "Prometheus metrics; series of processes not on the door for everybody.",
 		media: "text/plain", streams: true, handle: (*Server).metrics},
@@ -96,14 +96,19 @@ type FDNumbers struct {
 	Timestamp  float64            `json:"timestamp"`
 }
 
-// numbers answers with what f makes of the last view.
-func numbers(f func(*engine.View) any) func(*Server, http.ResponseWriter, *http.Request) error {
+// numbersHandler answers with what f makes of the last view, once for all who ask.
+func numbersHandler(f func(*engine.View) any) handler {
+	var texts perView[[]byte]
 	return func(s *Server, w http.ResponseWriter, _ *http.Request) error {
 		v, err := s.view()
 		if err != nil {
 			return err
 		}
-		return writeJSON(w, f(v))
+		b, err := texts.of(v, func() ([]byte, error) { return encodeJSON(f(v)) })
+		if err != nil {
+			return err
+		}
+		return writeBytes(w, "application/json", b)
 	}
 }
 

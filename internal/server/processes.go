@@ -2,14 +2,12 @@ package server
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"rmagent/internal/engine"
@@ -98,109 +96,6 @@ func filterOf(r *http.Request) (f engine.Filter) {
 	return f
 }
 
-// listing has the processes of one view encoded, once for all who ask.
-type listing struct {
-	view *engine.View
-	once sync.Once
-	err  error
-
-	plain, full spans // without command lines, and with those that are known
-}
-
-// spans are texts in one buffer.
-type spans struct {
-	buf  []byte
-	ends []int
-}
-
-func (s *spans) at(i int) []byte {
-	from := 0
-	if i > 0 {
-		from = s.ends[i-1]
-	}
-	return s.buf[from:s.ends[i]]
-}
-
-// list returns the encoded processes of a view.
-func (s *Server) list(v *engine.View) (*listing, error) {
-	l := s.listing.Load()
-	if l == nil || l.view != v {
-		next := &listing{view: v}
-		if s.listing.CompareAndSwap(l, next) {
-			l = next
-		} else if l = s.listing.Load(); l.view != v {
-			l = next // two views are being asked for; each has its own
-		}
-	}
-	l.once.Do(func() { l.err = l.encode(s) })
-	return l, l.err
-}
-
-func (l *listing) encode(s *Server) (err error) {
-	list := l.view.Details.Processes
-	secret := false
-	for i := range list {
-		p := list[i]
-		secret = secret || p.Cmdline != nil
-		p.Cmdline = nil
-		if err = l.plain.add(s, &p, len(list)); err != nil {
-			return err
-		}
-	}
-	if !secret {
-		l.full = l.plain
-		return nil
-	}
-	for i := range list {
-		p := list[i]
-		if err = l.full.add(s, &p, len(list)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *spans) add(server *Server, p *record.Process, n int) (err error) {
-	if s.ends == nil {
-		s.ends = make([]int, 0, n)
-	}
-	s.buf, err = server.line(s.buf, p)
-	s.ends = append(s.ends, len(s.buf))
-	if len(s.ends) == 16 { // they are all about as long
-		s.buf = slices.Grow(s.buf, len(s.buf)/16*(n+n/8))
-	}
-	return err
-}
-
-// of returns a process as a caller may see it.
-func (l *listing) of(c *caller, i int) []byte {
-	if uid, known := l.view.Details.Processes[i].UID.Get(); c.mayRead(uid, known) {
-		return l.full.at(i)
-	}
-	return l.plain.at(i)
-}
-
-// choose returns the indices of the processes that a request asks for, in its order.
-func choose(r *http.Request, list []record.Process) []int {
-	f := filterOf(r)
-	q := r.URL.Query()
-	which := make([]int, 0, len(list))
-	for i := range list {
-		if f.MatchRecord(&list[i].ProcessFacts) {
-			which = append(which, i)
-		}
-	}
-	if key := sortKeys[q.Get("sort")]; key != nil {
-		slices.SortStableFunc(which, func(a, b int) int {
-			return cmp.Compare(key(&list[b]).Or(-1), key(&list[a]).Or(-1))
-		})
-	}
-	if n, err := parseLimit(q.Get("limit")); err == nil {
-		which = which[:min(n, len(which))]
-	}
-	return which
-}
-
 // processes answers with all processes, or those that are asked for.
 func (s *Server) processes(w http.ResponseWriter, r *http.Request) error {
 	v, err := s.detailed(r.Context())
@@ -211,54 +106,35 @@ func (s *Server) processes(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	defer s.listings.release(l)
 	c := callerOf(r.Context())
 	var head object
 	head.value("time", v.Time.UTC())
 	head.value("interval_seconds", v.Interval.Seconds())
 	head.key("processes")
+	head.b = append(head.b, '[')
+	const tail = "]}\n"
 	w.Header().Set("Content-Type", "application/json")
+	if all := l.whole(c); r.URL.RawQuery == "" && all != nil {
+		w.Header().Set("Content-Length", strconv.Itoa(len(head.b)+len(all)+len(tail)))
+		for _, b := range [][]byte{head.b, all, []byte(tail)} {
+			if _, err := w.Write(b); err != nil {
+				return nil // a client that is gone is no failure
+			}
+		}
+		return nil
+	}
 	send := &sender{w: w}
 	send.bytes(head.b)
-	send.text("[")
-	for n, i := range choose(r, v.Details.Processes) {
+	for n, i := range l.choose(r) {
 		if n > 0 {
-			send.text(",\n")
+			send.text(separator)
 		}
 		send.bytes(l.of(c, i))
 	}
-	send.text("]}\n")
+	send.text(tail)
 	send.end()
 	return nil
-}
-
-// sender gathers small pieces into large writes.
-type sender struct {
-	w   http.ResponseWriter
-	buf []byte
-	bad bool
-}
-
-const sendAtOnce = 256 << 10
-
-func (s *sender) bytes(b []byte) {
-	if s.buf == nil {
-		s.buf = make([]byte, 0, sendAtOnce)
-	}
-	if len(s.buf)+len(b) > cap(s.buf) {
-		s.end()
-	}
-	s.buf = append(s.buf, b...)
-}
-
-func (s *sender) text(t string) { s.bytes([]byte(t)) }
-
-// end sends what is left. After a write that failed nothing is sent any more.
-func (s *sender) end() {
-	if !s.bad {
-		_, err := s.w.Write(s.buf)
-		s.bad = err != nil
-	}
-	s.buf = s.buf[:0]
 }
 
 // find returns the view and the process that the path names.
@@ -380,6 +256,7 @@ func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	defer s.listings.release(l)
 	w.Header().Set("Content-Type", ndjson)
 	send := &sender{w: w}
 	if filterOf(r).PIDs == nil {
@@ -388,7 +265,7 @@ func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) error {
 		}
 	}
 	c := callerOf(r.Context())
-	for _, i := range choose(r, v.Details.Processes) {
+	for _, i := range l.choose(r) {
 		send.bytes(l.of(c, i))
 		send.text("\n")
 	}

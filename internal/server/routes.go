@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"rmagent/internal/engine"
 	"rmagent/record"
 )
 
@@ -22,8 +23,11 @@ type route struct {
 	query        []param
 	media        string // of the answer; empty: application/json
 	body         any    // of the request: a value of its type; nil: none
-	handle       func(s *Server, w http.ResponseWriter, r *http.Request) error
+	handle       handler
+	numbers      func(*engine.View) any // in place of handle: what it makes of a view is the answer, and nothing is waited for
 }
+
+type handler = func(s *Server, w http.ResponseWriter, r *http.Request) error
 
 // param is one parameter of a query.
 type param struct {

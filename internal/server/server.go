@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
@@ -63,9 +62,9 @@ const (
 // Server answers on its doors until it is closed.
 type Server struct {
 	Options
-	mux     *http.ServeMux
-	listing atomic.Pointer[listing]
-	cpus    cpuMeter
+	mux      *http.ServeMux
+	listings listings
+	cpus     cpuMeter
 
 	mu    sync.Mutex
 	doors []*http.Server
@@ -77,7 +76,11 @@ func New(o Options) *Server {
 	s := &Server{Options: o, mux: http.NewServeMux(), done: make(chan struct{})}
 	for i := range routes {
 		r := &routes[i]
-		s.mux.HandleFunc(r.method+" "+r.pattern(), func(w http.ResponseWriter, q *http.Request) { s.serve(r, w, q) })
+		handle := r.handle
+		if r.numbers != nil {
+			handle = numbersHandler(r.numbers)
+		}
+		s.mux.HandleFunc(r.method+" "+r.pattern(), func(w http.ResponseWriter, q *http.Request) { s.serve(r, handle, w, q) })
 	}
 	return s
 }
@@ -184,7 +187,7 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 }
 
 // serve answers a request on its route.
-func (s *Server) serve(r *route, w http.ResponseWriter, q *http.Request) {
+func (s *Server) serve(r *route, handle handler, w http.ResponseWriter, q *http.Request) {
 	c := callerOf(q.Context())
 	if p := r.allow(c); p != nil {
 		p.write(w)
@@ -197,12 +200,12 @@ func (s *Server) serve(r *route, w http.ResponseWriter, q *http.Request) {
 	if q.ContentLength == 0 { // all of it was read: what takes time now is the answer
 		_ = http.NewResponseController(w).SetReadDeadline(time.Time{}) // HTTP/1 and 2 both can
 	}
-	if !r.streams {
+	if !r.streams && r.numbers == nil {
 		ctx, cancel := context.WithTimeout(q.Context(), answerTime)
 		defer cancel()
 		q = q.WithContext(ctx)
 	}
-	if err := r.handle(s, w, q); err != nil {
+	if err := handle(s, w, q); err != nil {
 		s.fail(w, q, err)
 	}
 }

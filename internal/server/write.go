@@ -14,17 +14,24 @@ func writeJSON(w http.ResponseWriter, v any) error { return writeStatus(w, http.
 
 // writeStatus answers with v and a status of its own.
 func writeStatus(w http.ResponseWriter, status int, v any) error {
-	var b bytes.Buffer
-	e := json.NewEncoder(&b)
-	e.SetEscapeHTML(false)
-	if err := e.Encode(v); err != nil {
+	b, err := encodeJSON(v)
+	if err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
-	w.Header().Set("Content-Length", strconv.Itoa(b.Len()))
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	w.WriteHeader(status)
-	_, _ = w.Write(b.Bytes()) // a client that is gone is no failure
+	_, _ = w.Write(b) // a client that is gone is no failure
 	return nil
+}
+
+// encodeJSON is v as a line.
+func encodeJSON(v any) ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	err := e.Encode(v)
+	return b.Bytes(), err
 }
 
 // writeBytes answers with what is there in whole. Its error is nil: a client that is
@@ -106,4 +113,34 @@ func (o *object) write(w http.ResponseWriter) error {
 		return o.err
 	}
 	return writeBytes(w, "application/json", append(o.b, '}', '\n'))
+}
+
+// sender gathers small pieces into large writes.
+type sender struct {
+	w   http.ResponseWriter
+	buf []byte
+	bad bool
+}
+
+const sendAtOnce = 256 << 10
+
+func (s *sender) bytes(b []byte) {
+	if s.buf == nil {
+		s.buf = make([]byte, 0, sendAtOnce)
+	}
+	if len(s.buf)+len(b) > cap(s.buf) {
+		s.end()
+	}
+	s.buf = append(s.buf, b...)
+}
+
+func (s *sender) text(t string) { s.bytes([]byte(t)) }
+
+// end sends what is left. After a write that failed nothing is sent any more.
+func (s *sender) end() {
+	if !s.bad {
+		_, err := s.w.Write(s.buf)
+		s.bad = err != nil
+	}
+	s.buf = s.buf[:0]
 }
