@@ -66,20 +66,13 @@ func quiet(known sample.FieldSet) Rates {
 func (p *Process) advance(now *sample.Process, at, elapsed time.Duration) (files bool) {
 	p.closely = p.between.seen && p.since.seen
 	p.between, p.since = p.since, fdRange{}
+	if now.Since != 0 && now.Since == p.Since {
+		return p.rest(at, elapsed)
+	}
 	keepSplit(now, &p.Process)
+	p.Since = now.Since
 	if *now == p.Process {
-		p.Active = false
-		if still := elapsed > 0; still != p.quiet || !still {
-			p.Rates, p.quiet = Rates{}, still
-			if still {
-				p.Rates = quiet(p.Known)
-			}
-		}
-		if p.trend != nil {
-			p.trend.observe(at, p.lowFDs(p.FDOpen, at))
-		}
-		p.Renew = p.Identity == nil || !p.Known.HasAll(identityFields)
-		return p.Renew
+		return p.rest(at, elapsed)
 	}
 	before := &p.Process
 	both := now.Known & before.Known
@@ -109,6 +102,26 @@ func (p *Process) advance(now *sample.Process, at, elapsed time.Duration) (files
 	p.Active, p.quiet = true, false
 	return files
 }
+
+// rest takes a reading in which nothing moved.
+func (p *Process) rest(at, elapsed time.Duration) (files bool) {
+	p.Active = false
+	if still := elapsed > 0; still != p.quiet || !still {
+		p.Rates, p.quiet = Rates{}, still
+		if still {
+			p.Rates = quiet(p.Known)
+		}
+	}
+	if p.trend != nil {
+		p.trend.observe(at, p.lowFDs(p.FDOpen, at))
+	}
+	p.Renew = p.Identity == nil || !p.Known.HasAll(identityFields)
+	return p.Renew
+}
+
+// FDsRest tells whether nothing of its descriptors changed since the reading before,
+// and their count never moved.
+func (p *Process) FDsRest() bool { return !p.Active && p.trend == nil }
 
 // IsStill tells whether what Identity says may be said of a later reading of the
 // process too: it neither called exec nor moved to another cgroup, as far as both

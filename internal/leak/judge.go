@@ -95,7 +95,11 @@ func (j *Judge) Observe(t *aggregate.Table) {
 	j.at = t.Monotonic()
 	j.changes = j.changes[:0]
 	for i := range t.Len() {
-		if p := t.At(i); p.FDTrend().Rise != aggregate.Flat || p.FDRatio().Or(0) >= closeRatio {
+		p := t.At(i)
+		if p.FDsRest() {
+			continue // and was met before
+		}
+		if p.FDTrend().Rise != aggregate.Flat || p.FDRatio().Or(0) >= closeRatio {
 			if j.suspects[p.ID] == nil && p.ID.PID != j.except {
 				j.suspects[p.ID] = &suspect{id: p.ID}
 			}

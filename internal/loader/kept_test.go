@@ -77,10 +77,10 @@ func readFresh(t *testing.T) map[sample.ID]sample.Process {
 	return all
 }
 
-// unsplit leaves out how CPU time is split, which depends on what a reader said
+// unsplit leaves out how CPU time is split and since when, which depend on what a reader said
 // before.
 func unsplit(p sample.Process) sample.Process {
-	p.CPUUserNanos, p.CPUSystemNanos = 0, 0
+	p.CPUUserNanos, p.CPUSystemNanos, p.Since = 0, 0, 0
 	return p
 }
 

@@ -56,6 +56,7 @@ type Reader struct {
 	scanner scanner
 	decoder recordDecoder
 	splits  splits
+	last    lastReading
 	caps    sample.Capabilities
 	exact   bool // every scan adds every CPU's share of the RSS
 	alone   bool // a process can be read by its PID
@@ -148,7 +149,7 @@ func (r *Reader) Read(ctx context.Context, s sample.Scope, dst *sample.Snapshot)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	dst.Reset()
+	dst.Reuse()
 	dst.Time = time.Now()
 	dst.Monotonic = clock.Monotonic()
 	dst.Boottime = clock.Boottime()
@@ -167,10 +168,12 @@ func (r *Reader) Read(ctx context.Context, s sample.Scope, dst *sample.Snapshot)
 }
 
 func (r *Reader) readAll() error {
+	r.last.at = 0 // the reading before may have failed
 	if err := r.scanner.scan(r.exact, r.emit); err != nil {
 		return err
 	}
-	r.splits.turn()
+	r.last.cut(len(r.dst.Processes))
+	r.splits.end()
 	if r.hidden && !r.alone {
 		r.dst.Missed++
 	}
@@ -197,13 +200,10 @@ func (r *Reader) readSome(pids []int32) error {
 	return nil
 }
 
-// add decodes one record into the snapshot that is being read.
+// add takes one record into the snapshot that is being read.
 func (r *Reader) add(rec *scanProcessRecord) {
-	if r.some {
-		if !r.want[int32(rec.Pid)] {
-			return
-		}
-		delete(r.want, int32(rec.Pid))
+	if r.some && !r.want[int32(rec.Pid)] {
+		return
 	}
 	n := len(r.dst.Processes)
 	if n < cap(r.dst.Processes) {
@@ -212,15 +212,38 @@ func (r *Reader) add(rec *scanProcessRecord) {
 		r.dst.Processes = append(r.dst.Processes, sample.Process{})
 	}
 	p := &r.dst.Processes[n]
-	r.decoder.decode(rec, p)
-	if !p.Known.Has(sample.CPU) {
+	if r.some {
+		delete(r.want, int32(rec.Pid))
+		r.decode(rec, p)
+		r.splits.rememberSome(p)
 		return
 	}
-	r.splits.monotonic(p)
-	if r.some {
-		r.splits.now.remember(p)
-	} else {
-		r.splits.next.remember(p)
+	r.addToAll(rec, p, n)
+}
+
+// addToAll takes a record of a reading of all processes. Where it is as it was in the
+// last one, p need not be decoded: it is what it was, or what another place of the
+// snapshot was.
+func (r *Reader) addToAll(rec *scanProcessRecord, p *sample.Process, n int) {
+	was, since := r.last.meet(rec, n, r.dst.Monotonic)
+	if was > n {
+		if all := r.dst.Processes[:cap(r.dst.Processes)]; was < len(all) {
+			*p = all[was]
+		}
+	}
+	if p.Since != since || p.ID != r.decoder.id(rec) {
+		r.decode(rec, p)
+		p.Since = since
+	}
+	if was < 0 || r.splits.turning() {
+		r.splits.remember(p)
+	}
+}
+
+func (r *Reader) decode(rec *scanProcessRecord, p *sample.Process) {
+	r.decoder.decode(rec, p)
+	if p.Known.Has(sample.CPU) {
+		r.splits.monotonic(p)
 	}
 }
 

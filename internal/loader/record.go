@@ -50,13 +50,17 @@ type recordDecoder struct {
 	known      sample.FieldSet // what this kernel has at all
 }
 
+func (d *recordDecoder) id(r *scanProcessRecord) sample.ID {
+	return sample.ID{
+		PID: int32(r.Pid),
+		// nsec_to_clock_t, as /proc/PID/stat divides
+		StartTicks: uint64(int64(r.StartBoottimeNs)+int64(d.bootOffset)) / (1e9 / sample.UserHz),
+	}
+}
+
 func (d *recordDecoder) decode(r *scanProcessRecord, p *sample.Process) {
 	*p = sample.Process{
-		ID: sample.ID{
-			PID: int32(r.Pid),
-			// nsec_to_clock_t, as /proc/PID/stat divides
-			StartTicks: uint64(int64(r.StartBoottimeNs)+int64(d.bootOffset)) / (1e9 / sample.UserHz),
-		},
+		ID:           d.id(r),
 		Comm:         *(*sample.Comm)(unsafe.Pointer(&r.Comm)),
 		KernelThread: r.Flags&recKthread != 0,
 		State:        stateLetter(r.State),

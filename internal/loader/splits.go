@@ -7,9 +7,44 @@ import "rmagent/internal/sample"
 // time back from one side; the kernel remembers what it last said, too
 // (kernel/sched/cputime.c, cputime_adjust).
 //
-// Every reading of all processes fills the other table, so that the ended are
+// Every 32nd reading of all processes fills the other table, so that the ended are
 // forgotten.
-type splits struct{ now, next splitTable }
+type splits struct {
+	now, next splitTable
+	readings  uint
+}
+
+const turnEvery = 32
+
+// turning says that every process of this reading is to be remembered, not only those
+// in which something changed.
+func (s *splits) turning() bool { return s.readings%turnEvery == turnEvery-1 }
+
+// remember notes what a reading of all says of a process.
+func (s *splits) remember(p *sample.Process) {
+	switch {
+	case !p.Known.Has(sample.CPU):
+	case s.turning():
+		s.next.remember(p)
+	default:
+		s.now.remember(p)
+	}
+}
+
+// rememberSome notes what another reading says.
+func (s *splits) rememberSome(p *sample.Process) {
+	if p.Known.Has(sample.CPU) {
+		s.now.remember(p)
+	}
+}
+
+// end ends a reading of all.
+func (s *splits) end() {
+	if s.turning() {
+		s.turn()
+	}
+	s.readings++
+}
 
 // monotonic moves user and system, which add up to the total, so that neither is
 // less than it was.

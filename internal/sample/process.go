@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // UserHz is the unit of StartTicks: USER_HZ is 100 on every architecture that
@@ -64,7 +65,11 @@ func MakeComm(s []byte) (c Comm) {
 // [Field.Kind]) grow for as long as the process lives and include its dead
 // threads.
 type Process struct {
-	ID           ID
+	ID ID
+	// Since is the Monotonic of the first of the readings in a row that agree in all
+	// there is to know of the process: two that one reader gave the same ID and Since
+	// are equal. 0 where nobody compared.
+	Since        time.Duration
 	Comm         Comm
 	KernelThread bool
 	State        byte // the letter of /proc/PID/stat, of the leader

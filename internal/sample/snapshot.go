@@ -33,10 +33,16 @@ const fewProcesses = 4096
 // Reset empties s for its next reading and keeps its memory, unless the last one
 // used less than a quarter of it: after a storm of processes most would be idle.
 func (s *Snapshot) Reset() {
+	clear(s.Processes)
+	s.Reuse()
+}
+
+// Reuse is Reset, but leaves the processes of the last reading in the memory behind
+// Processes' length, for a reader that knows them by their Since.
+func (s *Snapshot) Reuse() {
 	if n := len(s.Processes); cap(s.Processes) > max(4*n, fewProcesses) {
 		s.Processes = make([]Process, 0, 2*n)
 	}
-	clear(s.Processes)
 	*s = Snapshot{Processes: s.Processes[:0]}
 }
 

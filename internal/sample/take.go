@@ -22,4 +22,5 @@ func (p *Process) Take(from *Process, fs FieldSet) {
 		}
 	}
 	p.Known |= fs
+	p.Since = 0 // it is no longer as its reader had it
 }

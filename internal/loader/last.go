@@ -1,0 +1,57 @@
+package loader
+
+import (
+	"time"
+)
+
+// lastReading is what the kernel said at the last reading of all processes, in its
+// order, so that a process of which nothing changed is known by the bytes of its
+// record. What a record means depends on nothing else, but for how CPU time was
+// split, which stays as it is while the time does (splits).
+//
+// The running reading takes the place of the last from the front. Processes are in the
+// order of birth, so a process's place is the same or nearer to the front.
+type lastReading struct {
+	records []scanProcessRecord
+	since   []time.Duration // of the first reading in a row with this record
+	at      int             // behind the process that was met last
+}
+
+// ahead is how far a process is looked for: those between have ended.
+const ahead = 8
+
+// meet takes the n-th record of the reading of now, and returns where it was the same
+// in the last one and since when, or -1 and now.
+func (l *lastReading) meet(rec *scanProcessRecord, n int, now time.Duration) (was int, since time.Duration) {
+	was, since = -1, now
+	for i := max(l.at, n); i < len(l.records) && i < l.at+ahead; i++ {
+		if old := &l.records[i]; old.Task == rec.Task && old.StartBoottimeNs == rec.StartBoottimeNs {
+			l.at = i + 1
+			if *old == *rec {
+				was, since = i, l.since[i]
+			}
+			break
+		}
+	}
+	switch {
+	case n == len(l.records):
+		l.records = append(l.records, *rec)
+		l.since = append(l.since, since)
+	case was != n:
+		l.records[n], l.since[n] = *rec, since
+	}
+	return was, since
+}
+
+// cut ends a reading of n processes. The memory of many more is given back.
+func (l *lastReading) cut(n int) {
+	l.at = 0
+	l.records, l.since = l.records[:n], l.since[:n]
+	if cap(l.records) > max(4*n, fewLast) {
+		l.records = append(make([]scanProcessRecord, 0, 2*n), l.records...)
+		l.since = append(make([]time.Duration, 0, 2*n), l.since...)
+	}
+}
+
+// fewLast are so few that their memory is always kept.
+const fewLast = 4096
