@@ -192,6 +192,23 @@ int main(void) { puts("ready"); fflush(stdout); return outer(); }
 	}
 }
 
+// The size of a file costs nothing: what is not needed is not read.
+func TestModuleOfTwoGigabytes(t *testing.T) {
+	path := compile(t)
+	if err := os.Truncate(path, 2<<30); err != nil {
+		t.Fatal(err)
+	}
+	p := start(t, path)
+	c := newClient(t)
+	site := walk(t, c, Image{ID: p.id}, &p.raw)
+	if site.End != "" || !strings.Contains(strings.Join(functions(site), " "), " main ") {
+		t.Errorf("frames %v, end %q", functions(site), site.End)
+	}
+	if s := c.Stats(); s.Killed != 0 || s.Failed != 0 {
+		t.Errorf("stats = %+v", s)
+	}
+}
+
 func TestShortenedAnswerHasAddresses(t *testing.T) {
 	f := record.Frame{Function: record.Some(strings.Repeat("x", 5000)), Offset: record.Some(uint64(7))}
 	inlined := f
