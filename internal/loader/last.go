@@ -1,16 +1,16 @@
 package loader
 
-import (
-	"time"
-)
+import "time"
 
 // lastReading is what the kernel said at the last reading of all processes, in its
 // order, so that a process of which nothing changed is known by the bytes of its
 // record. What a record means depends on nothing else, but for how CPU time was
 // split, which stays as it is while the time does (splits).
 //
-// The running reading takes the place of the last from the front. Processes are in the
-// order of birth, so a process's place is the same or nearer to the front.
+// The running reading takes the place of the last from the front. The syscall scan's
+// processes are in the order of birth, so a process's place is the same or nearer to the
+// front. The task iterator's are in that of PIDs: where a new one comes between others,
+// those behind it are decoded once more.
 type lastReading struct {
 	records []scanProcessRecord
 	since   []time.Duration // of the first reading in a row with this record
