@@ -61,7 +61,7 @@ func showCategories(c *cli.Context) error {
 func readJobs(set *category.Set, path string) error {
 	in, name := io.Reader(os.Stdin), "stdin"
 	if path != "-" {
-		f, err := os.Open(path)
+		f, err := openInput("category", path)
 		if err != nil {
 			return err
 		}

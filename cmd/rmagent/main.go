@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -101,8 +102,13 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 		ExitErrHandler:  func(*cli.Context, error) {}, // execute decides
 		OnUsageError:    onUsageError,
 		Action: func(c *cli.Context) error {
-			if c.Args().Present() {
-				return unknownCommand(c)
+			switch {
+			case c.Args().First() == "help" && c.App.Command(c.Args().Get(1)) != nil:
+				return cli.ShowCommandHelp(c, c.Args().Get(1))
+			case c.Args().Present() && c.Args().First() != "help":
+				return unknownCommand(c.App, c.Args().First())
+			case c.NArg() > 1:
+				return unknownCommand(c.App, c.Args().Get(1))
 			}
 			return cli.ShowAppHelp(c)
 		},
@@ -124,6 +130,22 @@ func command(c *cli.Command) *cli.Command {
 	return c
 }
 
+// invalidValue is what package flag says of a value that it could not parse.
+const invalidValue = `(?s)^invalid (?:boolean )?value (".*") for(?: flag)? -+([a-z.-]+): (.*)$`
+
+// invalidBecause says what is wrong with a value. Of numbers, package flag has only
+// the words of package strconv.
+func invalidBecause(value, why string) string {
+	switch {
+	case strings.Contains(why, "strconv.ParseInt") || strings.Contains(why, "strconv.ParseUint"):
+		return value + " is not a whole number; for several, repeat the flag"
+	case strings.Contains(why, "parse error"), strings.Contains(why, "strconv.ParseBool"):
+		return value + " can't be understood"
+	default:
+		return value + ": " + why
+	}
+}
+
 // onUsageError makes one line of what package flag says, which names a flag
 // with a single dash.
 func onUsageError(c *cli.Context, err error, _ bool) error {
@@ -132,6 +154,8 @@ func onUsageError(c *cli.Context, err error, _ bool) error {
 		msg = fmt.Sprintf("unknown flag --%s", strings.TrimPrefix(name, "-"))
 	} else if name, ok := strings.CutPrefix(msg, "flag needs an argument: -"); ok {
 		msg = fmt.Sprintf("flag --%s needs a value", strings.TrimPrefix(name, "-"))
+	} else if m := regexp.MustCompile(invalidValue).FindStringSubmatch(msg); m != nil {
+		msg = fmt.Sprintf("--%s: %s", m[2], invalidBecause(m[1], m[3]))
 	}
 	if c.Command != nil && c.Command.Name != "" && c.Command.Name != c.App.Name {
 		return usagef("%s: %s (rmagent %s --help lists the flags)", c.Command.Name, msg, c.Command.Name)
@@ -139,10 +163,9 @@ func onUsageError(c *cli.Context, err error, _ bool) error {
 	return usagef("%s (rmagent --help lists the commands)", msg)
 }
 
-func unknownCommand(c *cli.Context) error {
-	name := c.Args().First()
-	names := make([]string, 0, len(c.App.Commands))
-	for _, cmd := range c.App.VisibleCommands() {
+func unknownCommand(app *cli.App, name string) error {
+	names := make([]string, 0, len(app.Commands))
+	for _, cmd := range app.VisibleCommands() {
 		names = append(names, cmd.Name)
 	}
 	return usagef("unknown command %q: there are %s", name, strings.Join(names, ", "))

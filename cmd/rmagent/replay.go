@@ -81,7 +81,7 @@ func openRecordings(names []string, stdin io.Reader) (inputs []replay.Input, clo
 			inputs = append(inputs, replay.Input{Name: "stdin", Reader: stdin})
 			continue
 		}
-		f, err := os.Open(name)
+		f, err := openInput("replay", name)
 		if err != nil {
 			closeAll()
 			return nil, nil, err

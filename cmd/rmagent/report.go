@@ -86,15 +86,12 @@ func openRecorded(paths []string) (files recordedFiles, err error) {
 	for _, path := range paths {
 		f := os.Stdin
 		if path != "-" {
-			if f, err = os.Open(path); err != nil {
+			if f, err = openInput("report", path); err != nil {
 				return files, err
 			}
 		}
 		r := recorded{name: path, file: f}
 		files = append(files, r)
-		if info, err := f.Stat(); err == nil && info.IsDir() {
-			return files, usagef("report: %s is a directory: name the files in it", path)
-		}
 		in := bufio.NewReaderSize(f, 64<<10)
 		files[len(files)-1].in = in
 		if len(paths) > 1 {
@@ -103,6 +100,19 @@ func openRecorded(paths []string) (files recordedFiles, err error) {
 	}
 	slices.SortStableFunc(files, func(a, b recorded) int { return cmp.Compare(a.first, b.first) })
 	return files, nil
+}
+
+// openInput opens a file that a command reads.
+func openInput(command, path string) (*os.File, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if info, err := f.Stat(); err == nil && info.IsDir() {
+		f.Close()
+		return nil, usagef("%s: %s is a directory: name the files in it", command, path)
+	}
+	return f, nil
 }
 
 func (files recordedFiles) close() {
@@ -138,9 +148,12 @@ func writePage(c *cli.Context, path string, r *htmlreport.Report) (err error) {
 		out := bufio.NewWriterSize(c.App.Writer, 64<<10)
 		return quiet(errors.Join(r.Write(out, time.Now()), out.Flush()))
 	}
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return fmt.Errorf("write the page: %s is a directory: name the file in it", path)
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".rmagent-report-*")
 	if err != nil {
-		return fmt.Errorf("write the page: %w", err)
+		return fmt.Errorf("write the page: %s: %w", path, errors.Unwrap(err))
 	}
 	defer func() {
 		if err != nil {
@@ -152,7 +165,7 @@ func writePage(c *cli.Context, path string, r *htmlreport.Report) (err error) {
 		return err
 	}
 	if err = os.Rename(f.Name(), path); err != nil {
-		return fmt.Errorf("write the page: %w", err)
+		return fmt.Errorf("write the page: %s: %w", path, errors.Unwrap(err))
 	}
 	return nil
 }

@@ -102,7 +102,8 @@ func TestReportMistakes(t *testing.T) {
 		{[]string{"-o", "x.html", "missing"}, exitFailed, "open missing: no such file or directory"},
 		{[]string{"-o", "x.html", "good", "empty"}, exitFailed, "empty: no record in it: it is empty"},
 		{[]string{"-o", "x.html", "text"}, exitFailed, "text: no record in it: line 1: "},
-		{[]string{"-o", "no/such/x.html", "good"}, exitFailed, "write the page: "},
+		{[]string{"-o", "no/such/x.html", "good"}, exitFailed, "write the page: no/such/x.html: no such file or directory"},
+		{[]string{"-o", ".", "good"}, exitFailed, "write the page: . is a directory: name the file in it"},
 	} {
 		cmd := agentCommand(t, append([]string{"report"}, c.args...)...)
 		for name, text := range map[string][]byte{"good": recordedLines(t, 0, 3), "empty": nil, "text": []byte("hello\n")} {

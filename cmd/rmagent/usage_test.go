@@ -42,6 +42,14 @@ func TestMistakes(t *testing.T) {
 		{"snapshot --pid 0", 2, []string{"--pid 0", "allowed"}},
 		{"snapshot --pid 4194304", 2, []string{"--pid 4194304", "1 to 4194303"}},
 		{"snapshot --pid x", 2, []string{"pid", `"x"`}},
+		{"snapshot --pid 1,2", 2, []string{`snapshot: --pid: "1,2" is not a whole number; for several, repeat the flag`}},
+		{"headroom --top many", 2, []string{`headroom: --top: "many" can't be understood`}},
+		{"headroom --for soon", 2, []string{`headroom: --for: "soon" can't be understood`}},
+		{"check --files 1 --margin much", 2, []string{`check: --margin: "much" can't be understood`}},
+		{"fds --json=perhaps", 2, []string{`fds: --json: "perhaps" can't be understood`}},
+		{"help snapsho", 2, []string{`"snapsho"`, "snapshot"}},
+		{"replay " + dir, 2, []string{"replay: " + dir + " is a directory: name the files in it"}},
+		{"category " + dir, 2, []string{"category: " + dir + " is a directory: name the files in it"}},
 		{"snapshot --name [", 2, []string{`"["`}},
 		{"snapshot --pid 4194303", 1, []string{"4194303"}},
 		{"headroom --pid 4194303 --for 0s", 1, []string{"no process", "4194303"}},
@@ -74,6 +82,9 @@ func TestMistakes(t *testing.T) {
 					t.Errorf("%q does not say %q", line, want)
 				}
 			}
+			if strings.Contains(line, "strconv") {
+				t.Errorf("%q is said in a programmer's words", line)
+			}
 			if n := strings.Count(line, "\n"); n != 1 {
 				t.Errorf("%d lines say what is wrong:\n%s", n, line)
 			}
@@ -97,6 +108,16 @@ func TestHelp(t *testing.T) {
 		r := runToEnd(t, agentCommand(t, strings.Fields(args)...))
 		if r.status != 0 || r.stderr != "" || !strings.Contains(r.stdout, "USAGE") {
 			t.Errorf("%q: exit status %d, stderr %q, stdout %q", args, r.status, r.stderr, r.stdout)
+		}
+	}
+}
+
+func TestHelpIsACommandToo(t *testing.T) {
+	for words, same := range map[string]string{"help": "--help", "help fds": "fds --help"} {
+		got := runToEnd(t, agentCommand(t, strings.Fields(words)...))
+		want := runToEnd(t, agentCommand(t, strings.Fields(same)...))
+		if got.status != 0 || got.stdout != want.stdout || got.stderr != "" {
+			t.Errorf("%s: exit status %d, %q", words, got.status, got.stdout)
 		}
 	}
 }

@@ -364,7 +364,7 @@ func TestReadFails(t *testing.T) {
 	for path, want := range map[string]string{
 		filepath.Join(dir, "none"): filepath.Join(dir, "none") + ": open: no such file or directory",
 		dir:                        dir + ": it is no regular file",
-		big:                        big + ": it has 262145 bytes; allowed: at most 262144",
+		big:                        big + ": it has more than the 262144 bytes that are allowed",
 	} {
 		_, err := Read(Sources{Path: path})
 		var e *Error

@@ -29,7 +29,7 @@ func (ld *loader) file(path string, content []byte) {
 	ld.newLayer()
 	at := func(line int) Origin { return Origin{LayerFile, path, line} }
 	if len(content) > maxFile {
-		ld.problem(at(0), "", "it has %d bytes; allowed: at most %d", len(content), maxFile)
+		ld.problem(at(0), "", "it has more than the %d bytes that are allowed", maxFile) // no more were read
 		return
 	}
 	doc, err := document(content)

@@ -67,10 +67,20 @@ func (r *Report) add(x record.Record) {
 	}
 }
 
+// whyEmpty says of what was read why there is no page of it.
+func (r *Report) whyEmpty() error {
+	for _, in := range r.inputs {
+		if len(in.unknown) > 0 {
+			return fmt.Errorf("%s: no record in it that this version knows", in.name)
+		}
+	}
+	return errEmpty
+}
+
 // Write writes the page. It is the last use of the report.
 func (r *Report) Write(w io.Writer, now time.Time) error {
 	if !r.read {
-		return errEmpty
+		return r.whyEmpty()
 	}
 	return render(w, r.page(now))
 }

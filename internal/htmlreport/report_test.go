@@ -406,6 +406,13 @@ func TestNoRecords(t *testing.T) {
 	if err := New().Write(io.Discard, begin); !errors.Is(err, errEmpty) {
 		t.Errorf("a page of nothing: %v", err)
 	}
+	unknown := New()
+	if err := unknown.Read("x", strings.NewReader("hello\n{\"kind\":\"new\"}\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := unknown.Write(io.Discard, begin); err == nil || err.Error() != "x: no record in it that this version knows" {
+		t.Errorf("a page of unknown records: %v", err)
+	}
 	broken := errors.New("the disk is on fire")
 	if err := New().Read("x", io.MultiReader(strings.NewReader("{}\n"), failing{broken})); !errors.Is(err, broken) {
 		t.Errorf("got %v", err)

@@ -33,7 +33,7 @@ func Probe() []Feature {
 	_, err := os.Stat(kernelBTF)
 	add("kernel BTF", plain(err, kernelBTF+" is not there (CONFIG_DEBUG_INFO_BTF): no BPF program can be fitted to this kernel"))
 	fs = append(fs, probeCapabilities()...)
-	add("kernel lockdown", probeLockdown())
+	add("no kernel lockdown", probeLockdown())
 	add("initial PID namespace", probeNamespace())
 	add("syscall scan", tryScan(ScanSyscall))
 	add("task iterator", tryScan(ScanIter))
