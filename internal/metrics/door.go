@@ -47,7 +47,7 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// Protocol buffers may be asked for, but nobody takes them alone.
 	media := expfmt.NewFormat(expfmt.TypeTextPlain)
 	from := &d.plain
-	if f := expfmt.NegotiateIncludingOpenMetrics(r.Header); f.FormatType() == expfmt.TypeOpenMetrics {
+	if f := expfmt.NegotiateAccept(r.Header, expfmt.DefaultOpenMetricsAcceptedFormats()...); f.FormatType() == expfmt.TypeOpenMetrics {
 		media, from = f, &d.open
 	}
 	zip := acceptsGzip(r.Header)

@@ -74,8 +74,8 @@ type Job struct {
 	MemoryAtLeast  bool          // they share some: it may be more
 	Virtual, Swap  Opt[uint64]
 	FDs            Opt[uint64]
-	GPUs           Opt[uint64] // that they use
-	GPUMemory      Opt[uint64] // bytes, of all GPUs
+	GPUs           Opt[uint64]  // that they use
+	GPUMemory      Opt[uint64]  // bytes, of all GPUs
 	Processes      []JobProcess // that live, the oldest first
 	Limits         []JobLimit
 }
