@@ -81,12 +81,17 @@ bench:
 
 include mk/bench.mk
 
-## race: the tests of what goroutines share, under the race detector, which needs cgo
-RACE_PACKAGES ?= ./cmd/rmagent ./internal/engine ./internal/sink ./internal/hostfs ./internal/source ./internal/gpu \
-	./internal/act ./internal/agent ./internal/history .
+## race: the tests of what goroutines share, under the race detector, which needs
+## cgo. Of the command, those that run an agent with all its goroutines and ask,
+## change, reload and end it: all of them take longer than anybody waits.
+RACE_PACKAGES ?= ./internal/engine ./internal/sink ./internal/hostfs ./internal/source ./internal/gpu \
+	./internal/stack/worker ./internal/act ./internal/agent ./internal/history .
+RACE_COMMAND  ?= ^(TestSignalsEndItWell|TestReload|TestChangesOverHTTP|TestRotation|TestExitRecords)$$
+race: export CGO_ENABLED := 1
 race:
 	@scripts/setup test
-	CGO_ENABLED=1 $(GO) test -race -p 1 -timeout 15m $(RACE_PACKAGES)
+	$(GO) test -race -p 1 -timeout 15m $(RACE_PACKAGES)
+	$(GO) test -race -timeout 15m -run '$(RACE_COMMAND)' ./cmd/rmagent
 
 ## fuzz: every fuzz target for FUZZTIME each
 FUZZTIME ?= 10s
