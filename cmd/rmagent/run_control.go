@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"sync"
 	"time"
 
@@ -12,6 +11,8 @@ import (
 	"rmagent/internal/fdcheck"
 	"rmagent/internal/headroom"
 	"rmagent/internal/history"
+	"rmagent/internal/hostfs"
+	"rmagent/internal/sample"
 	httpserver "rmagent/internal/server"
 	"rmagent/record"
 )
@@ -39,13 +40,11 @@ func (c *control) Set(settings map[string]string) error { return c.agent.Set(set
 func (c *control) Track(pid int32, l httpserver.TrackedLimits) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err != nil {
+	id, err := hostfs.ReadID(int(pid))
+	if err != nil {
 		return httpserver.ErrNotThere
 	}
-	t, there := c.tracked[pid]
-	if !there {
-		t = config.Tracked{Label: trackedLabel(pid), PID: int(pid), Actions: []string{}}
-	}
+	t := c.rule(id)
 	for _, f := range []struct {
 		to   *float64
 		from record.Opt[float64]
@@ -64,6 +63,14 @@ func (c *control) Track(pid int32, l httpserver.TrackedLimits) error {
 	}
 	c.tracked[pid] = t
 	return nil
+}
+
+// rule is what was set of a process before. Who had its PID earlier leaves nothing.
+func (c *control) rule(id sample.ID) config.Tracked {
+	if t, there := c.tracked[id.PID]; there && uint64(t.StartTicks) == id.StartTicks {
+		return t
+	}
+	return config.Tracked{Label: trackedLabel(id.PID), PID: int(id.PID), StartTicks: int(id.StartTicks), Actions: []string{}}
 }
 
 func (c *control) Untrack(pid int32) (bool, error) {

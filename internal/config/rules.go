@@ -8,6 +8,7 @@ import (
 
 	"rmagent/internal/pattern"
 	"rmagent/internal/policy"
+	"rmagent/internal/sample"
 )
 
 // mebibyte is what settings call a MB.
@@ -15,12 +16,15 @@ const mebibyte = 1 << 20
 
 // Tracked chooses processes, and says what they may use; 0 is no limit.
 type Tracked struct {
-	Label  string `koanf:"label"` // what records and actions call the rule
-	PID    int    `koanf:"pid"`
-	Name   string `koanf:"name"` // patterns, as those of package pattern
-	Unit   string `koanf:"unit"`
-	Cgroup string `koanf:"cgroup"`
-	Job    string `koanf:"job"` // a pattern of categories: the rule is for jobs, each as a whole
+	Label string `koanf:"label"` // what records and actions call the rule
+	PID   int    `koanf:"pid"`
+	// StartTicks is when that process began, in ticks since boot, as field 22 of
+	// /proc/PID/stat; 0: whoever has the PID when the rule is first in force.
+	StartTicks int    `koanf:"start_ticks"`
+	Name       string `koanf:"name"` // patterns, as those of package pattern
+	Unit       string `koanf:"unit"`
+	Cgroup     string `koanf:"cgroup"`
+	Job        string `koanf:"job"` // a pattern of categories: the rule is for jobs, each as a whole
 
 	MaxCPUPercent            float64 `koanf:"max_cpu_percent"` // of one CPU
 	MaxMemoryMB              float64 `koanf:"max_memory_mb"`
@@ -53,6 +57,7 @@ func trackedKey() key {
 	return items(trackedName, "a list of rules",
 		text("label", "", "a text", notEmpty).says("what records and actions call the rule"),
 		count("pid", 0, 1, 1<<22-1).says("whoever has it when the rule is first in force"),
+		count("start_ticks", 0, 0, 1<<53).says("when the process with that pid began, as field 22 of /proc/PID/stat; 0: not asked"),
 		text("name", "", patterns, isPattern).says("of the process"),
 		text("unit", "", patterns, isPattern).says("systemd unit of the process"),
 		text("cgroup", "", patterns, isPattern).says("of the process, or one above it"),
@@ -69,6 +74,14 @@ func trackedKey() key {
 	).says("processes and jobs with limits of their own")
 }
 
+// id is the one process that the rule is for, zero where it does not say.
+func (t *Tracked) id() sample.ID {
+	if t.PID == 0 || t.StartTicks == 0 {
+		return sample.ID{}
+	}
+	return sample.ID{PID: int32(t.PID), StartTicks: uint64(t.StartTicks)}
+}
+
 // rules are what the policy makes of the list.
 func (c *Config) rules() []policy.Rule {
 	rules := make([]policy.Rule, len(c.Tracked))
@@ -77,7 +90,7 @@ func (c *Config) rules() []policy.Rule {
 		rules[i] = policy.Rule{
 			Label:    t.Label,
 			Job:      t.Job,
-			Selector: policy.Selector{PID: int32(t.PID), Name: t.Name, Unit: t.Unit, Cgroup: t.Cgroup},
+			Selector: policy.Selector{PID: int32(t.PID), ID: t.id(), Name: t.Name, Unit: t.Unit, Cgroup: t.Cgroup},
 			Limits: policy.Limits{
 				CPUPercent:            t.MaxCPUPercent,
 				MemoryBytes:           t.MaxMemoryMB * mebibyte,

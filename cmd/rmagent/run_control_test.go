@@ -1,0 +1,28 @@
+package main
+
+import (
+	"testing"
+
+	"rmagent/internal/config"
+	"rmagent/internal/sample"
+)
+
+func TestLimitsAreNotInherited(t *testing.T) {
+	first := sample.ID{PID: 7, StartTicks: 100}
+	c := &control{tracked: map[int32]config.Tracked{7: {PID: 7, StartTicks: 100, MaxFD: 3}}}
+	if t1 := c.rule(first); t1.MaxFD != 3 {
+		t.Errorf("the process lost its limit: %+v", t1)
+	}
+	next := sample.ID{PID: 7, StartTicks: 101}
+	if t2 := c.rule(next); t2.MaxFD != 0 || t2.StartTicks != 101 || t2.PID != 7 {
+		t.Errorf("the next process of PID 7 has %+v", t2)
+	}
+}
+
+// A rule of one process says so to the policy.
+func TestATrackedProcessIsOne(t *testing.T) {
+	c := config.Config{Tracked: []config.Tracked{{Label: "x", PID: 7, StartTicks: 5, MaxFD: 1}}}
+	if got := c.Policy(1).Tracked[0].Selector.ID; got != (sample.ID{PID: 7, StartTicks: 5}) {
+		t.Errorf("the policy is told of %+v", got)
+	}
+}
