@@ -98,10 +98,12 @@ func (j *gpuJob) finish(t *testing.T) *record.Job {
 // What the processes of a job have of the cards is its own: two of eight, and the memory
 // on both, whoever reads the cards.
 func TestGPUsOfJobs(t *testing.T) {
-	for name, beside := range map[string]bool{"alone": false, "beside an agent": true} {
+	for name, flags := range map[string][]string{
+		"alone": {"--local"}, "alone, by /proc": {"--local", "--source", "procfs"}, "beside an agent": nil,
+	} {
 		t.Run(name, func(t *testing.T) {
 			m := gputest.New(t, gputest.Eight(0))
-			flags := []string{"--local"}
+			beside := flags == nil
 			if beside {
 				agent := agentCommand(t, "run", "--log-format", "json", "--interval", "200ms")
 				withGPUs(t, agent, m)
@@ -123,6 +125,9 @@ func TestGPUsOfJobs(t *testing.T) {
 				t.Errorf("it has %d children that read cards, want %d", readers, want)
 			}
 			r := j.finish(t)
+			if n := r.TotalProcesses.Or(0); n < 1 || n > 2 { // /proc may not have seen mv
+				t.Errorf("%d processes, want the shell and its mv", n)
+			}
 			if r.GPUs.Or(99) != 2 || r.GPUMemoryBytes.Or(0) != 6<<30 {
 				t.Errorf("gpus %v, memory %v, want 2 and 6 GiB; it said:\n%s", r.GPUs, r.GPUMemoryBytes, j.stderr.String())
 			}

@@ -43,7 +43,7 @@ func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
 		x.limited = limited
 	}
 	x.tracker, x.lost, err = track.Open(track.Options{
-		Limits: p.Limits, Enforce: !p.Only, Source: p.source, Reap: true, Agent: p.agent(),
+		Limits: p.Limits, Enforce: !p.Only, Source: p.source, Reap: true, NotOfJob: x.cards.Owns, Agent: p.agent(),
 		Category: p.Category, TaskID: p.TaskID, Limited: x.limited,
 	})
 	if err != nil {

@@ -47,6 +47,9 @@ func (o *Own) Use(processes []sample.JobProcess) job.GPUUse {
 	return use(o.client, processes)
 }
 
+// Owns tells whether a child of this process is the one that reads the cards.
+func (o *Own) Owns(pid int32) bool { return o.client != nil && o.client.Owns(pid) }
+
 // Close ends the child that reads the cards.
 func (o *Own) Close() error {
 	if o.client == nil {
