@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -110,11 +111,14 @@ func TestGPUsOfJobs(t *testing.T) {
 				socket := filepath.Join(agent.Dir, "rmagent.sock")
 				start(t, agent)
 				await(t, "the agent's socket for jobs", func() bool { return exists(jobsSocket(socket)) })
-				flags = []string{"--socket", socket}
+				flags = []string{"--socket", socket, "-L", "gpu_memory: 8192"}
 			}
 			j := startGPUJob(t, m, flags...)
 			m.Play(t, twoCards(j.pid, 3<<10))
 			j.used(t, 2)
+			if beside {
+				awaitRunning(t, flags[1], j.pid)
+			}
 			readers := 0
 			for _, pid := range children(j.cmd.Process.Pid) {
 				if comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(comm) == gpu.HelperName+"\n" {
@@ -133,6 +137,26 @@ func TestGPUsOfJobs(t *testing.T) {
 			}
 		})
 	}
+}
+
+// awaitRunning wants the agent to tell of a job that uses two cards, and of its limits.
+func awaitRunning(t *testing.T, socket string, pid int) {
+	t.Helper()
+	client := &http.Client{Transport: dialUnix(socket)}
+	defer client.CloseIdleConnections()
+	await(t, "the agent to tell of the job", func() bool {
+		var answer struct{ Jobs []record.RunningJob }
+		getJSON(t, client, "http://rmagent/v1/jobs", &answer)
+		if len(answer.Jobs) != 1 || answer.Jobs[0].GPUs.Or(0) != 2 {
+			return false
+		}
+		r := &answer.Jobs[0]
+		if int(r.PID.Or(0)) != pid || !strings.HasPrefix(r.Command.Or(""), "/bin/sh -c") || r.GPUMemoryBytes.Or(0) != 6<<30 ||
+			len(r.Limits) != 1 || r.Limits[0].Resource != "gpu_memory" || r.Limits[0].Ratio.Or(0) != 0.75 {
+			t.Errorf("%+v", r)
+		}
+		return true
+	})
 }
 
 // Where a card can't be read, what a job has of the cards is unknown, and a limit of it

@@ -44,7 +44,7 @@ func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
 	}
 	x.tracker, x.lost, err = track.Open(track.Options{
 		Limits: p.Limits, Enforce: !p.Only, Source: p.source, Reap: true, NotOfJob: x.cards.Owns, Agent: p.agent(),
-		Category: p.Category, TaskID: p.TaskID, Limited: x.limited,
+		Command: p.text(), Category: p.Category, TaskID: p.TaskID, Limited: x.limited,
 	})
 	if err != nil {
 		return exitExecFailed, errors.Join(err, x.files.discard())

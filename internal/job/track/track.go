@@ -29,7 +29,8 @@ type Options struct {
 	NotOfJob func(pid int32) bool
 	// Limited is the cgroup that the job runs in, if it is not to choose one itself.
 	Limited *job.Limited
-	// Category and TaskID are what the agent is told, beside Limits.
+	// Command, Category and TaskID are what the agent is told, beside Limits.
+	Command  string
 	Category string
 	TaskID   string
 }
@@ -62,7 +63,7 @@ func Open(o Options) (t job.Tracker, lost error, err error) {
 	order := Order(&o.Limits, o.Enforce)
 	var refused []error
 	if o.Agent != "" && o.Source == "auto" {
-		t, err := sock.Open(o.Agent, order, sock.About{Category: o.Category, TaskID: o.TaskID, Limits: o.Limits})
+		t, err := sock.Open(o.Agent, order, sock.About{Command: o.Command, Category: o.Category, TaskID: o.TaskID, Limits: o.Limits})
 		if err == nil {
 			return t, nil, nil
 		}
