@@ -118,7 +118,7 @@ func Measure(ctx context.Context, cmd *exec.Cmd, o JobOptions) (*Job, error) {
 		return nil, &InternalError{err}
 	}
 	defer tracker.Close()
-	gpus := cards.Open("")
+	gpus := cards.Open("", false)
 	defer gpus.Close()
 	if o.Name == "" {
 		o.Name = filepath.Base(cmd.Path)

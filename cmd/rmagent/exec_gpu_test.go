@@ -173,6 +173,24 @@ func TestGPULimitIsNotWatched(t *testing.T) {
 	}
 }
 
+// A limit of what is known not to be read is told once, before the job starts, unless
+// it is to be quiet.
+func TestGPULimitIsToldBeforeTheStart(t *testing.T) {
+	m := gputest.New(t, gputest.Eight(0))
+	const line = "rmagent: the limit of gpus is not watched: gpu: off\n"
+	for _, c := range []struct {
+		flags []string
+		want  string
+	}{{nil, line + "started\n"}, {[]string{"--quiet"}, "started\n"}} {
+		cmd := agentCommand(t, append(append([]string{"exec", "--local", "--gpu", "off", "-L", "gpus: 1"}, c.flags...), "--", "/bin/sh", "-c", "echo started >&2")...)
+		withGPUs(t, cmd, m)
+		r := runToEnd(t, cmd)
+		if r.status != 0 || !strings.HasPrefix(r.stderr, c.want) || strings.Count(r.stderr, "is not watched: ") != strings.Count(c.want, "is not watched: ") {
+			t.Errorf("%v: status %d, it said:\n%s", c.flags, r.status, r.stderr)
+		}
+	}
+}
+
 // A job that takes more memory of the cards than it may is ended.
 func TestGPUMemoryLimit(t *testing.T) {
 	m := gputest.New(t, gputest.Eight(0))
