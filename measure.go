@@ -112,12 +112,13 @@ func Measure(ctx context.Context, cmd *exec.Cmd, o JobOptions) (*Job, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	tracker, _, err := track.Open(track.Options{Limits: limits, Enforce: !o.MeasureOnly, Agent: o.socket(), Source: "auto", Category: o.Category, TaskID: o.TaskID})
+	tracker, _, err := track.Open(track.Options{Limits: limits, Enforce: !o.MeasureOnly, Agent: o.socket(), Source: "auto",
+		Command: strings.Join(cmd.Args, " "), Category: o.Category, TaskID: o.TaskID})
 	if err != nil {
 		return nil, &InternalError{err}
 	}
 	defer tracker.Close()
-	gpus := cards.Open("")
+	gpus := cards.Open("", false)
 	defer gpus.Close()
 	if o.Name == "" {
 		o.Name = filepath.Base(cmd.Path)

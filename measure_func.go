@@ -24,7 +24,7 @@ func MeasureFunc(ctx context.Context, name string, f func(context.Context) error
 	}
 	o.Name = name
 	steps := newSteps(&o)
-	gpus := cards.Open("")
+	gpus := cards.Open("", false)
 	defer gpus.Close()
 	var broken *ExhaustionError
 	r, err := job.RunSelf(ctx, job.Options{Limits: limits, Only: o.MeasureOnly, GPUs: gpus, Interval: steps.interval, Step: steps.tell}, f,

@@ -83,6 +83,33 @@ type JobLimit struct {
 	Seconds  float64 `json:"seconds"` // since the job's start
 }
 
+// RunningJob is a job that an agent measures now, by the last reading of it.
+type RunningJob struct {
+	ID         uint64       `json:"id"`         // of one run of the agent
+	UID        uint32       `json:"uid"`        // whose it is
+	RunBy      int32        `json:"run_by_pid"` // who runs it
+	PID        Opt[int32]   `json:"pid"`        // of its oldest process that lives; null: none does
+	StartTicks Opt[uint64]  `json:"start_ticks"`
+	Comm       Opt[string]  `json:"comm"`
+	Command    Opt[string]  `json:"command"`  // as who runs it says; for the user and root only
+	Category   Opt[string]  `json:"category"` // as who runs it says
+	StartTime  time.Time    `json:"start_time"`
+	AgeSeconds Opt[float64] `json:"age_seconds"` // of the reading; null: there was none yet
+	Processes  Opt[uint64]  `json:"processes"`   // that live
+	JobUse                  // what it used until then, and the most that it had
+	Measured   []JobValue   `json:"measured"` // what each value is worth
+	Limits     []JobNear    `json:"limits"`   // as who runs it says
+}
+
+// JobNear is how near a job came to a limit. Value and Limit are in Unit.
+type JobNear struct {
+	Resource string       `json:"resource"`
+	Value    Opt[float64] `json:"value"`
+	Limit    float64      `json:"limit"`
+	Ratio    Opt[float64] `json:"ratio"` // Value / Limit; null where the limit is 0, too
+	Unit     string       `json:"unit"`
+}
+
 // Limit is a limit that a running job broke, at the moment when that was seen.
 type Limit struct {
 	Header

@@ -40,6 +40,7 @@ type execPlan struct {
 	asMonitor bool
 	debug     io.Writer // what it says of itself; nil: nothing
 	source    string
+	noGPUs    bool // gpu: off
 	socket    string
 }
 
@@ -135,7 +136,7 @@ func readExecPlan(c *cli.Context) (*execPlan, error) {
 	}
 	p := &execPlan{
 		mainOnly: c.Bool("main-only"), inGroup: c.Bool("cgroup-limits"), quiet: c.Bool("quiet"), jsonl: c.String("jsonl"),
-		local: c.Bool("local"), source: l.Source, socket: socketPath(l),
+		local: c.Bool("local"), source: l.Source, noGPUs: l.GPU == "off", socket: socketPath(l),
 	}
 	p.progress = !p.quiet && isTerminal(os.Stderr)
 	o := &p.Options

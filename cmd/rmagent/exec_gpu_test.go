@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -98,21 +99,26 @@ func (j *gpuJob) finish(t *testing.T) *record.Job {
 // What the processes of a job have of the cards is its own: two of eight, and the memory
 // on both, whoever reads the cards.
 func TestGPUsOfJobs(t *testing.T) {
-	for name, beside := range map[string]bool{"alone": false, "beside an agent": true} {
+	for name, flags := range map[string][]string{
+		"alone": {"--local"}, "alone, by /proc": {"--local", "--source", "procfs"}, "beside an agent": nil,
+	} {
 		t.Run(name, func(t *testing.T) {
 			m := gputest.New(t, gputest.Eight(0))
-			flags := []string{"--local"}
+			beside := flags == nil
 			if beside {
 				agent := agentCommand(t, "run", "--log-format", "json", "--interval", "200ms")
 				withGPUs(t, agent, m)
 				socket := filepath.Join(agent.Dir, "rmagent.sock")
 				start(t, agent)
 				await(t, "the agent's socket for jobs", func() bool { return exists(jobsSocket(socket)) })
-				flags = []string{"--socket", socket}
+				flags = []string{"--socket", socket, "-L", "gpu_memory: 8192"}
 			}
 			j := startGPUJob(t, m, flags...)
 			m.Play(t, twoCards(j.pid, 3<<10))
 			j.used(t, 2)
+			if beside {
+				awaitRunning(t, flags[1], j.pid)
+			}
 			readers := 0
 			for _, pid := range children(j.cmd.Process.Pid) {
 				if comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid)); string(comm) == gpu.HelperName+"\n" {
@@ -123,11 +129,34 @@ func TestGPUsOfJobs(t *testing.T) {
 				t.Errorf("it has %d children that read cards, want %d", readers, want)
 			}
 			r := j.finish(t)
+			if n := r.TotalProcesses.Or(0); n < 1 || n > 2 { // /proc may not have seen mv
+				t.Errorf("%d processes, want the shell and its mv", n)
+			}
 			if r.GPUs.Or(99) != 2 || r.GPUMemoryBytes.Or(0) != 6<<30 {
 				t.Errorf("gpus %v, memory %v, want 2 and 6 GiB; it said:\n%s", r.GPUs, r.GPUMemoryBytes, j.stderr.String())
 			}
 		})
 	}
+}
+
+// awaitRunning wants the agent to tell of a job that uses two cards, and of its limits.
+func awaitRunning(t *testing.T, socket string, pid int) {
+	t.Helper()
+	client := &http.Client{Transport: dialUnix(socket)}
+	defer client.CloseIdleConnections()
+	await(t, "the agent to tell of the job", func() bool {
+		var answer struct{ Jobs []record.RunningJob }
+		getJSON(t, client, "http://rmagent/v1/jobs", &answer)
+		if len(answer.Jobs) != 1 || answer.Jobs[0].GPUs.Or(0) != 2 {
+			return false
+		}
+		r := &answer.Jobs[0]
+		if int(r.PID.Or(0)) != pid || !strings.HasPrefix(r.Command.Or(""), "/bin/sh -c") || r.GPUMemoryBytes.Or(0) != 6<<30 ||
+			len(r.Limits) != 1 || r.Limits[0].Resource != "gpu_memory" || r.Limits[0].Ratio.Or(0) != 0.75 {
+			t.Errorf("%+v", r)
+		}
+		return true
+	})
 }
 
 // Where a card can't be read, what a job has of the cards is unknown, and a limit of it
@@ -141,6 +170,24 @@ func TestGPULimitIsNotWatched(t *testing.T) {
 	}
 	if said := j.stderr.String(); strings.Count(said, "rmagent: the limit of gpu_memory is not watched: ") != 1 {
 		t.Errorf("it said:\n%s", said)
+	}
+}
+
+// A limit of what is known not to be read is told once, before the job starts, unless
+// it is to be quiet.
+func TestGPULimitIsToldBeforeTheStart(t *testing.T) {
+	m := gputest.New(t, gputest.Eight(0))
+	const line = "rmagent: the limit of gpus is not watched: gpu: off\n"
+	for _, c := range []struct {
+		flags []string
+		want  string
+	}{{nil, line + "started\n"}, {[]string{"--quiet"}, "started\n"}} {
+		cmd := agentCommand(t, append(append([]string{"exec", "--local", "--gpu", "off", "-L", "gpus: 1"}, c.flags...), "--", "/bin/sh", "-c", "echo started >&2")...)
+		withGPUs(t, cmd, m)
+		r := runToEnd(t, cmd)
+		if r.status != 0 || !strings.HasPrefix(r.stderr, c.want) || strings.Count(r.stderr, "is not watched: ") != strings.Count(c.want, "is not watched: ") {
+			t.Errorf("%v: status %d, it said:\n%s", c.flags, r.status, r.stderr)
+		}
 	}
 }
 

@@ -43,15 +43,15 @@ func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
 		x.limited = limited
 	}
 	x.tracker, x.lost, err = track.Open(track.Options{
-		Limits: p.Limits, Enforce: !p.Only, Source: p.source, Reap: true, Agent: p.agent(),
-		Category: p.Category, TaskID: p.TaskID, Limited: x.limited,
+		Limits: p.Limits, Enforce: !p.Only, Source: p.source, Reap: true, NotOfJob: x.cards.Owns, Agent: p.agent(),
+		Command: p.text(), Category: p.Category, TaskID: p.TaskID, Limited: x.limited,
 	})
 	if err != nil {
 		return exitExecFailed, errors.Join(err, x.files.discard())
 	}
 	defer x.tracker.Close()
 	if !p.quiet {
-		x.unwatched(stderr, x.tracker.Exactness)
+		x.unwatched(stderr, x.knowable)
 	}
 	x.cmd = p.command()
 	signals := relaySignals()
@@ -125,12 +125,22 @@ func openExecution(p *execPlan) (*execution, error) {
 	if err != nil {
 		return nil, errors.Join(err, files.discard())
 	}
-	return &execution{plan: p, files: files, watch: watch, cards: cards.Open(""), show: newJobProgress(p)}, nil
+	return &execution{plan: p, files: files, watch: watch, cards: cards.Open("", p.noGPUs), show: newJobProgress(p)}, nil
 }
 
 func (x *execution) close() {
 	x.watch.close()
 	x.cards.Close()
+}
+
+// knowable says what a measure can be worth here, as far as that shows at the start.
+func (x *execution) knowable(id cctools.Measure) (cctools.Exactness, string) {
+	if (id == cctools.GPUs || id == cctools.GPUMemory) && x.tracker.Source() != "agent" {
+		if why := x.cards.Why(); why != "" {
+			return cctools.Unknown, why
+		}
+	}
+	return x.tracker.Exactness(id)
 }
 
 // unwatched says which limits nobody can tell to be broken, but of what directories hold
@@ -193,7 +203,7 @@ func (x *execution) finish(r *job.Result, stderr io.Writer) (int, error) {
 	err := errors.Join(x.failed, x.watch.finish(s), x.files.finish(s, r))
 	if !x.plan.quiet {
 		x.unwatched(stderr, func(id cctools.Measure) (cctools.Exactness, string) {
-			if e, why := x.tracker.Exactness(id); e == cctools.Unknown { // said at the start
+			if e, why := x.knowable(id); e == cctools.Unknown { // said at the start
 				return cctools.Exact, why
 			}
 			return s.Exactness[id], s.Why[id]

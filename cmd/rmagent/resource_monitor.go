@@ -91,7 +91,7 @@ func resourceMonitor(args []string, stdout, stderr io.Writer) int {
 	}
 	p := &execPlan{
 		Options: *o, grace: job.DefaultGrace, mainOnly: true, quiet: true, asMonitor: true,
-		source: l.Source, socket: socketPath(l),
+		source: l.Source, noGPUs: l.GPU == "off", socket: socketPath(l),
 	}
 	debug, err := openMonitorDebug(o.DebugFile, stdout, stderr)
 	if err != nil {

@@ -153,10 +153,10 @@ func (r *running) run(ctx context.Context, hup <-chan os.Signal) error {
 	}
 	// A reader that closes the pipe is seen by the write that fails.
 	signal.Ignore(unix.SIGPIPE)
-	if err := r.front.open(ctx, r.Agent); err != nil {
+	if err := r.jobs.open(r.Config, r.GPUClient(), r.log.Logger()); err != nil {
 		return err
 	}
-	if err := r.jobs.open(r.Config, r.GPUClient(), r.log.Logger()); err != nil {
+	if err := r.front.open(ctx, r.Agent, &r.jobs); err != nil {
 		return err
 	}
 	go r.hangUps(ctx, hup)

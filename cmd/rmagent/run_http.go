@@ -41,7 +41,7 @@ func newFront() *front {
 }
 
 // open opens the agent's doors.
-func (f *front) open(ctx context.Context, a *agent.Agent) error {
+func (f *front) open(ctx context.Context, a *agent.Agent, jobs *jobServer) error {
 	l, log := a.Config, a.Log
 	private, err := checkWebConfig(l)
 	if err != nil {
@@ -64,6 +64,7 @@ func (f *front) open(ctx context.Context, a *agent.Agent) error {
 		Control:  &control{agent: a, history: f.history, tracked: map[int32]config.Tracked{}},
 		Policy:   func() any { return a.InForce().Values() },
 		Metrics:  metrics.New(metrics.Options{Views: f.views, Version: version, Source: about.Source}).Handler,
+		Jobs:     jobs.running(),
 		Log:      log,
 	})
 	f.serve(func() error { return f.server.ServeUnix(unix) }, log)

@@ -15,6 +15,7 @@ import (
 	"rmagent/internal/loader"
 	"rmagent/internal/sample"
 	"rmagent/internal/source"
+	"rmagent/record"
 )
 
 // jobsSocket is where jobs are registered, beside the agent's own socket.
@@ -51,6 +52,15 @@ func (s *jobServer) open(l *config.Loaded, client *gpu.Client, log *zap.Logger) 
 	s.jobs = jobs
 	s.server.Store(server)
 	return nil
+}
+
+// running tells of the jobs that are measured now; nil where none can be.
+func (s *jobServer) running() func() []record.RunningJob {
+	server := s.server.Load()
+	if server == nil {
+		return nil
+	}
+	return server.Running
 }
 
 // Jobs tells the engine of the jobs that run.

@@ -108,6 +108,21 @@ func (e Exceeded) record() record.JobLimit {
 	return record.JobLimit{Resource: e.Measure.String(), Value: e.Value * u.factor, Limit: e.Limit * u.factor, Unit: u.name, Seconds: e.Seconds}
 }
 
+// Near says how near values are to the limits, in the units of records.
+func (l *Limits) Near(values *Measures) []record.JobNear {
+	list := []record.JobNear{}
+	for _, id := range l.Names() {
+		u := recordUnits[id.Unit()]
+		limit, _ := l.Get(id)
+		v, known := values.Get(id)
+		list = append(list, record.JobNear{
+			Resource: id.String(), Value: record.SomeIf(v*u.factor, known), Limit: limit * u.factor,
+			Ratio: record.SomeIf(v/limit, known && limit > 0), Unit: u.name,
+		})
+	}
+	return list
+}
+
 // field is one of a record's values, whole or not.
 type field struct {
 	whole *record.Opt[uint64]

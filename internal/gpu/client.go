@@ -80,6 +80,9 @@ type Client struct {
 	ended   time.Duration // CPU time of the children that have ended
 	running time.Duration // and of the one that runs
 
+	birth sync.Mutex // held while a child is started
+	child int32      // PID of the last one; 0: there was none
+
 	stuck *child // that could not be killed; only the goroutine's
 }
 
@@ -148,6 +151,15 @@ func (c *Client) Latest() (*sample.GPUs, Status) {
 	return c.latest, c.status
 }
 
+// Owns tells whether a child of this process is the client's program. While that is
+// being started it waits for the end of it, so that no child of the client goes for
+// another's.
+func (c *Client) Owns(pid int32) bool {
+	c.birth.Lock()
+	defer c.birth.Unlock()
+	return c.child == pid
+}
+
 // CPU is the CPU time of all children so far.
 func (c *Client) CPU() time.Duration {
 	c.mu.Lock()
@@ -195,7 +207,7 @@ func (c *Client) serve(ctx context.Context) (helper string, err error) {
 			return "", err
 		}
 	}
-	ch, err := start(helper)
+	ch, err := c.start(helper)
 	if err != nil {
 		return helper, err
 	}
@@ -209,6 +221,16 @@ func (c *Client) serve(ctx context.Context) (helper string, err error) {
 	}
 	c.mu.Unlock()
 	return helper, why
+}
+
+func (c *Client) start(helper string) (*child, error) {
+	c.birth.Lock()
+	defer c.birth.Unlock()
+	ch, err := start(helper)
+	if err == nil {
+		c.child = int32(ch.cmd.Process.Pid)
+	}
+	return ch, err
 }
 
 // poll has the child read when it is asked to, until something fails.

@@ -48,6 +48,13 @@ func find() (string, error) {
 	return "", fmt.Errorf("%s is not installed: it is neither beside rmagent, nor in its libexec directory, nor in PATH", HelperName)
 }
 
+// Installed says why the child's program can't be started from where it is looked for;
+// nil: it can.
+func Installed() error {
+	_, err := find()
+	return err
+}
+
 // trusted returns the real path of a program that only root and this user can
 // change.
 func trusted(path string) (string, error) {

@@ -34,7 +34,8 @@ func UseOf(g *sample.GPUs, processes []sample.JobProcess) GPUUse {
 	}
 	members := make(map[int32]bool, len(processes))
 	for i := range processes {
-		if id := processes[i].ID; id.StartTicks <= g.ListedTicks {
+		// Who began in the tick of the list may have the PID of somebody who is in it.
+		if id := processes[i].ID; id.StartTicks < g.ListedTicks {
 			members[id.PID] = true
 		}
 	}
@@ -79,8 +80,17 @@ func (o *Options) addGPUs(r *Reading) {
 	}
 }
 
-// addGPUs takes what a reading says of the GPUs.
-func (m *Meter) addGPUs(u *GPUUse, processes int) {
+// gpuPatience is for how many seconds nothing may be known of the GPUs before more than a
+// reading or two is missing.
+const gpuPatience = 3
+
+// addGPUs takes what a reading says of the GPUs, at seconds since the start.
+func (m *Meter) addGPUs(u *GPUUse, processes int, seconds float64) {
+	if u.Cards.Known() && u.MemoryBytes.Known() || processes == 0 {
+		m.gpusAt = seconds
+	} else if u.Told && seconds-m.gpusAt > gpuPatience {
+		m.gpusGap = u.Why
+	}
 	m.noGPUs = u.Absent
 	if u.Why != "" && (m.gpusWhy == "" || processes > 0) { // the last reading has none: it says nothing
 		m.gpusWhy = u.Why
@@ -98,6 +108,11 @@ func (m *Meter) gpusWorth(id cctools.Measure) (cctools.Exactness, string) {
 	switch {
 	case m.noGPUs:
 		return cctools.Exact, ""
+	case m.Most.Known(id) && m.gpusGap != "":
+		if v, _ := m.Most.Get(id); v == 0 { // at least nothing
+			return cctools.Unknown, m.gpusGap
+		}
+		return cctools.AtLeast, "for a part of the time it was unknown: " + m.gpusGap
 	case m.Most.Known(id):
 		return cctools.Sampled, "the highest of readings, one a second"
 	case m.gpusWhy == "":

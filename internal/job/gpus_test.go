@@ -2,6 +2,7 @@ package job
 
 import (
 	"testing"
+	"time"
 
 	"rmagent/internal/cctools"
 	"rmagent/internal/sample"
@@ -37,13 +38,15 @@ func TestUseOf(t *testing.T) {
 		cards, memory sample.Opt[uint64]
 	}{
 		"nothing read yet":             {nil, job, unknown, unknown},
-		"two cards, one of others":     {&sample.GPUs{ListedTicks: 100, Devices: []sample.GPU{uses(1, 2, 3), uses(3), uses(2)}}, job, known(2), known(30)},
-		"none":                         {&sample.GPUs{ListedTicks: 100, Devices: []sample.GPU{uses(3), uses()}}, job, known(0), known(0)},
+		"two cards, one of others":     {&sample.GPUs{ListedTicks: 101, Devices: []sample.GPU{uses(1, 2, 3), uses(3), uses(2)}}, job, known(2), known(30)},
+		"none":                         {&sample.GPUs{ListedTicks: 101, Devices: []sample.GPU{uses(3), uses()}}, job, known(0), known(0)},
 		"one is younger than the list": {&sample.GPUs{ListedTicks: 99, Devices: []sample.GPU{uses(1), uses(2)}}, job, known(1), known(10)},
+		"one began in its tick":        {&sample.GPUs{ListedTicks: 100, Devices: []sample.GPU{uses(1), uses(2)}}, job, known(1), known(10)},
+		"another has that PID":         {&sample.GPUs{ListedTicks: 60, Devices: []sample.GPU{uses(2)}}, job, known(0), known(0)},
 		"all are younger":              {&sample.GPUs{ListedTicks: 49, Devices: []sample.GPU{uses(1), uses(2)}}, job, unknown, unknown},
-		"nobody lives":                 {&sample.GPUs{ListedTicks: 100, Devices: []sample.GPU{uses(1)}}, nil, unknown, unknown},
-		"a card that does not tell":    {&sample.GPUs{ListedTicks: 100, Devices: []sample.GPU{uses(1), unread}}, job, unknown, unknown},
-		"memory that it does not tell": {&sample.GPUs{ListedTicks: 100, Devices: []sample.GPU{uses(1), secret}}, job, known(2), unknown},
+		"nobody lives":                 {&sample.GPUs{ListedTicks: 101, Devices: []sample.GPU{uses(1)}}, nil, unknown, unknown},
+		"a card that does not tell":    {&sample.GPUs{ListedTicks: 101, Devices: []sample.GPU{uses(1), unread}}, job, unknown, unknown},
+		"memory that it does not tell": {&sample.GPUs{ListedTicks: 101, Devices: []sample.GPU{uses(1), secret}}, job, known(2), unknown},
 	} {
 		u := UseOf(c.reading, c.processes)
 		if !u.Told || u.Cards != c.cards || u.MemoryBytes != c.memory || (u.Why == "") != (c.memory.Known()) {
@@ -80,5 +83,34 @@ func TestMeterOfGPUs(t *testing.T) {
 	m.Add(&Reading{GPUs: GPUUse{Told: true, Why: "nobody is there"}}, nil)
 	if e, why := m.worth(cctools.GPUMemory, exact); e != cctools.Unknown || why != "a crash" {
 		t.Errorf("%v %q", e, why)
+	}
+}
+
+// Where nothing was known for longer than readings are apart, there may have been more.
+func TestGPUsUnknownForAPartOfTheTime(t *testing.T) {
+	exact := func(cctools.Measure) (cctools.Exactness, string) { return cctools.Exact, "" }
+	known := record.Some[uint64]
+	living := members(sample.ID{PID: 1})
+	two := GPUUse{Told: true, Cards: known(2), MemoryBytes: known(7 << 20)}
+	none := GPUUse{Told: true, Cards: known(0), MemoryBytes: known(0)}
+	hung := GPUUse{Told: true, Why: "a hang"}
+	for name, c := range map[string]struct {
+		first GPUUse
+		gap   time.Duration
+		want  cctools.Exactness
+	}{
+		"a reading is missing":            {two, 2 * time.Second, cctools.Sampled},
+		"many are":                        {two, 4 * time.Second, cctools.AtLeast},
+		"many, and nothing was seen else": {none, 4 * time.Second, cctools.Unknown},
+	} {
+		m := NewMeter(0)
+		m.Add(&Reading{Boottime: time.Second, GPUs: c.first, Processes: living}, nil)
+		m.Add(&Reading{Boottime: time.Second + c.gap, GPUs: hung, Processes: living}, nil)
+		m.Add(&Reading{Boottime: 10 * time.Second, GPUs: none}, nil) // its end
+		for _, id := range []cctools.Measure{cctools.GPUs, cctools.GPUMemory} {
+			if e, why := m.worth(id, exact); e != c.want || (why == "") != (e == cctools.Exact) {
+				t.Errorf("%s: %s is %v, want %v: %s", name, id, e, c.want, why)
+			}
+		}
 	}
 }

@@ -24,8 +24,10 @@ type Meter struct {
 	totals    sample.JobTotals
 	hidden    bool // the launcher's memory hides a process's own peak
 	fdsFull   bool
-	noGPUs    bool   // there are none
-	gpusWhy   string // what is unknown of them is
+	noGPUs    bool    // there are none
+	gpusWhy   string  // what is unknown of them is
+	gpusAt    float64 // when all was known of them, in seconds since the start
+	gpusGap   string  // why it was unknown for too long
 	cores     cctools.CoresWindow
 	bandwidth cctools.BandwidthWindow
 	summer    *summer
@@ -47,7 +49,7 @@ func (m *Meter) Add(r *Reading, share Sharer) {
 	m.Now = cctools.Measures{}
 	m.addTotals(seconds)
 	m.addTree(r, share)
-	m.addGPUs(&r.GPUs, len(r.Processes))
+	m.addGPUs(&r.GPUs, len(r.Processes), seconds)
 	m.Most.Raise(&m.Now, &m.Times, seconds)
 	m.addPeaks(r, seconds)
 }

@@ -21,19 +21,20 @@ import (
 // after it was last seen, is told by whom it left it to: the kernel adds it to the
 // parent that waits for it (wait4(2), /proc/PID/stat, /proc/PID/io).
 type procTracker struct {
-	reap    bool
-	group   *group // nil: none could be made
-	lent    bool   // group is the caller's
-	first   int    // PID of the first process; 0: not started, or reaped
-	members map[int32]*member
-	seen    map[sample.ID]struct{}
-	most    uint64
-	mostAt  time.Duration
-	peak    uint64           // of one process
-	dead    sample.JobTotals // of processes that this one reaped
-	doomed  bool
-	killed  map[int32]bool // children that SIGKILL was sent to, and that are not reaped
-	notices chan struct{}
+	reap     bool
+	notOfJob func(pid int32) bool // nil: every child of this process is the job's
+	group    *group               // nil: none could be made
+	lent     bool                 // group is the caller's
+	first    int                  // PID of the first process; 0: not started, or reaped
+	members  map[int32]*member
+	seen     map[sample.ID]struct{}
+	most     uint64
+	mostAt   time.Duration
+	peak     uint64           // of one process
+	dead     sample.JobTotals // of processes that this one reaped
+	doomed   bool
+	killed   map[int32]bool // children that SIGKILL was sent to, and that are not reaped
+	notices  chan struct{}
 }
 
 // member is a process that was there at the last look.
@@ -62,8 +63,10 @@ func (t *procTracker) forget(pid int32) {
 type ProcOptions struct {
 	// Reap makes this process the one that orphans of the job are given to, and reaps
 	// them: what they did is then known too. It takes every child of this process that
-	// ended for one of them, so it is for programs that have no others.
-	Reap bool
+	// ended for one of them, so it is for programs that have no others but those that
+	// NotOfJob, if any, tells.
+	Reap     bool
+	NotOfJob func(pid int32) bool
 	// Limited is the cgroup that the job runs in, and stays the caller's; nil: one is made
 	// where it can be.
 	Limited *Limited
@@ -78,7 +81,7 @@ func OpenProc(o ProcOptions) (Tracker, error) {
 	}
 	g, _ := o.group() // without one it goes on as it can
 	return &procTracker{
-		reap: o.Reap, group: g, lent: o.Limited != nil, members: map[int32]*member{}, seen: map[sample.ID]struct{}{}, killed: map[int32]bool{},
+		reap: o.Reap, notOfJob: o.NotOfJob, group: g, lent: o.Limited != nil, members: map[int32]*member{}, seen: map[sample.ID]struct{}{}, killed: map[int32]bool{},
 		notices: make(chan struct{}),
 	}, nil
 }
@@ -133,7 +136,9 @@ func (t *procTracker) find() {
 	}
 	if t.reap {
 		for _, pid := range children(os.Getpid()) {
-			addDescendants(pids, pid)
+			if t.notOfJob == nil || !t.notOfJob(pid) {
+				addDescendants(pids, pid)
+			}
 		}
 	}
 	for pid := range t.members {

@@ -50,7 +50,8 @@ var controlRoutes = []route{
 	{method: "DELETE", path: "/v1/tracked/{pid}", private: true, changes: true, summary: "Take the limits of a process away.", handle: (*Server).untrack},
 	{method: "POST", path: "/v1/fd/check", private: true, changes: true, body: FDRequest{}, handle: (*Server).checkFDs,
 		summary: "Whether a process could safely open so many files more. Nothing is blocked or changed."},
-	{method: "GET", path: "/v1/jobs", private: true, summary: "Jobs that run now.", handle: missing},
+	{method: "GET", path: "/v1/jobs", private: true, handle: (*Server).jobs,
+		summary: "Jobs that the agent measures now, by the last reading of each. Commands are null but for root and the job's user."},
 }
 
 // readBody reads the one JSON object of a request. Fields that there are not are

@@ -227,6 +227,15 @@ func documented(o *Options) {
 	}
 	o.Policy = func() any { return map[string]any{"interval": "1s"} }
 	o.System.Hooks = []string{"net"}
+	o.Jobs = func() []record.RunningJob {
+		return []record.RunningJob{
+			{ID: 1, UID: uint32(os.Geteuid()), RunBy: 7, PID: record.Some(int32(8)), StartTicks: u(80), Comm: record.Some("sort"),
+				Command: record.Some("sort --key=mine"), StartTime: someTime, AgeSeconds: f(0.1), Processes: u(1),
+				JobUse: record.JobUse{GPUs: u(2)}, Measured: []record.JobValue{{Resource: "gpus", Exactness: "sampled"}},
+				Limits: []record.JobNear{{Resource: "gpus", Value: f(2), Limit: 4, Ratio: f(0.5), Unit: "gpus"}}},
+			{ID: 2, UID: 4711, Command: record.Some("sort --key=theirs"), StartTime: someTime, Measured: []record.JobValue{}, Limits: []record.JobNear{}},
+		}
+	}
 	o.Control = &fakeControl{tracked: map[int32]TrackedLimits{}}
 }
 

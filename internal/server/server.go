@@ -40,6 +40,8 @@ type Options struct {
 	Headroom func(ctx context.Context, pid int32, between time.Duration) (record.Headroom, error)
 	// Control changes what can be changed, and remembers.
 	Control Control
+	// Jobs tells of the jobs that are measured now.
+	Jobs func() []record.RunningJob
 	// Policy is the effective configuration.
 	Policy func() any
 	// Metrics answers /metrics, with series of processes or without.

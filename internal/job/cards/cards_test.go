@@ -34,7 +34,7 @@ func open(t *testing.T, m *gputest.Machine, installed bool) *Own {
 		}
 	}
 	t.Setenv("PATH", dir)
-	o := Open(m.Root)
+	o := Open(m.Root, false)
 	t.Cleanup(func() {
 		if err := o.Close(); err != nil {
 			t.Error(err)
@@ -86,12 +86,37 @@ func TestWhatCantBeReadIsUnknown(t *testing.T) {
 }
 
 func TestWithoutTheChild(t *testing.T) {
-	await(t, open(t, gputest.New(t, gputest.Eight(0)), false), because("rmagent-nvml is not installed"))
+	o := open(t, gputest.New(t, gputest.Eight(0)), false)
+	if why := o.Why(); !strings.Contains(why, "rmagent-nvml is not installed") {
+		t.Errorf("before it is asked: %q", why)
+	}
+	await(t, o, because("rmagent-nvml is not installed"))
+}
+
+// A driver that hangs has said nothing of now; what was known before goes unknown.
+func TestAHangIsUnknown(t *testing.T) {
+	mine := fmt.Sprintf("process compute %d %d 60\n", os.Getpid(), 5<<30)
+	m := gputest.New(t, gputest.Card(0, 1, 6<<30)+mine)
+	o := open(t, m, true)
+	if why := o.Why(); why != "" {
+		t.Error(why)
+	}
+	await(t, o, func(u job.GPUUse) bool { return u.Cards.Or(99) == 1 })
+	m.Play(t, gputest.Card(0, 1, 6<<30)+mine+"hang nvmlDeviceGetPowerUsage\n")
+	await(t, o, because("the driver does not answer"))
+}
+
+func TestSwitchedOff(t *testing.T) {
+	o := Open(gputest.New(t, gputest.Eight(0)).Root, true)
+	defer o.Close()
+	if u := o.Use(self(t)); !because("gpu: off")(u) || !u.Told || o.client != nil || o.Why() == "" {
+		t.Errorf("%+v", u)
+	}
 }
 
 // Where there is no driver, nothing is started, and nobody uses a card.
 func TestWithoutADriver(t *testing.T) {
-	o := Open(t.TempDir())
+	o := Open(t.TempDir(), false)
 	if u := o.Use(self(t)); !u.Told || !u.Absent || u.Cards.Or(99) != 0 || u.MemoryBytes.Or(99) != 0 || o.client != nil {
 		t.Errorf("%+v", u)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"time"
 
 	"rmagent/internal/cctools"
 	"rmagent/internal/clock"
@@ -17,8 +18,10 @@ import (
 // maxWord bounds each word that a client says of its job, in bytes.
 const maxWord = 256
 
-// About is what the agent is told of a job: its policy judges it by that.
+// About is what the agent is told of a job: its policy judges it by that, and who asks is
+// told.
 type About struct {
+	Command  string
 	Category string
 	TaskID   string
 	Limits   cctools.Limits
@@ -26,7 +29,7 @@ type About struct {
 
 // request is the one that begins the job. Words that are too long are cut.
 func (a *About) request() *request {
-	q := &request{Op: opNew, Category: cut(a.Category), TaskID: cut(a.TaskID), Limits: map[string]float64{}}
+	q := &request{Op: opNew, Command: clip(a.Command), Category: cut(a.Category), TaskID: cut(a.TaskID), Limits: map[string]float64{}}
 	for _, m := range a.Limits.Names() {
 		if v, _ := a.Limits.Get(m); !math.IsInf(v, 0) {
 			q.Limits[m.String()] = v
@@ -42,6 +45,10 @@ func about(q *request) (a About, err error) {
 	if len(q.Category) > maxWord || len(q.TaskID) > maxWord {
 		return a, fmt.Errorf("a category or task of more than %d bytes", maxWord)
 	}
+	if len(q.Command) > maxText {
+		return a, fmt.Errorf("a command of more than %d bytes", maxText)
+	}
+	a.Command = q.Command
 	a.Category, a.TaskID = q.Category, q.TaskID
 	for name, limit := range q.Limits {
 		m, ok := cctools.MeasureOf(name)
@@ -58,6 +65,11 @@ type watched struct {
 	about About
 	meter *job.Meter
 	first sample.ID // zero: nobody was seen yet
+
+	since  time.Time
+	last   time.Duration     // the last reading, on CLOCK_BOOTTIME; 0: there was none
+	living uint64            // processes then
+	oldest sample.JobProcess // of these; zero: none lived
 }
 
 // Jobs appends every job of which something lives, in the order of their beginnings. It
@@ -97,7 +109,7 @@ func older(a, b sample.ID) int {
 // read makes a job of a reading. Its processes are the survey's, which the next walk
 // makes anew.
 func (w *watched) read(r *job.Reading) sample.Job {
-	w.meter.Add(r, nil)
+	w.add(r)
 	now := &w.meter.Now
 	bytes := func(m cctools.Measure) sample.Opt[uint64] {
 		v, ok := now.Get(m)

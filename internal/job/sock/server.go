@@ -277,7 +277,7 @@ func (c *client) begin(q *request) error {
 	}
 	c.job = id
 	c.server.mu.Lock()
-	c.watched = watched{about: a, meter: job.NewMeter(clock.Boottime())}
+	c.watched = watched{about: a, meter: job.NewMeter(clock.Boottime()), since: time.Now()}
 	c.server.byJob[id] = c
 	c.server.mu.Unlock()
 	return nil
@@ -335,7 +335,7 @@ func (s *Server) read(id uint64, now bool) (*response, error) {
 		return nil, err
 	}
 	if totals.Pending == 0 { // nothing lives
-		return &response{Totals: &totals, Boottime: clock.Boottime(), GPUs: s.use(nil)}, nil
+		return s.tell(id, &job.Reading{Boottime: clock.Boottime(), Totals: totals}), nil
 	}
 	_, fresh := s.survey.totals[id]
 	if now || !fresh || time.Since(s.survey.at) > readingAge {
@@ -343,17 +343,20 @@ func (s *Server) read(id uint64, now bool) (*response, error) {
 			return nil, err
 		}
 	}
-	totals = s.survey.totals[id]
-	list := s.survey.processes[id]
-	return &response{Totals: &totals, Boottime: s.survey.boottime, Processes: toWire(list), GPUs: s.use(list)}, nil
+	return s.tell(id, &job.Reading{Boottime: s.survey.boottime, Totals: s.survey.totals[id], Processes: s.survey.processes[id]}), nil
 }
 
-// use is what processes have of the GPUs; nil where nobody reads them.
-func (s *Server) use(processes []sample.JobProcess) *gpuUse {
-	if s.gpus == nil {
-		return nil
+// tell makes an answer of a reading, and keeps what others may ask for.
+func (s *Server) tell(id uint64, r *job.Reading) *response {
+	out := &response{Totals: &r.Totals, Boottime: r.Boottime, Processes: toWire(r.Processes)}
+	if s.gpus != nil { // else nobody reads them
+		r.GPUs = s.gpus.Use(r.Processes)
+		out.GPUs = gpusToWire(r.GPUs)
 	}
-	return gpusToWire(s.gpus.Use(processes))
+	if c := s.byJob[id]; c != nil {
+		c.watched.add(r)
+	}
+	return out
 }
 
 // walk reads the dead first, as job's own tracker does.

@@ -23,8 +23,9 @@ import (
 
 // Bounds of a frame, in bytes.
 const (
-	maxRequest  = 4 << 10
+	maxRequest  = 16 << 10
 	maxResponse = 16 << 20
+	maxText     = 1 << 10 // of a command or a category
 )
 
 // op is what a request asks for.
@@ -46,8 +47,9 @@ type request struct {
 	FatalAtOnce uint64 `json:"fatal_at_once,omitempty"`
 	Thread      int    `json:"thread,omitempty"`
 	Fresh       bool   `json:"fresh,omitempty"`
-	// Of the job, for the agent's policy. Limits are by the names and in the units of
+	// Of the job, for the agent's policy and for who asks. Limits are by the names and in the units of
 	// package cctools.
+	Command  string             `json:"command,omitempty"`
 	Category string             `json:"category,omitempty"`
 	TaskID   string             `json:"taskid,omitempty"`
 	Limits   map[string]float64 `json:"limits,omitempty"`

@@ -24,10 +24,13 @@ type Options struct {
 	// Source is auto, ebpf or procfs: what may be used where no agent is asked or
 	// answers. With ebpf or procfs no agent is asked.
 	Source string
-	Reap   bool // as job.ProcOptions, as the next
+	// Reap and NotOfJob are those of job.ProcOptions.
+	Reap     bool
+	NotOfJob func(pid int32) bool
 	// Limited is the cgroup that the job runs in, if it is not to choose one itself.
 	Limited *job.Limited
-	// Category and TaskID are what the agent is told, beside Limits.
+	// Command, Category and TaskID are what the agent is told, beside Limits.
+	Command  string
 	Category string
 	TaskID   string
 }
@@ -60,7 +63,7 @@ func Open(o Options) (t job.Tracker, lost error, err error) {
 	order := Order(&o.Limits, o.Enforce)
 	var refused []error
 	if o.Agent != "" && o.Source == "auto" {
-		t, err := sock.Open(o.Agent, order, sock.About{Category: o.Category, TaskID: o.TaskID, Limits: o.Limits})
+		t, err := sock.Open(o.Agent, order, sock.About{Command: o.Command, Category: o.Category, TaskID: o.TaskID, Limits: o.Limits})
 		if err == nil {
 			return t, nil, nil
 		}
@@ -78,7 +81,7 @@ func Open(o Options) (t job.Tracker, lost error, err error) {
 		}
 		refused = append(refused, err)
 	}
-	t, err = job.OpenProc(job.ProcOptions{Reap: o.Reap, Limited: o.Limited})
+	t, err = job.OpenProc(job.ProcOptions{Reap: o.Reap, NotOfJob: o.NotOfJob, Limited: o.Limited})
 	if err != nil {
 		return nil, nil, errors.Join(append(refused, fmt.Errorf("follow the job by /proc: %w", err))...)
 	}
