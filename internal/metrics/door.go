@@ -45,10 +45,10 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	// Protocol buffers may be asked for, but nobody takes them alone.
-	media := expfmt.NewFormat(expfmt.TypeTextPlain)
+	media := expfmt.NegotiateAccept(r.Header, expfmt.FmtOpenMetrics_1_0_0, expfmt.FmtText)
 	from := &d.plain
-	if f := expfmt.NegotiateAccept(r.Header, expfmt.DefaultOpenMetricsAcceptedFormats()...); f.FormatType() == expfmt.TypeOpenMetrics {
-		media, from = f, &d.open
+	if media.FormatType() == expfmt.TypeOpenMetrics {
+		from = &d.open
 	}
 	zip := acceptsGzip(r.Header)
 	text, err := d.text(from, v, zip)
