@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
@@ -135,10 +136,8 @@ func (t *procTracker) find() {
 		addDescendants(pids, int32(t.first))
 	}
 	if t.reap {
-		for _, pid := range children(os.Getpid()) {
-			if t.notOfJob == nil || !t.notOfJob(pid) {
-				addDescendants(pids, pid)
-			}
+		for _, pid := range t.ownChildren() {
+			addDescendants(pids, pid)
 		}
 	}
 	for pid := range t.members {
@@ -174,6 +173,15 @@ func (t *procTracker) look(pid int32) {
 		m.io = io
 	}
 	t.seen[sample.ID{PID: pid, StartTicks: stat.start}] = struct{}{}
+}
+
+// ownChildren are the children of this process that are the job's.
+func (t *procTracker) ownChildren() []int32 {
+	list := children(os.Getpid())
+	if t.notOfJob == nil {
+		return list
+	}
+	return slices.DeleteFunc(list, t.notOfJob)
 }
 
 // addDescendants adds a process and all that descend from it.
@@ -287,7 +295,7 @@ func (t *procTracker) fill(dst *Reading) {
 	}
 	dst.Totals.Most, dst.Totals.MostAt, dst.Totals.PeakBytes = t.most, t.mostAt, t.peak
 	dst.Totals.Processes = max(uint64(len(t.seen)), 1)
-	if dst.Totals.Pending == 0 && t.reap && hasChildren() {
+	if dst.Totals.Pending == 0 && t.reap && hasChildren() && len(t.ownChildren()) > 0 {
 		// Its parent ended when that one's children had been looked for, and it was not
 		// given to this process yet when these had been.
 		dst.Totals.Pending = 1
@@ -368,7 +376,7 @@ func hasEnded(pid int32) bool {
 
 // killFresh kills the children that were not killed yet, and returns how many.
 func (t *procTracker) killFresh() (n int) {
-	for _, pid := range children(os.Getpid()) {
+	for _, pid := range t.ownChildren() {
 		if t.killed[pid] {
 			continue
 		}
