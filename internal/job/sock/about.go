@@ -29,7 +29,7 @@ type About struct {
 
 // request is the one that begins the job. Words that are too long are cut.
 func (a *About) request() *request {
-	q := &request{Op: opNew, Command: clip(a.Command), Category: cut(a.Category), TaskID: cut(a.TaskID), Limits: map[string]float64{}}
+	q := &request{Op: opNew, Command: clip(a.Command, maxText), Category: clip(a.Category, maxWord), TaskID: clip(a.TaskID, maxWord), Limits: map[string]float64{}}
 	for _, m := range a.Limits.Names() {
 		if v, _ := a.Limits.Get(m); !math.IsInf(v, 0) {
 			q.Limits[m.String()] = v
@@ -37,8 +37,6 @@ func (a *About) request() *request {
 	}
 	return q
 }
-
-func cut(s string) string { return s[:min(len(s), maxWord)] }
 
 // about reads what a client says of its job.
 func about(q *request) (a About, err error) {

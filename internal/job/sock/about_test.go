@@ -1,6 +1,7 @@
 package sock
 
 import (
+	"encoding/json"
 	"os"
 	"strings"
 	"testing"
@@ -81,5 +82,23 @@ func TestAboutIsChecked(t *testing.T) {
 	a, err := about(&request{Category: "c", Limits: map[string]float64{"cores": 0.5}})
 	if v, ok := a.Limits.Get(cctools.Cores); err != nil || a.Category != "c" || !ok || v != 0.5 {
 		t.Errorf("%+v, %v", a, err)
+	}
+}
+
+// What is too long, or no text, is made fit before it is sent: the agent takes it.
+func TestAboutIsMadeFit(t *testing.T) {
+	for _, s := range []string{strings.Repeat("é", maxWord), strings.Repeat("\xff", maxText), "a\nb", strings.Repeat("<", 2*maxText)} {
+		a := About{Command: s, Category: s, TaskID: s}
+		b, err := json.Marshal(a.request())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var q request
+		if err := json.Unmarshal(b, &q); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := about(&q); err != nil || len(b) > maxRequest {
+			t.Errorf("%.20q: %v; %d bytes", s, err, len(b))
+		}
 	}
 }

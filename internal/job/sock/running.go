@@ -14,13 +14,13 @@ import (
 )
 
 // clip makes of foreign bytes text that is not too long.
-func clip(s string) string {
+func clip(s string, most int) string {
 	text := record.Text([]byte(s))
-	if len(text) <= maxText {
+	if len(text) <= most {
 		return text
 	}
 	const more = "..."
-	return strings.ToValidUTF8(text[:maxText-len(more)], "") + more
+	return strings.ToValidUTF8(text[:most-len(more)], "") + more
 }
 
 // add takes a reading.

@@ -25,7 +25,7 @@ import (
 const (
 	maxRequest  = 16 << 10
 	maxResponse = 16 << 20
-	maxText     = 1 << 10 // of a command or a category
+	maxText     = 1 << 10 // of a command
 )
 
 // op is what a request asks for.
