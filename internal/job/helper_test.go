@@ -80,7 +80,7 @@ func helpBusy(args []string) {
 	}
 }
 
-// tree ROUNDS N: in each round N children live at the same time.
+// tree ROUNDS N [MS]: in each round N children live at the same time, for so long.
 func helpTree(args []string) {
 	for range number(args[0]) {
 		var children []*exec.Cmd
@@ -91,6 +91,9 @@ func helpTree(args []string) {
 			check(err)
 			check(c.Start())
 			children, gates = append(children, c), append(gates, gate)
+		}
+		if len(args) > 2 {
+			time.Sleep(time.Duration(number(args[2])) * time.Millisecond)
 		}
 		for i, c := range children {
 			gates[i].Close()

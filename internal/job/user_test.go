@@ -128,7 +128,7 @@ func TestUsersJobs(t *testing.T) {
 
 func testUsersJobs(t *testing.T, delegated bool, source string) {
 	u := newUserGroup(t, delegated)
-	r := u.run("none", 0, "tree", "2", "3")
+	r := u.run("none", 0, "tree", "1", "3", "500") // read several times
 	if r.Source != source || r.Killed || r.Processes < 1 || r.AtOnce < 1 {
 		t.Errorf("a tree: %+v", r)
 	}
@@ -137,7 +137,7 @@ func testUsersJobs(t *testing.T, delegated bool, source string) {
 		t.Errorf("a daemon of 100 ms: %+v", r)
 	}
 	for name, words := range map[string][]string{
-		"a tree":  {"tree", "1", "6"},
+		"a tree":  {"tree", "1", "6", "60000"},
 		"hopping": {"hop", "60000"},
 		"daemon":  {"daemon", "60000"},
 		"one":     {"busy", "60000"},
