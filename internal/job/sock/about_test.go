@@ -48,7 +48,7 @@ func TestTheAgentKnowsItsJobs(t *testing.T) {
 		t.Fatal(err)
 	}
 	j := jobs[0]
-	if j.ID != first || j.UID != uint32(os.Getuid()) || j.Category != strings.Repeat("x", maxWord) || j.TaskID != "7" || len(j.Processes) != 1 ||
+	if j.ID != first || j.UID != uint32(os.Getuid()) || j.Category != strings.Repeat("x", maxWord-3)+"..." || j.TaskID != "7" || len(j.Processes) != 1 ||
 		j.Totals.Now != 1 || j.Memory.Or(0) < 1<<20 || j.FDs.Or(0) < 3 || j.MemoryAtLeast {
 		t.Errorf("%+v", j)
 	}
