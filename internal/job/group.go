@@ -151,9 +151,14 @@ func (g *group) kill() error {
 	return os.WriteFile(filepath.Join(g.dir, "cgroup.kill"), []byte("1"), 0)
 }
 
+// emptyTime is how long a group that has just been left is waited for: who died is in it
+// until its last thread has been taken off its CPU (cgroups(7), EBUSY of rmdir).
+const emptyTime = time.Second
+
 // remove removes the group, and those that were made below it, once they are empty.
 func (g *group) remove() error {
 	unix.Close(g.fd)
+	g.fd = -1
 	var dirs []string
 	filepath.WalkDir(g.dir, func(path string, d os.DirEntry, err error) error {
 		if err == nil && d.IsDir() {
@@ -161,9 +166,12 @@ func (g *group) remove() error {
 		}
 		return nil
 	})
+	deadline := time.Now().Add(emptyTime)
 	var err error
 	for i := len(dirs) - 1; i >= 0; i-- {
-		err = os.Remove(dirs[i])
+		for err = os.Remove(dirs[i]); errors.Is(err, unix.EBUSY) && time.Now().Before(deadline); err = os.Remove(dirs[i]) {
+			time.Sleep(time.Millisecond)
+		}
 	}
 	return err
 }
