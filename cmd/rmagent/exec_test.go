@@ -71,10 +71,7 @@ func jobModes(t *testing.T) (root, beside, alone *jobMode) {
 	agent.Args = append([]string{"setpriv", "--bounding-set=-kill", agent.Path}, agent.Args[1:]...)
 	agent.Path = "/usr/bin/setpriv"
 	start(t, agent)
-	await(t, "the agent's socket for jobs", func() bool {
-		_, err := os.Stat(jobsSocket(socket))
-		return err == nil
-	})
+	await(t, "the agent's socket for jobs", func() bool { return exists(jobsSocket(socket)) })
 	root = &jobMode{name: "ebpf", dir: dir, flags: []string{"--local"}}
 	beside = &jobMode{name: "agent", dir: dir, user: somebody, flags: []string{"--socket", socket}}
 	alone = &jobMode{name: "procfs", dir: dir, user: somebody, flags: []string{"--local"}}

@@ -8,8 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"rmagent/internal/childtest"
 	"rmagent/record"
 )
@@ -32,16 +30,9 @@ tracked:
 // the configuration. Replayed, the same is decided.
 func TestPolicyOfJobs(t *testing.T) {
 	needTracing(t)
-	cmd := agentCommand(t, "run", "--config", "policy.yaml", "--jsonl", "out.jsonl", "--log-format", "json", "--log-file", "log")
-	if err := os.WriteFile(filepath.Join(cmd.Dir, "policy.yaml"), []byte(jobPolicy), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	socket, out := filepath.Join(cmd.Dir, "rmagent.sock"), filepath.Join(cmd.Dir, "out.jsonl")
-	a := start(t, cmd)
-	await(t, "the agent's socket for jobs", func() bool {
-		_, err := os.Stat(jobsSocket(socket))
-		return err == nil
-	})
+	a, out := startPolicy(t, jobPolicy)
+	socket := filepath.Join(a.cmd.Dir, "rmagent.sock")
+	await(t, "the agent's socket for jobs", func() bool { return exists(jobsSocket(socket)) })
 	hog := jobOf(t, socket, "hog memory")
 
 	await(t, "a reading of the job", func() bool { return lines(out, `"kind":"job_reading"`) > 0 })
@@ -76,12 +67,7 @@ func TestPolicyOfJobs(t *testing.T) {
 	if err := hog.Wait(); err != nil {
 		t.Errorf("exec: %v", err)
 	}
-	if err := a.cmd.Process.Signal(unix.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if status := a.wait(); status != exitOK {
-		t.Errorf("exit status %d: %s", status, a.stderr.String())
-	}
+	a.stop()
 	replayed(t, out)
 }
 

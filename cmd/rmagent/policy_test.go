@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -96,6 +97,47 @@ func agentWithTmpfs() {
 	check(syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), asAgent+"=1")))
 }
 
+// withTmpfs has an agent's command run where that is mounted.
+func withTmpfs(cmd *exec.Cmd) {
+	cmd.Env = append(cmd.Env, asHelper+"=tmpfs")
+	cmd.Env = slices.DeleteFunc(cmd.Env, func(s string) bool { return strings.HasPrefix(s, asAgent+"=") })
+	cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
+}
+
+// limitedMemory is a cgroup that may have 64 MiB.
+func limitedMemory(t *testing.T) *cgrouptest.Cgroup {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("cgroups and mounts need root")
+	}
+	limited := cgrouptest.New(t)
+	if !limited.Has("memory.max") {
+		t.Skip("there is no memory controller")
+	}
+	limited.Limit("memory.max", 64<<20)
+	return limited
+}
+
+// startPolicy starts an agent with a configuration, which records into out.
+func startPolicy(t *testing.T, policy string, change ...func(*exec.Cmd)) (a *started, out string) {
+	t.Helper()
+	cmd := agentCommand(t, "run", "--config", "policy.yaml", "--jsonl", "out.jsonl", "--log-format", "json", "--log-file", "log")
+	for _, f := range change {
+		f(cmd)
+	}
+	if err := os.WriteFile(filepath.Join(cmd.Dir, "policy.yaml"), []byte(policy), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	a = start(t, cmd)
+	t.Cleanup(func() {
+		if t.Failed() {
+			log, _ := os.ReadFile(filepath.Join(cmd.Dir, "log"))
+			t.Logf("%s%s", a.stderr.String(), log)
+		}
+	})
+	return a, filepath.Join(cmd.Dir, "out.jsonl")
+}
+
 const hogPolicy = `
 interval: 200ms
 check_interval: 200ms
@@ -120,32 +162,11 @@ protected: ["name:no-such-thing"]
 // What takes too much on a real host gets a state, is the first that could go, and gets
 // its state back when it gives it back. Replayed, the same is decided.
 func TestPolicyOnARealHost(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("cgroups and mounts need root")
-	}
-	limited := cgrouptest.New(t)
-	if !limited.Has("memory.max") {
-		t.Skip("there is no memory controller")
-	}
-	limited.Limit("memory.max", 64<<20)
+	limited := limitedMemory(t)
 	memory, burner, full := helper(t, "hog memory"), helper(t, "hog cpu"), helper(t, "hog fds")
 	limited.Add(memory.Process.Pid)
 
-	cmd := agentCommand(t, "run", "--config", "policy.yaml", "--jsonl", "out.jsonl", "--log-format", "json", "--log-file", "log")
-	cmd.Env = append(cmd.Env, asHelper+"=tmpfs")
-	cmd.Env = slices.DeleteFunc(cmd.Env, func(s string) bool { return strings.HasPrefix(s, asAgent+"=") })
-	cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
-	if err := os.WriteFile(filepath.Join(cmd.Dir, "policy.yaml"), fmt.Appendf(nil, hogPolicy, burner.Process.Pid), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	out := filepath.Join(cmd.Dir, "out.jsonl")
-	a := start(t, cmd)
-	t.Cleanup(func() {
-		if t.Failed() {
-			log, _ := os.ReadFile(filepath.Join(cmd.Dir, "log"))
-			t.Logf("%s%s", a.stderr.String(), log)
-		}
-	})
+	a, out := startPolicy(t, fmt.Sprintf(hogPolicy, burner.Process.Pid), withTmpfs)
 	await(t, "the first reading", func() bool { return size(out) > 0 })
 	disk := helper(t, fmt.Sprintf("hog disk /proc/%d/root%s/file", a.cmd.Process.Pid, shm))
 
@@ -174,12 +195,7 @@ func TestPolicyOnARealHost(t *testing.T) {
 			})
 		})
 	}
-	if err := a.cmd.Process.Signal(unix.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if status := a.wait(); status != exitOK {
-		t.Errorf("exit status %d", status)
-	}
+	a.stop()
 	replayed(t, out)
 }
 

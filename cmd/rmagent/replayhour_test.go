@@ -4,12 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
-	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cgrouptest"
 	"rmagent/internal/childtest"
@@ -56,14 +52,7 @@ actions_dry_run: true
 // Whatever the agent decides within a time under a load that comes and goes, replay
 // decides again from its records, to the letter.
 func TestReplayDecidesAsLive(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("cgroups and mounts need root")
-	}
-	limited := cgrouptest.New(t)
-	if !limited.Has("memory.max") {
-		t.Skip("there is no memory controller")
-	}
-	limited.Limit("memory.max", 64<<20)
+	limited := limitedMemory(t)
 	span := 20 * time.Second
 	if s := os.Getenv(recordFor); s != "" {
 		var err error
@@ -71,32 +60,13 @@ func TestReplayDecidesAsLive(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-
-	cmd := agentCommand(t, "run", "--config", "policy.yaml", "--jsonl", "out.jsonl", "--log-format", "json", "--log-file", "log")
-	cmd.Env = append(cmd.Env, asHelper+"=tmpfs")
-	cmd.Env = slices.DeleteFunc(cmd.Env, func(s string) bool { return strings.HasPrefix(s, asAgent+"=") })
-	cmd.SysProcAttr.Unshareflags = unix.CLONE_NEWNS
-	if err := os.WriteFile(filepath.Join(cmd.Dir, "policy.yaml"), []byte(nervousPolicy), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	out := filepath.Join(cmd.Dir, "out.jsonl")
-	a := start(t, cmd)
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("%s", a.stderr.String())
-		}
-	})
+	a, out := startPolicy(t, nervousPolicy, withTmpfs)
 	await(t, "the first reading", func() bool { return size(out) > 0 })
 	full := fmt.Sprintf("hog disk /proc/%d/root%s/file", a.cmd.Process.Pid, shm)
 	for end, round := time.Now().Add(span), 0; time.Now().Before(end); round++ {
-		loadFor(t, round, limited, full, cmd.Dir)
+		loadFor(t, round, limited, full, a.cmd.Dir)
 	}
-	if err := a.cmd.Process.Signal(unix.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	if status := a.wait(); status != exitOK {
-		t.Errorf("exit status %d", status)
-	}
+	a.stop()
 	replayed(t, out)
 	b, err := os.ReadFile(out)
 	if err != nil {
