@@ -65,14 +65,7 @@ func TestRunning(t *testing.T) {
 		t.Errorf("before a reading: %+v", r)
 	}
 
-	cmd := helper("wait")
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := tracker.Start(cmd); err != nil {
-		t.Fatal(err)
-	}
+	cmd, in := waiting(t, tracker)
 	var reading job.Reading
 	if err := tracker.Read(&reading); err != nil {
 		t.Fatal(err)

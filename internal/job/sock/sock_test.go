@@ -120,10 +120,10 @@ func TestShortJobsAllEnd(t *testing.T) {
 	}
 }
 
-func TestAJobEndsWithItsConnection(t *testing.T) {
-	path := serve(t)
-	tracker := open(t, path)
-	cmd := helper("wait")
+// waiting starts a job that waits until its input is closed.
+func waiting(t *testing.T, tracker *Tracker) (cmd *exec.Cmd, in io.WriteCloser) {
+	t.Helper()
+	cmd = helper("wait")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -131,6 +131,13 @@ func TestAJobEndsWithItsConnection(t *testing.T) {
 	if err := tracker.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
+	return cmd, in
+}
+
+func TestAJobEndsWithItsConnection(t *testing.T) {
+	path := serve(t)
+	tracker := open(t, path)
+	cmd, in := waiting(t, tracker)
 	var r job.Reading
 	if err := tracker.Read(&r); err != nil || r.Totals.Now != 1 || len(r.Processes) != 1 {
 		t.Fatalf("%d processes live: %v", r.Totals.Now, err)
