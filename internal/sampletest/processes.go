@@ -266,6 +266,7 @@ func testStates(t *testing.T, s *suite) {
 	check(still, 'T')
 	vfork := start(t, "vfork")
 	vfork.Ready()
+	awaitChild(t, vfork.pid) // a D before it may be any short wait, as for a lock of its memory
 	check(vfork, 'D')
 
 	// And whatever the kernel's own threads are in: idle ones are I.

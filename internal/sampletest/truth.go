@@ -174,6 +174,21 @@ func awaitZombie(t testing.TB, pid int32) {
 	}
 }
 
+// awaitChild waits until a process's first thread has a child.
+func awaitChild(t testing.TB, pid int32) {
+	t.Helper()
+	for {
+		children, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(children) > 0 {
+			return
+		}
+		runtime.Gosched()
+	}
+}
+
 // awaitState waits until /proc says that a process is in a state.
 func awaitState(t testing.TB, pid int32, want byte) {
 	t.Helper()
