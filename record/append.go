@@ -232,6 +232,7 @@ func (e *encoder) pressure(p *Pressure) {
 func (e *encoder) filesystem(f *Filesystem) {
 	e.str(`{"path":`, f.Path)
 	e.optUint(`,"total_bytes":`, f.TotalBytes)
+	e.optUint(`,"free_bytes":`, f.FreeBytes)
 	e.optUint(`,"available_bytes":`, f.AvailableBytes)
 	e.optUint(`,"inodes_total":`, f.InodesTotal)
 	e.optUint(`,"inodes_available":`, f.InodesAvailable)

@@ -432,7 +432,8 @@ func (s *scanner) filesystems(at *[]Filesystem) bool {
 	for {
 		var f Filesystem
 		if !s.object([]field{
-			{`"path":`, &f.Path}, {`"total_bytes":`, &f.TotalBytes}, {`"available_bytes":`, &f.AvailableBytes},
+			{`"path":`, &f.Path}, {`"total_bytes":`, &f.TotalBytes}, {`"free_bytes":`, &f.FreeBytes},
+			{`"available_bytes":`, &f.AvailableBytes},
 			{`"inodes_total":`, &f.InodesTotal}, {`"inodes_available":`, &f.InodesAvailable},
 		}) {
 			return false

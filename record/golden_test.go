@@ -38,7 +38,7 @@ func golden() []Record {
 			MemoryTotalBytes: Some[uint64](8 << 30), MemoryAvailableBytes: Some[uint64](6 << 30), MemoryUsedBytes: Some[uint64](2 << 30),
 			Pressure: Pressure{PressureCPUSomeRatio: Some(0.0), PressureIOFullRatio: Some(0.0312)},
 			Filesystems: []Filesystem{
-				{Path: "/", TotalBytes: Some[uint64](1 << 40), AvailableBytes: Some[uint64](1 << 39), InodesTotal: Some[uint64](1 << 26), InodesAvailable: Some[uint64](1 << 25)},
+				{Path: "/", TotalBytes: Some[uint64](1 << 40), FreeBytes: Some[uint64](1<<39 + 1<<35), AvailableBytes: Some[uint64](1 << 39), InodesTotal: Some[uint64](1 << 26), InodesAvailable: Some[uint64](1 << 25)},
 				{Path: "/mnt/hung nfs"},
 			}, Gone: []string{"pid:4711@99"}},
 		&Cgroup{Header: head(5), Path: "/system.slice/ssh.service", Unit: Some("ssh.service"), MemoryBytes: Some[uint64](4096), PIDs: Some[uint64](3),

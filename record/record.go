@@ -182,9 +182,21 @@ type Pressure struct {
 type Filesystem struct {
 	Path            string      `json:"path"`
 	TotalBytes      Opt[uint64] `json:"total_bytes"`
+	FreeBytes       Opt[uint64] `json:"free_bytes"`      // what is reserved for root included
 	AvailableBytes  Opt[uint64] `json:"available_bytes"` // to an ordinary user
 	InodesTotal     Opt[uint64] `json:"inodes_total"`
 	InodesAvailable Opt[uint64] `json:"inodes_available"`
+}
+
+// Space returns the bytes in use and the bytes that ordinary users may have in all,
+// as df counts: what is reserved for root is neither in use nor there.
+func (f *Filesystem) Space() (used, limit Opt[uint64]) {
+	total, ok1 := f.TotalBytes.Get()
+	free, ok2 := f.FreeBytes.Get()
+	available, ok3 := f.AvailableBytes.Get()
+	known := ok1 && ok2 && ok3
+	n := total - min(free, total)
+	return SomeIf(n, known), SomeIf(n+available, known)
 }
 
 // Cgroup is one reading of one cgroup, its descendants included, as the kernel

@@ -3,6 +3,7 @@ package headroom
 import (
 	"slices"
 
+	"rmagent/internal/aggregate"
 	"rmagent/internal/human"
 	"rmagent/internal/sample"
 	"rmagent/record"
@@ -23,28 +24,22 @@ func filesystemRows(f *Facts) []row {
 			out = append(out, bytes)
 			continue
 		}
-		fill(&bytes, fs.TotalBytes, fs.FreeBytes, fs.AvailableBytes)
+		used, limit := fs.Space()
+		fill(&bytes, used, fs.AvailableBytes, limit)
 		out = append(out, bytes)
 		if fs.InodesTotal.Known() {
 			inodes := newRow("inodes", "disk_inodes", scope, "inodes")
 			inodes.Consequence = "ENOSPC: new files can't be made"
 			inodes.Raise = "remove small files: du -x --inodes --max-depth=1 " + shellQuote(fs.Path)
-			fill(&inodes, fs.InodesTotal, fs.InodesAvailable, fs.InodesAvailable)
+			fill(&inodes, aggregate.Used(fs.InodesTotal, fs.InodesAvailable), fs.InodesAvailable, fs.InodesTotal)
 			out = append(out, inodes)
 		}
 	}
 	return out
 }
 
-// fill counts as df does: what only root may take is neither used nor there.
-func fill(r *row, total, free, available sample.Opt[uint64]) {
-	t, _ := total.Get()
-	f, _ := free.Get()
-	a, ok := available.Get()
-	used := float64(t - min(t, f))
-	r.Used = record.SomeIf(used, ok)
-	r.Available = record.SomeIf(float64(a), ok)
-	r.Limit = record.SomeIf(used+float64(a), ok)
+func fill(r *row, used, available, limit sample.Opt[uint64]) {
+	r.Used, r.Available, r.Limit = floatOf(used), floatOf(available), floatOf(limit)
 	*r = unknownIf(*r, "")
 }
 

@@ -23,8 +23,8 @@ func hostAt(seconds float64, cpu float64) *record.Host {
 	h := &record.Host{
 		CPURatio: record.Some(cpu), MemoryTotalBytes: record.Some[uint64](1000), MemoryUsedBytes: record.Some(uint64(1000 * cpu)),
 		Filesystems: []record.Filesystem{
-			{Path: "/", TotalBytes: record.Some[uint64](100), AvailableBytes: record.Some[uint64](80)},
-			{Path: "/full", TotalBytes: record.Some[uint64](10), AvailableBytes: record.Some[uint64](1)},
+			{Path: "/", TotalBytes: record.Some[uint64](100), FreeBytes: record.Some[uint64](80), AvailableBytes: record.Some[uint64](80)},
+			{Path: "/full", TotalBytes: record.Some[uint64](10), FreeBytes: record.Some[uint64](1), AvailableBytes: record.Some[uint64](1)},
 			{Path: "/hung"},
 		},
 	}
@@ -173,7 +173,7 @@ func TestBounds(t *testing.T) {
 	s := New(Options{Keep: time.Minute, Points: 60, Series: 20})
 	h := hostAt(0, 0.1)
 	for i := range 1000 {
-		h.Filesystems = []record.Filesystem{{Path: fmt.Sprint("/", i), TotalBytes: record.Some[uint64](100), AvailableBytes: record.Some[uint64](1)}}
+		h.Filesystems = []record.Filesystem{{Path: fmt.Sprint("/", i), TotalBytes: record.Some[uint64](100), FreeBytes: record.Some[uint64](1), AvailableBytes: record.Some[uint64](1)}}
 		h.Time = begin.Add(time.Duration(i) * time.Second)
 		s.Observe(h)
 	}

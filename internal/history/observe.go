@@ -84,13 +84,11 @@ func (s *Store) disks(r *record.Host) {
 	fullest := reading{resource: "disk", unit: "bytes"}
 	for i := range r.Filesystems {
 		f := &r.Filesystems[i]
-		total, ok := f.TotalBytes.Get()
-		available, okAvailable := f.AvailableBytes.Get()
-		if !ok || !okAvailable {
+		used, limit := f.Space()
+		if !used.Known() {
 			continue
 		}
-		used := record.Some(total - min(total, available))
-		x := reading{"disk", "bytes", float(used), share(used, f.TotalBytes)}
+		x := reading{"disk", "bytes", float(used), share(used, limit)}
 		if x.ratio.Or(-1) > fullest.ratio.Or(-1) {
 			fullest = x
 		}

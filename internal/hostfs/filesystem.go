@@ -177,7 +177,7 @@ func describe(path string, i statfsInfo) record.Filesystem {
 	}
 	size := blockSize(&i.st)
 	if i.st.Blocks > 0 {
-		fs.TotalBytes, fs.AvailableBytes = some(i.st.Blocks*size), some(i.st.Bavail*size)
+		fs.TotalBytes, fs.FreeBytes, fs.AvailableBytes = some(i.st.Blocks*size), some(i.st.Bfree*size), some(i.st.Bavail*size)
 	}
 	if i.st.Files > 0 { // btrfs and vfat have no number of inodes
 		fs.InodesTotal, fs.InodesAvailable = some(i.st.Files), some(i.st.Ffree)

@@ -58,8 +58,7 @@ type Question struct {
 // FilesystemUse is how full a filesystem is; unknown while it does not answer.
 type FilesystemUse struct {
 	record.Filesystem
-	FreeBytes record.Opt[uint64] // with what only root may take
-	Answered  bool
+	Answered bool
 }
 
 // Ask asks all of them, and returns the answers in their order. One that does not
@@ -83,9 +82,6 @@ func (a *FilesystemAsker) Ask(questions []Question) []FilesystemUse {
 	for i, f := range all {
 		info := f.info()
 		answers[i] = FilesystemUse{Filesystem: describe(questions[i].Mount.Point, info), Answered: info.ok}
-		if info.ok && info.st.Blocks > 0 {
-			answers[i].FreeBytes = some(info.st.Bfree * blockSize(&info.st))
-		}
 	}
 	return answers
 }

@@ -255,11 +255,10 @@ func (m *machine) addFilesystems(ms int64, list []record.Filesystem) {
 		if f == nil {
 			continue
 		}
-		total, ok1 := r.TotalBytes.Get()
-		left, ok2 := r.AvailableBytes.Get()
-		if ok1 && ok2 && total > 0 {
-			f.total, f.left = total, left
-			f.used.add(ms, 1-float64(left)/float64(total))
+		used, limit := r.Space()
+		if l := limit.Or(0); l > 0 {
+			f.total, f.left = r.TotalBytes.Or(0), r.AvailableBytes.Or(0)
+			f.used.add(ms, float64(used.Or(0))/float64(l))
 		}
 		inodes, ok1 := r.InodesTotal.Get()
 		free, ok2 := r.InodesAvailable.Get()

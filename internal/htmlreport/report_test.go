@@ -263,7 +263,7 @@ func nastyRecorder(name string, rounds int) *recorder {
 		facts := record.ProcessFacts{PID: 7, StartTicks: 1, Comm: name, Exe: s, Cgroup: s, Unit: s, ContainerID: s, StartTime: record.Some(begin),
 			CPUSecondsTotal: record.Some(float64(i)), RSSBytes: n, FDOpen: n, CPUCores: f, DiskReadBytesTotal: n}
 		w.write(&record.Config{Hash: name + fmt.Sprint(i)})
-		w.write(&record.Host{CPURatio: f, MemoryUsedBytes: n, Filesystems: []record.Filesystem{{Path: name, TotalBytes: n, AvailableBytes: record.Some[uint64](2)}}})
+		w.write(&record.Host{CPURatio: f, MemoryUsedBytes: n, Filesystems: []record.Filesystem{{Path: name, TotalBytes: n, FreeBytes: record.Some[uint64](2), AvailableBytes: record.Some[uint64](2)}}})
 		w.write(&record.GPU{UUID: s, Name: s, UtilizationRatio: f})
 		w.write(&record.Cgroup{Path: name, Unit: s, ContainerID: s, MemoryBytes: n})
 		w.write(&record.Process{ProcessFacts: facts})

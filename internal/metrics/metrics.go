@@ -198,7 +198,7 @@ func (s *page) addLimits(v *engine.View) {
 	}
 	for i := range h.Filesystems {
 		f := &h.Filesystems[i]
-		raise("filesystem_bytes", used(f.TotalBytes, f.AvailableBytes))
+		raise("filesystem_bytes", ratio(f.Space()))
 		raise("filesystem_inodes", used(f.InodesTotal, f.InodesAvailable))
 	}
 	raise("host_memory", ratio(h.MemoryUsedBytes, h.MemoryTotalBytes))

@@ -47,7 +47,7 @@ func large(n int) *engine.View {
 		Details: &engine.Details{Agent: record.Agent{EventsLost: map[string]uint64{"exit_ring_full": 3}, EventsSeen: u(5)}},
 	}
 	for i := range 200 {
-		v.Host.Filesystems = append(v.Host.Filesystems, record.Filesystem{Path: fmt.Sprintf("/mnt/%d", i), TotalBytes: u(100), AvailableBytes: u(uint64(i) % 100), InodesTotal: u(10), InodesAvailable: u(5)})
+		v.Host.Filesystems = append(v.Host.Filesystems, record.Filesystem{Path: fmt.Sprintf("/mnt/%d", i), TotalBytes: u(100), FreeBytes: u(uint64(i) % 100), AvailableBytes: u(uint64(i) % 100), InodesTotal: u(10), InodesAvailable: u(5)})
 		v.GPUs = append(v.GPUs, record.GPU{Index: i, UUID: record.Some(fmt.Sprintf("GPU-%d", i)), UtilizationRatio: record.Some(0.5), MemoryTotalBytes: u(10),
 			MemoryUsedBytes: u(5), TemperatureCelsius: record.Some(50.0), PowerWatts: record.Some(50.0), EncoderRatio: record.Some(0.5), DecoderRatio: record.Some(0.5)})
 	}

@@ -27,6 +27,7 @@ func hostTable() *table[record.Host] {
 func filesystemTable() *table[record.Filesystem] {
 	t := newTable[record.Filesystem]("rmagent_filesystem_", "mountpoint")
 	t.gauge("size_bytes", "Size of the filesystem.", func(f *record.Filesystem) num { return float(f.TotalBytes) })
+	t.gauge("free_bytes", "Bytes that are free, those reserved for root included.", func(f *record.Filesystem) num { return float(f.FreeBytes) })
 	t.gauge("available_bytes", "Bytes that an ordinary user can have.", func(f *record.Filesystem) num { return float(f.AvailableBytes) })
 	t.gauge("inodes", "Inodes that there can be.", func(f *record.Filesystem) num { return float(f.InodesTotal) })
 	t.gauge("inodes_available", "Inodes that are free.", func(f *record.Filesystem) num { return float(f.InodesAvailable) })

@@ -175,7 +175,7 @@ func (e *Engine) judgeHost(h *record.Host) {
 		mount := target{kind: kindMount, name: f.Path}
 		e.met(mount, mDisk)
 		e.met(mount, mInodes)
-		r, ok = of(aggregate.Used(f.TotalBytes, f.AvailableBytes), f.TotalBytes)
+		r, ok = of(f.Space())
 		observe(mount, mDisk, r, ok)
 		r, ok = of(aggregate.Used(f.InodesTotal, f.InodesAvailable), f.InodesTotal)
 		observe(mount, mInodes, r, ok)

@@ -250,7 +250,7 @@ func TestUnknownAndUnlimitedNeverTrigger(t *testing.T) {
 		equal(t, "unknown", w.judge(facts{
 			host: record.Host{
 				MemoryUsedBytes: some(uint64(1)), Threads: some(uint64(1 << 40)), FilesOpen: some(uint64(1 << 40)), FilesLimit: some(uint64(0)),
-				Filesystems: []record.Filesystem{{Path: "/hung"}, {Path: "/empty", TotalBytes: some(uint64(0)), AvailableBytes: some(uint64(0))}},
+				Filesystems: []record.Filesystem{{Path: "/hung"}, {Path: "/empty", TotalBytes: some(uint64(0)), FreeBytes: some(uint64(0)), AvailableBytes: some(uint64(0))}},
 			},
 			cgroups: []record.Cgroup{
 				{Path: "/unlimited", MemoryBytes: some(uint64(1 << 50)), PIDs: some(uint64(1 << 40)), CPUSecondsTotal: some(1e9)},
@@ -319,7 +319,7 @@ func TestEveryThreshold(t *testing.T) {
 		{"pids host", PIDs, func(v float64) facts { return facts{host: record.Host{Threads: of1000(v), PIDLimit: thousand}} }, 0.8, 0.9, 0.001,
 			"Threads of the host: high use, 800/1000 (80%)"},
 		{"disk mount:/data", Disk, func(v float64) facts {
-			return facts{host: record.Host{Filesystems: []record.Filesystem{{Path: "/data", TotalBytes: thousand, AvailableBytes: free(v)}}}}
+			return facts{host: record.Host{Filesystems: []record.Filesystem{{Path: "/data", TotalBytes: thousand, FreeBytes: free(v), AvailableBytes: free(v)}}}}
 		}, 0.8, 0.95, 0.001, "Space on /data: high use, 800 B of 1000 B (80%)"},
 		{"disk_inodes mount:/data", Disk, func(v float64) facts {
 			return facts{host: record.Host{Filesystems: []record.Filesystem{{Path: "/data", InodesTotal: thousand, InodesAvailable: free(v)}}}}
@@ -469,7 +469,7 @@ func TestWhatIsGoneIsForgotten(t *testing.T) {
 	there := facts{
 		cgroups: []record.Cgroup{{Path: "/a", MemoryBytes: some(uint64(95)), MemoryLimitBytes: some(uint64(100)), CPUSecondsTotal: some(1.0), CPULimitCores: some(1.0)}},
 		gpus:    []record.GPU{{UUID: some("x"), MemoryUsedBytes: some(uint64(95)), MemoryTotalBytes: some(uint64(100))}},
-		host:    record.Host{Filesystems: []record.Filesystem{{Path: "/", TotalBytes: some(uint64(100)), AvailableBytes: some(uint64(1))}}},
+		host:    record.Host{Filesystems: []record.Filesystem{{Path: "/", TotalBytes: some(uint64(100)), FreeBytes: some(uint64(1)), AvailableBytes: some(uint64(1))}}},
 	}
 	w := newWorld()
 	equal(t, "there", w.judge(there), "memory cgroup:/a normal>critical", "disk mount:/ normal>critical", "gpu_memory gpu:x normal>critical")

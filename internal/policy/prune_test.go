@@ -181,7 +181,7 @@ func TestEveryMaximum(t *testing.T) {
 		{"fd host", func(p *Prune) { p.FDPercent = 70 }, facts{host: record.Host{FilesOpen: eight, FilesLimit: thousand}}, "100, 101"},
 		{"fd pid:100@5", func(p *Prune) { p.FDPercent = 50 }, facts{}, "100"},
 		{"pids host", func(p *Prune) { p.PIDsPercent = 70 }, facts{host: record.Host{Threads: eight, PIDLimit: thousand}}, "100, 101"},
-		{"disk mount:/d", func(p *Prune) { p.DiskPercent = 70 }, facts{host: record.Host{Filesystems: []record.Filesystem{{Path: "/d", TotalBytes: thousand, AvailableBytes: some(uint64(200))}}}}, "100, 101"},
+		{"disk mount:/d", func(p *Prune) { p.DiskPercent = 70 }, facts{host: record.Host{Filesystems: []record.Filesystem{{Path: "/d", TotalBytes: thousand, FreeBytes: some(uint64(200)), AvailableBytes: some(uint64(200))}}}}, "100, 101"},
 		{"memory cgroup:/a", func(p *Prune) { p.CgroupMemoryPercent = 70 }, facts{cgroups: []record.Cgroup{{Path: "/a", MemoryBytes: eight, MemoryLimitBytes: thousand}}}, "100, 101"},
 		{"memory cgroup:/other", func(p *Prune) { p.CgroupMemoryPercent = 70 }, facts{cgroups: []record.Cgroup{{Path: "/other", MemoryBytes: eight, MemoryLimitBytes: thousand}}}, ""},
 		{"memory job:pid:100@5", func(p *Prune) { p.CgroupMemoryPercent = 70 }, facts{jobs: []record.JobReading{allowed}}, "100, 101"},
@@ -317,7 +317,7 @@ func TestWhoFillsADisk(t *testing.T) {
 			used = 850 + filler
 		}
 		got = append(got, w.judge(facts{
-			host:      record.Host{Filesystems: []record.Filesystem{{Path: "/d", TotalBytes: some(uint64(1000)), AvailableBytes: some(1000 - used)}}},
+			host:      record.Host{Filesystems: []record.Filesystem{{Path: "/d", TotalBytes: some(uint64(1000)), FreeBytes: some(1000 - used), AvailableBytes: some(1000 - used)}}},
 			processes: []record.ProcessFacts{writer(10, 1<<10), writer(11, filler), writer(12, 0), writer(13, other)},
 		})...)
 	}
@@ -342,7 +342,7 @@ func TestTheOneWriterGoesFirst(t *testing.T) {
 				return record.ProcessFacts{PID: pid, PPID: some(int32(1)), Comm: "w", Exe: some("/bin/w"), IOWrittenBytesTotal: some(total)}
 			}
 			mount := func(path string, used uint64) record.Filesystem {
-				return record.Filesystem{Path: path, TotalBytes: some(uint64(1000)), AvailableBytes: some(1000 - used)}
+				return record.Filesystem{Path: path, TotalBytes: some(uint64(1000)), FreeBytes: some(1000 - used), AvailableBytes: some(1000 - used)}
 			}
 			var last string
 			for second := range uint64(45) {
@@ -625,7 +625,7 @@ func TestJudgingAllocatesNothingInSteadyState(t *testing.T) {
 	})
 	f := network(150)
 	f.host.Processes = some(uint64(len(procs)))
-	f.host.Filesystems = []record.Filesystem{{Path: "/", TotalBytes: some(uint64(100)), AvailableBytes: some(uint64(50))}}
+	f.host.Filesystems = []record.Filesystem{{Path: "/", TotalBytes: some(uint64(100)), FreeBytes: some(uint64(50)), AvailableBytes: some(uint64(50))}}
 	cgroup := record.Cgroup{Path: "/a", MemoryBytes: some(uint64(1)), MemoryLimitBytes: some(uint64(100)), CPUSecondsTotal: some(1.0), CPULimitCores: some(1.0)}
 	now := 0.0
 	tick := func() {

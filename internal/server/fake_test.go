@@ -73,8 +73,8 @@ func machine(n int) *engine.View {
 			FilesOpen: u(5000), FilesLimit: u(100000), Processes: u(uint64(n)), Threads: u(uint64(2 * n)), PIDLimit: u(32768),
 			NetReceivedBytesPerSecond: f(1000), NetSentBytesPerSecond: f(234), DiskReadBytesPerSecond: f(10), DiskWrittenBytesPerSecond: f(20),
 			Filesystems: []record.Filesystem{
-				{Path: "/", TotalBytes: u(1000), AvailableBytes: u(600)},
-				{Path: "/full", TotalBytes: u(1000), AvailableBytes: u(50)},
+				{Path: "/", TotalBytes: u(1000), FreeBytes: u(600), AvailableBytes: u(600)},
+				{Path: "/full", TotalBytes: u(1000), FreeBytes: u(50), AvailableBytes: u(50)},
 				{Path: "/hung"},
 			},
 		},

@@ -134,7 +134,7 @@ func diskNumbers(v *engine.View) any {
 	d := DiskNumbers{DiskRead: v.Host.DiskReadBytesPerSecond, DiskWritten: v.Host.DiskWrittenBytesPerSecond, Timestamp: stamp(v)}
 	for i := range v.Host.Filesystems {
 		f := &v.Host.Filesystems[i]
-		if share := percent(usedShare(f.TotalBytes, f.AvailableBytes)); share.Or(-1) > d.DiskUsedPercent.Or(-1) {
+		if share := percent(ratio(f.Space())); share.Or(-1) > d.DiskUsedPercent.Or(-1) {
 			d.DiskUsedPercent = share
 		}
 	}

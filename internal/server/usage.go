@@ -142,7 +142,7 @@ func diskUsage(_ *Server, v *engine.View, path string) (Usage, error) {
 		d := countersOf(path)
 		d.InodesTotal, d.InodesAvailable = f.InodesTotal, f.InodesAvailable
 		return Usage{
-			Path: record.Some(path), Utilization: usedShare(f.TotalBytes, f.AvailableBytes), Total: float(f.TotalBytes),
+			Path: record.Some(path), Utilization: ratio(f.Space()), Total: float(f.TotalBytes),
 			Available: float(f.AvailableBytes), Unit: "bytes", State: stateOf(v, "disk", "mount:"+path), Details: d,
 		}, nil
 	}
