@@ -52,11 +52,20 @@ var leakers = []leaker{
 	{name: "go", build: []string{"go", "build", "-o", "OUT", "./leakgo"}, source: "leakgo/main.go", mark: "LEAK file", function: "main.(*session).leakFile", kind: "file"},
 	{name: "go-stripped", build: []string{"go", "build", "-ldflags=-s -w", "-o", "OUT", "./leakgo"}, source: "leakgo/main.go", mark: "LEAK file", function: "main.(*session).leakFile", kind: "file"},
 	{name: "python", build: []string{"cp", "leak.py", "OUT"}, source: "leak.py", mark: "LEAK file", function: "Uploader.leak_descriptor", kind: "file"},
+	{name: "python-shared", build: []string{"gcc", "-O2", "-o", "OUT", "pyshared.c"}, args: []string{absolute(leakPrograms + "leak.py")}, source: "leak.py", mark: "LEAK file", function: "Uploader.leak_descriptor", kind: "file"},
 	{name: "node", build: []string{"cp", "leak.js", "OUT"}, run: javascript, source: "leak.js", mark: "LEAK file", function: "leakDescriptor", kind: "file"},
 	{name: "node-pool", build: []string{"cp", "leak.js", "OUT"}, run: javascript, args: []string{"async"}, source: "leak.js", kind: "file", end: "libuv worker"},
 	{name: "java-interpreted", build: javac, run: []string{"java", "-Xint", "-Xmx64m", "-cp"}, args: []string{"Leak"}, source: "Leak.java", mark: "LEAK file", function: "Leak.leakDescriptor", kind: "file"},
 	{name: "java", build: javac, run: []string{"java", "-Xmx64m", "-cp"}, args: []string{"Leak"}, source: "Leak.java", mark: "LEAK file", function: "Leak.leakDescriptor", kind: "file"},
 	{name: "go-body", build: []string{"go", "build", "-o", "OUT", "./leakgo"}, kind: "tcp4", serve: true},
+}
+
+func absolute(path string) string {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		panic(err)
+	}
+	return absolute
 }
 
 var javac = []string{"javac", "-d", "OUT", "Leak.java"}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -71,13 +72,21 @@ func realEngine(t testing.TB) *Engine {
 	})
 }
 
-func descriptors(t testing.TB) int {
+// descriptors counts what is open: files of cgroups, and others.
+func descriptors(t testing.TB) (cgroups, others int) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return len(entries)
+	for _, e := range entries {
+		if path, _ := os.Readlink("/proc/self/fd/" + e.Name()); strings.HasPrefix(path, "/sys/fs/cgroup/") {
+			cgroups++
+		} else {
+			others++
+		}
+	}
+	return cgroups, others
 }
 
 func heap() uint64 {
@@ -104,12 +113,17 @@ func TestTicksLeaveNothingBehind(t *testing.T) {
 		}
 	}
 	tick(500)
-	fds, goroutines, before := descriptors(t), runtime.NumGoroutine(), heap()
+	cgroups, others := descriptors(t)
+	goroutines, before := runtime.NumGoroutine(), heap()
 	tick(10000)
-	// Cgroups of other tests may have come: each is a descriptor for as long as it
-	// is there.
-	if n := descriptors(t); n > fds+8 {
-		t.Errorf("%d descriptors are open, %d were before", n, fds)
+	nowCgroups, nowOthers := descriptors(t)
+	if nowOthers > others {
+		t.Errorf("%d descriptors are open, %d were before", nowOthers, others)
+	}
+	// Cgroups come and go on this machine: each is descriptors for as long as it is
+	// there. One left behind by every tenth tick would be a thousand.
+	if nowCgroups >= cgroups+1000 {
+		t.Errorf("%d descriptors of cgroups are open, %d were before", nowCgroups, cgroups)
 	}
 	if n := runtime.NumGoroutine(); n > goroutines {
 		t.Errorf("%d goroutines run, %d did before", n, goroutines)

@@ -123,13 +123,13 @@ type traced struct {
 	execID      uint64
 	sites       []siteInfo
 	bySite      map[*worker.Site]int
-	joined      map[*worker.Site]*joinedSite // by the stacks as they were walked
-	canon       []*joinedSite
+	joined      map[*worker.Site]*worker.Site // by the stacks as they were walked
+	native      siteSet
 	pythons     map[string]*pythonStack
-	runsPython  bool           // its births have the frames of CPython from now on
-	pythonSites []*worker.Site // with such frames
-	failed      error          // why it can't be listed; nil: it can
-	lossy       bool           // stacks of births were lost: totals by site are too small
+	runsPython  bool    // its births have the frames of CPython from now on
+	pythonSites siteSet // with such frames
+	failed      error   // why it can't be listed; nil: it can
+	lossy       bool    // stacks of births were lost: totals by site are too small
 }
 
 // siteInfo is what is known of a site beside its counts, by its number in the ledger.
@@ -259,7 +259,7 @@ func (l *Leaks) named(id sample.ID) bool {
 			most, worst = held, n
 		}
 	}
-	return most >= 3 && (!t.runsPython || slices.Contains(t.pythonSites, t.sites[worst].stack))
+	return most >= 3 && (!t.runsPython || t.pythonSites.has(t.sites[worst].stack))
 }
 
 // hold lists what the traced processes hold, and then takes the births: they may be

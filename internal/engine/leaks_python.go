@@ -89,22 +89,7 @@ func (t *traced) python(p *pythonStack, native *worker.Site) *worker.Site {
 		site.ID, site.End = native.ID, native.End
 		site.Frames = python.Merge(native.Frames, p.frames, p.named)
 	}
-	site = t.samePython(site)
+	site = t.pythonSites.add(site)
 	p.sites[native] = site
-	return site
-}
-
-// samePython returns the site that has the same frames, which may be site itself; nil
-// where there are too many.
-func (t *traced) samePython(site *worker.Site) *worker.Site {
-	for _, s := range t.pythonSites {
-		if slices.Equal(s.Frames, site.Frames) {
-			return s
-		}
-	}
-	if len(t.pythonSites) >= maxSitesTraced {
-		return nil
-	}
-	t.pythonSites = append(t.pythonSites, site)
 	return site
 }

@@ -24,33 +24,50 @@ type joinedSite struct {
 	short []record.Frame // the shortest of those that joined it; nil where none did
 }
 
+// siteSet is the sites of one process, each once.
+type siteSet []*joinedSite
+
 // canonical returns the site of a stack, the same for stacks that differ only in how
 // far they were walked; nil for nil.
 func (t *traced) canonical(s *worker.Site) *worker.Site {
 	if s == nil {
 		return nil
 	}
-	if j := t.joined[s]; j != nil {
-		return &j.site
+	site := t.joined[s]
+	if site == nil {
+		if site = t.native.add(s); site != nil {
+			t.joined[s] = site
+		}
 	}
-	j := t.join(s)
+	return site
+}
+
+// add returns the site that a stack belongs to, which may be a new one; nil where
+// there are too many.
+func (set *siteSet) add(s *worker.Site) *worker.Site {
+	j := set.join(s)
 	if j == nil {
-		if len(t.canon) >= maxSitesTraced {
+		if len(*set) >= maxSitesTraced {
 			return nil
 		}
 		j = &joinedSite{site: *s}
-		t.canon = append(t.canon, j)
+		*set = append(*set, j)
 	}
-	t.joined[s] = j
 	return &j.site
 }
 
-// join finds the one site that a new stack belongs to, nil where it is one of its own.
-func (t *traced) join(s *worker.Site) *joinedSite {
+func (set siteSet) has(s *worker.Site) bool {
+	return slices.ContainsFunc(set, func(j *joinedSite) bool { return &j.site == s })
+}
+
+// join finds the one site that a stack belongs to, nil where it is one of its own.
+func (set siteSet) join(s *worker.Site) *joinedSite {
 	var longer *joinedSite
 	several := false
-	for _, j := range t.canon {
+	for _, j := range set {
 		switch {
+		case s.End == j.site.End && slices.Equal(s.Frames, j.site.Frames):
+			return j
 		case begins(s, j.site.Frames): // it is the short one
 			several = several || longer != nil
 			longer = j
@@ -83,13 +100,7 @@ func begins(s *worker.Site, longer []record.Frame) bool {
 	if culprit < 0 || culprit+1 >= len(s.Frames) || report.Runtime(&s.Frames[culprit]) {
 		return false
 	}
-	for i := range s.Frames {
-		a, b := &s.Frames[i], &longer[i]
-		if a.Offset != b.Offset || a.Module != b.Module || a.Function != b.Function || a.Line != b.Line {
-			return false
-		}
-	}
-	return true
+	return slices.Equal(s.Frames, longer[:len(s.Frames)])
 }
 
 // tooShort tells whether a stack was cut off before anybody who is no runtime.

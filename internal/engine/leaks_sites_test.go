@@ -16,7 +16,7 @@ func stackOf(end string, functions ...string) *worker.Site {
 	return s
 }
 
-func newTraced() *traced { return &traced{joined: map[*worker.Site]*joinedSite{}} }
+func newTraced() *traced { return &traced{joined: map[*worker.Site]*worker.Site{}} }
 
 func TestStacksOfOnePlaceAreOneSite(t *testing.T) {
 	long := stackOf("", "open", "leak", "serve", "main", "_start")
@@ -45,6 +45,19 @@ func TestAnAmbiguousStackClaimsNothing(t *testing.T) {
 	b = tr.canonical(other)
 	if a != c || a == b || len(a.Frames) != 3 || a.End != stack.EndWindow || len(b.Frames) != 5 {
 		t.Errorf("%v, %v and %v", a, b, c)
+	}
+}
+
+// Frames of CPython come from code objects that are made anew, and what is below them
+// may be cut off: it is one site all the same.
+func TestPythonStacksOfOnePlaceAreOneSite(t *testing.T) {
+	functions := []string{"open", "leak", "serve", "<module>", "_start"}
+	for _, second := range []*worker.Site{stackOf("", functions...), stackOf(stack.EndWindow, functions[:4]...)} {
+		var set siteSet
+		a, b := set.add(stackOf("", functions...)), set.add(second)
+		if a != b || len(a.Frames) != 5 || !set.has(a) {
+			t.Errorf("%v and %v", a, b)
+		}
 	}
 }
 

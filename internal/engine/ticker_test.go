@@ -52,7 +52,7 @@ func TestTickerCanBeReset(t *testing.T) {
 }
 
 func TestStoppedTickerIsSilent(t *testing.T) {
-	before := descriptors(t)
+	_, before := descriptors(t)
 	k, err := newTicker(time.Millisecond)
 	if err != nil {
 		t.Fatal(err)
@@ -65,7 +65,7 @@ func TestStoppedTickerIsSilent(t *testing.T) {
 		t.Error("it ticks on")
 	case <-time.After(20 * time.Millisecond):
 	}
-	if after := descriptors(t); after != before {
+	if _, after := descriptors(t); after != before {
 		t.Errorf("%d descriptors, %d before", after, before)
 	}
 }

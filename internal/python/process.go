@@ -143,11 +143,18 @@ func (r *Processes) Frames(id sample.ID, frames []sample.PythonFrame) []record.F
 // find looks for a CPython in a process, and finds out about it. What it waits for is
 // the finder, which is asked about all at once, and then its turn to read memory.
 func (r *Processes) find(id sample.ID) (*Interpreter, error) {
-	addresses, err := r.finder.Addresses(id, func(base string) bool { return strings.Contains(base, "python") }, imageSymbols)
+	addresses, err := r.finder.Addresses(id, mayBeInterpreter, imageSymbols)
 	if err != nil {
 		return nil, err
 	}
 	r.stuck <- struct{}{}
 	defer func() { <-r.stuck }()
 	return Open(procmem.Process(id.PID), Image{Runtime: addresses[0], CodeType: addresses[1], Version: addresses[2]})
+}
+
+// mayBeInterpreter tells whether a file of such a name may have the interpreter in it:
+// python3.11, libpython3.11.so.1.0. A process with a shared library has dozens of
+// extension modules, whose names have the interpreter's too (PEP 3149).
+func mayBeInterpreter(base string) bool {
+	return strings.Contains(base, "python") && !strings.Contains(base, ".cpython-")
 }

@@ -68,8 +68,9 @@ func Runtime(f *record.Frame) bool {
 	default:
 		return false
 	}
-	base := path.Base(f.Module.Or(""))
-	if runtimePrograms[base] {
+	module := f.Module.Or("")
+	base := path.Base(module)
+	if runtimePrograms[base] || strings.Contains(module, "/lib-dynload/") { // CPython's own extensions
 		return true
 	}
 	for _, r := range runtimes {
