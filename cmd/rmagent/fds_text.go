@@ -184,8 +184,13 @@ func printStack(p *painter, s *record.Site, indent int) {
 	for i := range s.Stack {
 		width = min(max(width, len(frameName(&s.Stack[i]))), 48)
 	}
-	for i := range s.Stack {
+	for i := 0; i < len(s.Stack); i++ {
 		f := &s.Stack[i]
+		if n := report.Generated(s.Stack[i:]); n > 0 {
+			p.line("%*s%s", indent, "", p.paint(dim, report.GeneratedText(n, s.Stack)))
+			i += n - 1
+			continue
+		}
 		code := ""
 		switch {
 		case i == culprit:

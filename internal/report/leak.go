@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"rmagent/internal/human"
@@ -121,6 +122,31 @@ var goPackages = func() map[string]bool {
 	}
 	return m
 }()
+
+// Generated is how many frames a stack begins with that are of generated code that
+// nobody names: they have neither a function nor a file.
+func Generated(stack []record.Frame) (n int) {
+	nameless := func(f *record.Frame) bool {
+		return !f.Function.Known() && !f.Module.Known() && !f.Language.Known()
+	}
+	for n < len(stack) && nameless(&stack[n]) {
+		n++
+	}
+	return n
+}
+
+// GeneratedText says in words that a stack has so many of those, and, where it is
+// known, how they get names.
+func GeneratedText(n int, stack []record.Frame) string {
+	text := fmt.Sprintf("%d frames of generated code", n)
+	if n == 1 {
+		text = "1 frame of generated code"
+	}
+	if slices.ContainsFunc(stack, func(f record.Frame) bool { return runtimePrograms[path.Base(f.Module.Or(""))] }) {
+		text += ": node names it if run with --perf-basic-prof --interpreted-frames-native-stack"
+	}
+	return text
+}
 
 // Place names where a stack asked for a descriptor: "open_log at log.c:57", empty
 // where nothing is known.

@@ -235,3 +235,27 @@ func TestMakingRecordsAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations per record", n)
 	}
 }
+
+func TestGeneratedCode(t *testing.T) {
+	node := record.Frame{Function: record.Some("uv_fs_open"), Module: record.Some("/usr/bin/node")}
+	stripped := record.Frame{Module: record.Some("/opt/x/server")}
+	gone := record.Frame{Language: record.Some("python")}
+	for _, c := range []struct {
+		stack []record.Frame
+		from  int
+		n     int
+		text  string
+	}{
+		{[]record.Frame{node, {}, {}, node}, 1, 2, "2 frames of generated code: node names it if run with --perf-basic-prof --interpreted-frames-native-stack"},
+		{[]record.Frame{stripped, {}}, 1, 1, "1 frame of generated code"},
+		{[]record.Frame{node, {}}, 0, 0, ""},
+		{[]record.Frame{stripped, {}}, 0, 0, ""},
+		{[]record.Frame{gone, gone}, 0, 0, ""},
+		{nil, 0, 0, ""},
+	} {
+		n := Generated(c.stack[c.from:])
+		if n != c.n || n > 0 && GeneratedText(n, c.stack) != c.text {
+			t.Errorf("%v from %d: %d, %q", c.stack, c.from, n, GeneratedText(n, c.stack))
+		}
+	}
+}
