@@ -59,7 +59,7 @@ type taker struct {
 
 // help says ready, and then does as it is told, a line at a time: "take N" takes
 // until it has N in all, "end" takes until it gets no more; "user" becomes an
-// ordinary user first.
+// ordinary user first, "limit R N" sets both limits of rlimit R.
 func help(what string, args []string) error {
 	t, err := newTaker(what, args)
 	if err != nil {
@@ -73,6 +73,17 @@ func help(what string, args []string) error {
 		switch word {
 		case "user":
 			if err := syscall.Setresuid(ordinary, ordinary, ordinary); err != nil {
+				return err
+			}
+			fmt.Println("ready")
+		case "limit":
+			var resource int
+			var l unix.Rlimit
+			if _, err := fmt.Sscan(number, &resource, &l.Cur); err != nil {
+				return err
+			}
+			l.Max = l.Cur
+			if err := unix.Prlimit(0, resource, &l, nil); err != nil {
 				return err
 			}
 			fmt.Println("ready")
@@ -333,12 +344,11 @@ func (c *child) becomeOrdinary() {
 	c.Hear("ready")
 }
 
-// limit sets both limits of an rlimit.
+// limit has the helper set both limits of an rlimit.
 func (c *child) limit(resource int, v uint64) {
 	c.t.Helper()
-	if err := unix.Prlimit(int(c.PID()), resource, &unix.Rlimit{Cur: v, Max: v}, nil); err != nil {
-		c.t.Fatal(err)
-	}
+	c.Say("limit %d %d", resource, v)
+	c.Hear("ready")
 }
 
 // read reads the helper's headroom.
