@@ -57,6 +57,7 @@ u64 drained;  // by user space, up to there
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
 	__uint(max_entries, FD_SUSPECTS + 1); // the first is nobody
 	__type(key, u32);
 	__type(value, struct fd_suspect);
@@ -461,6 +462,7 @@ __attribute__((noinline)) int write_log(u64 seq, s32 nr, s32 fd, u32 error, u32 
 	if (!b)
 		return 0;
 	b->start = t->group_leader->start_boottime;
+	b->exec_id = t->self_exec_id;
 	b->time = bpf_ktime_get_ns();
 	b->tgid = t->tgid;
 	b->tid = t->pid;
@@ -1180,13 +1182,15 @@ static long sweep_exec(void *map, struct fd_key *key, struct fd_stamp *st, struc
 	return 0;
 }
 
-// What exec closed, it closed unseen.
+// What exec closed, it closed unseen. Another program runs now: births from before are
+// of none of its code.
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *t)
 {
 	struct sweep w = { .files = (u64)t->files };
 	struct run *r = ran(HOOK_CALL);
 	struct fd_suspect *s;
+	u32 tgid = t->tgid;
 
 	if (!r || !is_marked(r, t))
 		return 0;
@@ -1195,6 +1199,8 @@ int BPF_PROG(on_exec, struct task_struct *t)
 		bpf_map_delete_elem(&tables, &w.files);
 		return 0;
 	}
+	s->exec_id = t->self_exec_id;
+	bpf_map_delete_elem(&pythons, &tgid);
 	know_table(r, t, s);
 	bpf_for_each_map_elem(&stamps, sweep_exec, &w, 0);
 	return 0;

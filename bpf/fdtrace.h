@@ -62,6 +62,7 @@ struct fd_suspect {
 	struct fd_bucket deep;	  // deep windows
 	struct fd_bucket failure; // failures that are logged
 	u64 files;	// its table, last known
+	u64 exec_id;	// since its last exec that was seen; 0: none was
 	u32 tgid;	// 0: nobody
 	u32 next;	// of those whose first_suspect this is, too
 	u32 place;	// its own, among the suspects
@@ -103,6 +104,7 @@ struct fd_registers {
 struct fd_birth {
 	u64 seq; // written last, the rest before
 	u64 start;
+	u64 exec_id; // changes with exec
 	u64 time;
 	s32 tgid;
 	s32 tid;
@@ -174,7 +176,7 @@ struct fd_counts {
 	s64 stamps;	// in use
 };
 
-_Static_assert(sizeof(struct fd_birth) == 56 + 72 + 16 + FD_WINDOW + 8 * FD_CHAIN + 40 + 16 * PYTHON_FRAMES, "fd_birth");
+_Static_assert(sizeof(struct fd_birth) == 64 + 72 + 16 + FD_WINDOW + 8 * FD_CHAIN + 40 + 16 * PYTHON_FRAMES, "fd_birth");
 _Static_assert(sizeof(struct fd_record) == 48 + 16 + 32 + 24 + 8, "fd_record");
 _Static_assert(sizeof(struct fd_list_args) == 56, "fd_list_args");
 

@@ -290,32 +290,77 @@ func TestFDsNamesWhoLeaks(t *testing.T) {
 	}
 }
 
+// watching is rmagent fds while it watches processes.
+type watching struct {
+	*started
+	out bytes.Buffer
+}
+
+// watchFDs has fds watch processes for so long, or until it is stopped, and returns once
+// their opens are traced.
+func watchFDs(t *testing.T, long string, ps ...*program) *watching {
+	t.Helper()
+	args := []string{"fds", "--json", "--for", long}
+	for _, p := range ps {
+		args = append(args, "--pid", strconv.Itoa(int(p.PID())))
+	}
+	cmd := builtAgent(t, args...)
+	w := &watching{}
+	cmd.Stdout = &w.out
+	w.started = start(t, cmd)
+	// It is attached with the first reading: to forks, execs, exits, and then to calls.
+	await(t, "the tracer", func() bool { return bpfLinks(cmd.Process.Pid) > 3 })
+	return w
+}
+
+// walks waits until stacks can be walked, and what runs in a process, and how deep its
+// stacks are, is known.
+func (w *watching) walks() {
+	w.t.Helper()
+	await(w.t, "who walks stacks", func() bool { return len(children(w.cmd.Process.Pid)) > 0 })
+	time.Sleep(time.Second)
+}
+
+// leaks is what it said at its end, by PID.
+func (w *watching) leaks() map[int32]*record.Leak {
+	w.t.Helper()
+	if status := w.wait(); status != 0 {
+		w.t.Fatalf("exit status %d: %s", status, w.stderr.String())
+	}
+	leaks := map[int32]*record.Leak{}
+	for line := range bytes.Lines(w.out.Bytes()) {
+		r := &record.Leak{}
+		if err := json.Unmarshal(line, r); err != nil {
+			w.t.Fatalf("%v: %s", err, line)
+		}
+		leaks[r.PID] = r
+	}
+	return leaks
+}
+
 // watch has a program leak while fds watches, and compares what is held.
 func (l *leaker) watch(t *testing.T, p *program) *record.Leak {
 	t.Helper()
-	cmd := builtAgent(t, "fds", "--json", "--for", "10s", "--pid", strconv.Itoa(int(p.PID())))
-	var out bytes.Buffer
-	cmd.Stdout = &out
-	s := start(t, cmd)
-	// It is attached with the first reading: to forks, execs, exits, and then to calls.
-	await(t, "the tracer", func() bool { return bpfLinks(cmd.Process.Pid) > 3 })
-	await(t, "who walks stacks", func() bool { return len(children(cmd.Process.Pid)) > 0 })
-	time.Sleep(time.Second) // what runs in the process, and how deep its stacks are, shows then
+	w := watchFDs(t, "10s", p)
+	w.walks()
 	p.Say("")
 	time.Sleep(6 * time.Second) // it leaks for that long
 	p.Say("")
 	leaked := p.number()
-	if status := s.wait(); status != 0 {
-		t.Fatalf("exit status %d: %s", status, s.stderr.String())
+	r := w.leaks()[p.PID()]
+	if r == nil {
+		t.Fatalf("nothing is said of %d: %s", p.PID(), w.out.String())
 	}
-	r := &record.Leak{}
-	if err := json.Unmarshal(out.Bytes(), r); err != nil {
-		t.Fatalf("%v: %s", err, out.String())
-	}
+	holds(t, r, leaked)
+	return r
+}
+
+// holds wants the first site of a record to hold what a program says that it leaked.
+func holds(t *testing.T, r *record.Leak, leaked uint64) {
+	t.Helper()
 	if len(r.Sites) > 0 && r.Sites[0].Held != leaked {
 		t.Errorf("%d are held where it leaks, and it leaked %d: %s", r.Sites[0].Held, leaked, brief(&r.Sites[0]))
 	}
-	return r
 }
 
 // children are the processes that any thread of a process started.

@@ -30,6 +30,8 @@ type FDTracer interface {
 	SetPython(id sample.ID, p sample.PythonLayout) error
 	// NeedDeep has more of the stacks of who is traced copied deeply.
 	NeedDeep(id sample.ID) error
+	// ExecID is FDBirth.ExecID of who is traced, now; 0 where nobody knows.
+	ExecID(id sample.ID) uint64
 	Counts(id sample.ID) (sample.FDCounts, error)
 	Balance() (sample.FDBalance, error)
 	// Cost estimates the CPU time that the hooks took from everybody since the start.
@@ -107,6 +109,7 @@ type Leaks struct {
 	said   []Announcement
 
 	answers []worker.Answer
+	past    worker.Site // of births whose program is not there any more
 	// walkFailed is the last failure of the child that walks stacks, as it was logged.
 	walkFailed string
 	looked     sample.Snapshot
@@ -120,7 +123,7 @@ type traced struct {
 	until       time.Duration // worth tracing at least until then
 	list        sample.FDList
 	listed      time.Duration
-	execID      uint64
+	execID      uint64 // of the program that runs
 	sites       []siteInfo
 	bySite      map[*worker.Site]int
 	joined      map[*worker.Site]*worker.Site // by the stacks as they were walked
@@ -162,7 +165,7 @@ type Announcement struct {
 func NewLeaks(o LeakOptions) *Leaks {
 	judge := leak.NewJudge()
 	judge.Except(o.Self)
-	return &Leaks{LeakOptions: o, judge: judge, traced: map[sample.ID]*traced{}, waiting: map[uint64]waiting{}}
+	return &Leaks{LeakOptions: o, judge: judge, traced: map[sample.ID]*traced{}, waiting: map[uint64]waiting{}, past: worker.Site{End: endPast}}
 }
 
 // Tick takes the processes of the last snapshot, and returns the verdicts that are to
@@ -271,11 +274,9 @@ func (l *Leaks) hold(table *aggregate.Table) {
 	}
 	var lists []held
 	for id, t := range l.traced {
-		p := table.Find(id)
-		if p == nil {
+		if table.Find(id) == nil {
 			continue
 		}
-		t.execID = p.ExecID
 		now := l.Now()
 		if every := time.Duration(len(t.list.FDs)) * time.Second / listBudget; now-t.listed < every {
 			continue
@@ -297,6 +298,7 @@ func (l *Leaks) drain() {
 	if len(l.traced) == 0 {
 		return
 	}
+	l.followExecs()
 	l.usePythons()
 	if err := l.Tracer.Drain(&l.births); err != nil {
 		l.Log.Error("drain_failed", zap.Error(err))
@@ -318,12 +320,13 @@ func (l *Leaks) drain() {
 			l.open(b.Seq, nil, &w)
 			continue
 		}
-		stack, ok := l.Stacks.Site(worker.Image{ID: b.ID, ExecID: l.traced[b.ID].execID}, b.Seq, &b.Stack)
+		image := worker.Image{ID: b.ID, ExecID: b.ExecID}
+		stack, ok := l.Stacks.Site(image, b.Seq, &b.Stack)
 		if stack == nil && ok {
 			l.waiting[b.Seq] = w
 			continue
 		}
-		l.open(b.Seq, stack, &w)
+		l.openIn(image, b.Seq, stack, &w)
 	}
 	l.walked()
 }
@@ -342,8 +345,35 @@ func (l *Leaks) walked() {
 		a := &l.answers[i]
 		if w, ok := l.waiting[a.Seq]; ok {
 			delete(l.waiting, a.Seq)
-			l.open(a.Seq, a.Site, &w)
+			l.openIn(a.Image, a.Seq, a.Site, &w)
 		}
+	}
+}
+
+// openIn is open for a stack that was walked in what the process had mapped meanwhile:
+// if it runs another program since, that was none of the birth's.
+func (l *Leaks) openIn(image worker.Image, seq uint64, stack *worker.Site, w *waiting) {
+	if l.Tracer.ExecID(image.ID) != image.ExecID {
+		stack, w.python = &l.past, nil
+	}
+	l.open(seq, stack, w)
+}
+
+// endPast is why the stacks of births from before an exec are unknown.
+const endPast = "the process runs another program since"
+
+// followExecs forgets what was found out of programs that others took the place of.
+func (l *Leaks) followExecs() {
+	for id, t := range l.traced {
+		now := l.Tracer.ExecID(id)
+		if now <= t.execID {
+			continue
+		}
+		if t.execID != 0 && l.Pythons != nil {
+			l.Pythons.Forget(id)
+			t.runsPython, t.pythons = false, nil
+		}
+		t.execID = now
 	}
 }
 

@@ -32,6 +32,9 @@ func (t *FDTracer) Drain(dst *sample.FDBirths) error {
 			continue
 		}
 		birth := t.copyBirth(b, seq, dst)
+		if s := t.suspects[birth.ID]; s != nil {
+			s.exec = max(s.exec, birth.ExecID)
+		}
 		// The trial of the hooks is nobody's business.
 		if birth.ID != t.tester || t.suspects[t.tester] != nil {
 			dst.Births = append(dst.Births, birth)
@@ -76,6 +79,7 @@ func (t *FDTracer) copyBirth(b *fdtraceFdBirth, seq uint64, dst *sample.FDBirths
 		FD:      b.Fd,
 		Errno:   b.Error,
 		Syscall: b.Call,
+		ExecID:  b.ExecId,
 		At:      time.Duration(b.Time),
 		Thread:  *(*sample.Comm)(unsafe.Pointer(&b.Comm)),
 	}

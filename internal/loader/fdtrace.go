@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -65,9 +66,10 @@ type FDTracer struct {
 	refused  error // why it is not FDPathInstall
 	links    []link.Link
 
-	births []fdtraceFdBirth // mapped
-	deeps  []fdtraceFdDeep  // mapped
-	areas  [][]byte
+	births  []fdtraceFdBirth   // mapped
+	deeps   []fdtraceFdDeep    // mapped
+	records []fdtraceFdSuspect // mapped: of suspects, by place
+	areas   [][]byte
 
 	suspects map[sample.ID]*fdSuspect
 	tester   sample.ID // this process, once it tested the hooks
@@ -84,6 +86,7 @@ type FDTracer struct {
 type fdSuspect struct {
 	place uint32 // in the array of suspects
 	deep  bool   // its stacks need deep windows
+	exec  uint64 // ExecID of its latest birth that was drained
 	files uint64
 	// before has the file of each descriptor that was open before it was traced.
 	before []uint64
@@ -112,17 +115,20 @@ func OpenFDTracer(o FDTraceOptions) (_ *FDTracer, err error) {
 	if err := t.load(o); err != nil {
 		return nil, err
 	}
-	if t.births, err = mapRecords[fdtraceFdBirth](t, fdtraceMapBirths); err != nil {
+	if t.births, err = mapRecords[fdtraceFdBirth](t, fdtraceMapBirths, unix.PROT_READ); err != nil {
 		return nil, err
 	}
-	if t.deeps, err = mapRecords[fdtraceFdDeep](t, fdtraceMapDeeps); err != nil {
+	if t.deeps, err = mapRecords[fdtraceFdDeep](t, fdtraceMapDeeps, unix.PROT_READ); err != nil {
 		return nil, err
 	}
-	records, err := mapRecords[fdtraceFdRecord](t, fdtraceMapListing)
+	if t.records, err = mapRecords[fdtraceFdSuspect](t, fdtraceMapSuspects, unix.PROT_READ|unix.PROT_WRITE); err != nil {
+		return nil, err
+	}
+	listed, err := mapRecords[fdtraceFdRecord](t, fdtraceMapListing, unix.PROT_READ)
 	if err != nil {
 		return nil, err
 	}
-	return t, t.listing.open(t.loaded, records)
+	return t, t.listing.open(t.loaded, listed)
 }
 
 // load loads the programs that this kernel has a use for.
@@ -249,11 +255,11 @@ func installHooks(k *btf.Spec) (hooks []string, err error) {
 }
 
 // mapRecords maps an array that the programs write.
-func mapRecords[T any](t *FDTracer, name string) ([]T, error) {
+func mapRecords[T any](t *FDTracer, name string, protection int) ([]T, error) {
 	m := t.loaded.Maps[name]
 	n := int(m.MaxEntries())
 	var record T
-	area, err := unix.Mmap(m.FD(), 0, n*int(unsafe.Sizeof(record)), unix.PROT_READ, unix.MAP_SHARED)
+	area, err := unix.Mmap(m.FD(), 0, n*int(unsafe.Sizeof(record)), protection, unix.MAP_SHARED)
 	if err != nil {
 		return nil, fmt.Errorf("map %s: %w", name, err)
 	}
@@ -342,6 +348,16 @@ func (t *FDTracer) setDeep() error {
 		return fmt.Errorf("ask for deep stacks: %w", err)
 	}
 	return nil
+}
+
+// ExecID is FDBirth.ExecID of the births that a process that is traced has now: one
+// with another is from before an exec. 0 where nobody knows.
+func (t *FDTracer) ExecID(id sample.ID) uint64 {
+	s := t.suspects[id]
+	if s == nil {
+		return 0
+	}
+	return max(s.exec, atomic.LoadUint64(&t.records[s.place].ExecId))
 }
 
 // Stop traces nobody any more, and forgets.
@@ -468,9 +484,7 @@ func (t *FDTracer) mark() error {
 	var tables [marks / 64]uint64
 	for id, s := range t.suspects {
 		bucket := &first[uint32(id.PID)%buckets]
-		if err := t.setNext(s.place, *bucket); err != nil {
-			return err
-		}
+		atomic.StoreUint32(&t.records[s.place].Next, uint32(*bucket)) // the kernel counts beside it
 		*bucket = uint16(s.place)
 	}
 	if err := t.loaded.Variables[fdtraceVarFirstSuspect].Set(first); err != nil {
@@ -490,24 +504,6 @@ func (t *FDTracer) mark() error {
 	}
 	if err := t.loaded.Variables[fdtraceVarTableMarks].Set(tables); err != nil {
 		return fmt.Errorf("mark the tables that are traced: %w", err)
-	}
-	return nil
-}
-
-// setNext says which suspect has the same bucket, if that is not said already: the
-// kernel counts in the same place.
-func (t *FDTracer) setNext(place uint32, next uint16) error {
-	suspects := t.loaded.Maps[fdtraceMapSuspects]
-	var s fdtraceFdSuspect
-	if err := suspects.Lookup(place, &s); err != nil {
-		return fmt.Errorf("mark who is traced: %w", err)
-	}
-	if s.Next == uint32(next) {
-		return nil
-	}
-	s.Next = uint32(next)
-	if err := suspects.Put(place, &s); err != nil {
-		return fmt.Errorf("mark who is traced: %w", err)
 	}
 	return nil
 }
@@ -735,7 +731,7 @@ func (t *FDTracer) Close() error {
 	for _, area := range t.areas {
 		errs = append(errs, unix.Munmap(area))
 	}
-	t.areas, t.births, t.deeps = nil, nil, nil
+	t.areas, t.births, t.deeps, t.records = nil, nil, nil, nil
 	for _, c := range t.programs {
 		c.Close()
 	}

@@ -17,6 +17,7 @@ type fdtraceFdBirth struct {
 	_       structs.HostLayout
 	Seq     uint64
 	Start   uint64
+	ExecId  uint64
 	Time    uint64
 	Tgid    int32
 	Tid     int32
@@ -138,6 +139,7 @@ type fdtraceFdSuspect struct {
 		Filled uint64
 	}
 	Files  uint64
+	ExecId uint64
 	Tgid   uint32
 	Next   uint32
 	Place  uint32

@@ -111,6 +111,7 @@ type FDBirth struct {
 	FD      int32         // -1 where Errno says why none came
 	Errno   uint32        // EMFILE or ENFILE, else 0
 	Syscall int32         // the native number, or -1 minus the opcode of an io_uring request
+	ExecID  uint64        // grows whenever the process becomes another program
 	At      time.Duration // CLOCK_MONOTONIC
 	Thread  Comm          // the name of the thread that called
 	Stack   RawStack      // valid until the next drain

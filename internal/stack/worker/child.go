@@ -407,7 +407,7 @@ func (c *Client) loadFirst(ch *child, pid int32, at string, what func(path strin
 		if process != pid && !strings.HasPrefix(at, "/usr/lib/debug/") {
 			break
 		}
-		f, err := c.open.inside(process, at, rootsOwn)
+		f, err := c.open.inside(process, at, 0, rootsOwn)
 		if err != nil {
 			continue
 		}

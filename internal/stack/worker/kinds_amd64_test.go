@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"rmagent/record"
 )
 
@@ -71,18 +73,70 @@ func TestGeneratedCode(t *testing.T) {
 		t.Errorf("frames %s, end %q", names, site.End)
 	}
 
-	// What is no regular file, or another's, is not read.
-	if err := os.Remove(perf); err != nil {
+	whole, err := os.ReadFile(perf)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink("/dev/zero", perf); err != nil {
-		t.Fatal(err)
+	for _, tt := range badPerfMaps(t, perf, whole) {
+		if err := os.RemoveAll(perf); err != nil {
+			t.Fatal(err)
+		}
+		tt.make()
+		c := newClient(t)
+		site := walk(t, c, Image{ID: p.id}, &p.raw)
+		names := strings.Join(functions(site), " ")
+		if !strings.Contains(names, " inner ? caller(frame_pointer) main ") || site.End != "" {
+			t.Errorf("%s: frames %s, end %q", tt.name, names, site.End)
+		}
+		if s := c.Stats(); s.Killed != 0 || s.Failed != 0 {
+			t.Errorf("%s: stats = %+v", tt.name, s)
+		}
 	}
-	site = walk(t, newClient(t), Image{ID: p.id}, &p.raw)
-	names = strings.Join(functions(site), " ")
-	if !strings.Contains(names, " inner ? caller(frame_pointer) main ") {
-		t.Errorf("frames %s, end %q", names, site.End)
+}
+
+// badPerfMaps are what else than a process's own regular file may be where its perf map
+// should be, and with what is in it: none of them is read, or waited for.
+func badPerfMaps(t *testing.T, perf string, whole []byte) []struct {
+	name string
+	make func()
+} {
+	must := func(err error) {
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
+	aside := filepath.Join(t.TempDir(), "map")
+	must(os.WriteFile(aside, whole, 0o600))
+	fifo := filepath.Join(t.TempDir(), "fifo")
+	must(unix.Mkfifo(fifo, 0o600))
+	beside := perf + ".test" // of one file system
+	must(os.WriteFile(beside, whole, 0o600))
+	t.Cleanup(func() { os.Remove(beside) })
+	bad := []struct {
+		name string
+		make func()
+	}{
+		{"a FIFO", func() { must(unix.Mkfifo(perf, 0o600)) }},
+		{"a link to a FIFO", func() { must(os.Symlink(fifo, perf)) }},
+		{"a link to a device", func() { must(os.Symlink("/dev/zero", perf)) }},
+		{"a link to a map", func() { must(os.Symlink(aside, perf)) }},
+		{"a second name of a map", func() { must(os.Link(beside, perf)) }},
+		{"a link to itself", func() { must(os.Symlink(perf, perf)) }},
+		{"a directory", func() { must(os.Mkdir(perf, 0o700)) }},
+		{"nonsense", func() {
+			must(os.WriteFile(perf, []byte("\xff\x00 1 2\n\n7fffffffffffffff ffffffffffffffff x\n"), 0o600))
+		}},
+	}
+	if os.Geteuid() == 0 {
+		bad = append(bad, struct {
+			name string
+			make func()
+		}{"another user's", func() {
+			must(os.WriteFile(perf, whole, 0o644))
+			must(os.Chown(perf, 12345, 12345))
+		}})
+	}
+	return bad
 }
 
 const goSource = `package main

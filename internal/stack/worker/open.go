@@ -47,8 +47,9 @@ func (o *opener) link(path string, want func(*unix.Stat_t) error) (opened, error
 	})
 }
 
-// inside opens a path in a process's root, where links stay, too.
-func (o *opener) inside(pid int32, path string, want func(*unix.Stat_t) error) (opened, error) {
+// inside opens a path in a process's root, where links stay, too; none at its end is
+// followed with O_NOFOLLOW.
+func (o *opener) inside(pid int32, path string, flags uint64, want func(*unix.Stat_t) error) (opened, error) {
 	return o.inTime(func() (opened, error) {
 		root, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -56,7 +57,7 @@ func (o *opener) inside(pid int32, path string, want func(*unix.Stat_t) error) (
 		}
 		defer unix.Close(root)
 		handle, err := unix.Openat2(root, path, &unix.OpenHow{
-			Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
+			Flags: unix.O_PATH | unix.O_CLOEXEC | flags, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
 		})
 		if err != nil {
 			return opened{}, err

@@ -153,7 +153,7 @@ func (c *Client) openMapped(pid int32, m *stack.Mapping) (opened, error) {
 	if f, err = c.open.link(fmt.Sprintf("/proc/%d/exe", pid), same); err == nil {
 		return f, nil
 	}
-	return c.open.inside(pid, m.Path, same)
+	return c.open.inside(pid, m.Path, 0, same)
 }
 
 // rootsOwn refuses files that somebody else than root may have made.
@@ -165,7 +165,8 @@ func rootsOwn(st *unix.Stat_t) error {
 }
 
 // openPerfMap opens what a process says of the code that it generated, under the PID
-// that it has in its own namespace.
+// that it has in its own namespace. It is in a directory that everybody writes to: a
+// link there, of either kind, could be to a file that is nobody's to see.
 func (c *Client) openPerfMap(pid int32) (opened, bool) {
 	own, err := ownPID(pid)
 	if err != nil {
@@ -175,9 +176,12 @@ func (c *Client) openPerfMap(pid int32) (opened, bool) {
 	if err := unix.Stat(fmt.Sprintf("/proc/%d", pid), &process); err != nil {
 		return opened{}, false
 	}
-	f, err := c.open.inside(pid, "/tmp/perf-"+own+".map", func(st *unix.Stat_t) error {
+	f, err := c.open.inside(pid, "/tmp/perf-"+own+".map", unix.O_NOFOLLOW, func(st *unix.Stat_t) error {
 		if st.Uid != process.Uid && st.Uid != 0 {
 			return errors.New("another user's")
+		}
+		if st.Nlink != 1 {
+			return errors.New("it has another name, too")
 		}
 		return nil
 	})

@@ -360,6 +360,27 @@ func TestProcessIsGone(t *testing.T) {
 	}
 }
 
+// A process that ends after its mappings were read, and before its files are, costs
+// frames and nothing else.
+func TestProcessEndsInTheMiddle(t *testing.T) {
+	path := compile(t)
+	p, other := start(t, path), start(t, path)
+	c := newClient(t)
+	whole := c.start
+	c.start = func() (*child, error) { // between the two
+		p.Kill()
+		return whole()
+	}
+	site := walk(t, c, Image{ID: p.id}, &p.raw)
+	if names := strings.Join(functions(site), " "); !strings.HasSuffix(site.End, "can't be read: it ended before") || strings.Trim(names, " ?") != "" {
+		t.Errorf("frames %s, end %q", names, site.End)
+	}
+	checkSite(t, walk(t, c, Image{ID: other.id}, &other.raw), path)
+	if s := c.Stats(); s.Killed != 0 || s.Started != 1 {
+		t.Errorf("stats = %+v", s)
+	}
+}
+
 func TestNeverOpensWhatIsNoFile(t *testing.T) {
 	dir := t.TempDir()
 	fifo, link := filepath.Join(dir, "fifo"), filepath.Join(dir, "link")
@@ -371,7 +392,7 @@ func TestNeverOpensWhatIsNoFile(t *testing.T) {
 	}
 	o := newOpener()
 	for _, path := range []string{fifo, link, dir, "/dev/null"} {
-		if f, err := o.inside(int32(os.Getpid()), path, nil); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		if f, err := o.inside(int32(os.Getpid()), path, 0, nil); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 			t.Errorf("%s: %v %v", path, f, err)
 		}
 	}
@@ -379,12 +400,12 @@ func TestNeverOpensWhatIsNoFile(t *testing.T) {
 	if err := os.WriteFile(file, []byte("x"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if f, err := o.inside(int32(os.Getpid()), file, nil); err != nil {
+	if f, err := o.inside(int32(os.Getpid()), file, 0, nil); err != nil {
 		t.Error(err)
 	} else {
 		defer f.file.Close()
 	}
-	if f, err := o.inside(int32(os.Getpid()), file, mappedAt(1, 2)); err == nil {
+	if f, err := o.inside(int32(os.Getpid()), file, 0, mappedAt(1, 2)); err == nil {
 		t.Errorf("another file than asked for was opened: %v", f)
 	}
 }
@@ -409,7 +430,7 @@ func TestStuckOpens(t *testing.T) {
 			t.Errorf("error = %v", err)
 		}
 	}
-	if _, err := o.inside(int32(os.Getpid()), "/etc/passwd", nil); err == nil || !strings.Contains(err.Error(), "too many") {
+	if _, err := o.inside(int32(os.Getpid()), "/etc/passwd", 0, nil); err == nil || !strings.Contains(err.Error(), "too many") {
 		t.Errorf("error = %v", err)
 	}
 }
