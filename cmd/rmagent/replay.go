@@ -57,6 +57,9 @@ func replayRecordings(c *cli.Context) error {
 	if flushed := out.Flush(); err == nil {
 		err = flushed
 	}
+	if err == nil {
+		err = result.Empty()
+	}
 	if err != nil {
 		return err
 	}

@@ -129,6 +129,13 @@ func TestVersion(t *testing.T) {
 			t.Errorf("%q does not say %q", r.stdout, want)
 		}
 	}
+	var v versions
+	decode(t, runToEnd(t, agentCommand(t, "version", "--json")), &v)
+	for _, part := range []string{v.Version, v.Commit, v.Go, v.BPF, v.OS + "/" + v.Arch} {
+		if part == "" || !strings.Contains(r.stdout, part) {
+			t.Errorf("%q of %+v is not in %q", part, v, r.stdout)
+		}
+	}
 }
 
 func TestConfigSaysWhereFrom(t *testing.T) {
@@ -143,6 +150,26 @@ func TestConfigSaysWhereFrom(t *testing.T) {
 		if !found {
 			t.Errorf("no line says %s and %s:\n%s", want[0], want[1], r.stdout)
 		}
+	}
+	cmd = agentCommand(t, "config", "--interval", "3s", "--json")
+	cmd.Env = append(cmd.Env, "RMAGENT_PROCESSES=all")
+	var e effective
+	decode(t, runToEnd(t, cmd), &e)
+	if len(e.Hash) != 64 || e.Values["interval"] != "3s" || e.Origins["interval"] != "--interval" ||
+		e.Origins["processes"] != "environment RMAGENT_PROCESSES" || e.Origins["thresholds.fd.info"] != "default" {
+		t.Errorf("%+v", e)
+	}
+}
+
+// A file that is no recording is named, not played as one in which nothing happened.
+func TestReplayOfNoRecording(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "notes.txt")
+	if err := os.WriteFile(path, []byte("hello\nworld\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := runToEnd(t, agentCommand(t, "replay", path))
+	if r.status != 1 || r.stdout != "" || strings.Count(r.stderr, "\n") != 1 || !strings.Contains(r.stderr, "no record in it: "+path+":1: ") {
+		t.Errorf("exit status %d, %q, %q", r.status, r.stdout, r.stderr)
 	}
 }
 

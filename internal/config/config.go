@@ -108,6 +108,16 @@ type Loaded struct {
 // Origin returns where the value of a key came from.
 func (l *Loaded) Origin(key string) Origin { return l.origins[key] }
 
+// Origins returns where each value came from, by key, and by field of an item:
+// actions[0].url.
+func (l *Loaded) Origins() map[string]string {
+	all := make(map[string]string, len(l.origins))
+	for key, o := range l.origins {
+		all[key] = o.String()
+	}
+	return all
+}
+
 // Values returns the configuration as it goes into a record: nested by the dots
 // in its keys, durations as text.
 func (l *Loaded) Values() map[string]any {

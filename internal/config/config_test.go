@@ -221,6 +221,12 @@ func TestProblems(t *testing.T) {
 				"f:2: source: \"x\" is none of these; allowed: auto, ebpf or procfs\n" +
 				"environment RMAGENT_DURATION: duration: \"x\" is not a duration such as 500ms, 10s, 1m30s or 2d; allowed: a duration from 0s to 3650d\n" +
 				"--jsonl: jsonl: \"a\\x00b\" has a NUL byte; allowed: a path, or - for stdout"},
+		{"contradictions beside mistakes", yamlOf("source: x\nthresholds: {fd: {warning: 0.95}, cpu: {critical: 0.01, info: lots}}\n" +
+			"tracked: [{fd: 7}]\nactions: [{name: a, kind: log, url: 'http://x'}]"),
+			"f:1: source: \"x\" is none of these; allowed: auto, ebpf or procfs\n" +
+				"f:2: thresholds.cpu.info: it is the text \"lots\"; allowed: a number from 0.01 to 1\n" +
+				"f:2: thresholds.fd.warning: warning (0.95) is above critical (0.9); allowed: info <= warning <= critical, hysteresis < info\n" +
+				"f:3: tracked[0].fd: there is no such key"}, // so what it selects, and the actions, are another day's
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			l, err := Load(c.in)

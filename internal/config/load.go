@@ -1,12 +1,15 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
 	"github.com/go-viper/mapstructure/v2"
+
+	"rmagent/internal/policy"
 )
 
 const envPrefix = "RMAGENT_"
@@ -32,7 +35,7 @@ type Inputs struct {
 
 // Load makes the configuration. Its error is an [*Error] that lists all mistakes.
 func Load(in Inputs) (*Loaded, error) {
-	ld := loader{hooks: in.Hooks}
+	ld := loader{hooks: in.Hooks, mistaken: map[string]bool{}}
 	ld.defaults()
 	if in.Path != "" {
 		ld.file(in.Path, in.File)
@@ -49,12 +52,13 @@ func Load(in Inputs) (*Loaded, error) {
 		return nil, err
 	}
 	l.origins = ld.origins
-	if len(ld.problems) == 0 {
-		for _, p := range slices.Concat(l.checkThresholds(), l.checkTracked(in.Part), l.checkActions()) {
-			ld.problem(p.Origin, p.Key, "%s", p.What)
-		}
+	for _, p := range ld.contradictions(l, in.Part) {
+		ld.problem(p.Origin, p.Key, "%s", p.What)
 	}
 	if len(ld.problems) > 0 {
+		slices.SortStableFunc(ld.problems, func(a, b Problem) int {
+			return cmp.Or(cmp.Compare(a.Origin.Layer, b.Origin.Layer), cmp.Compare(a.Origin.Line, b.Origin.Line))
+		})
 		return nil, &Error{ld.problems, ld.more}
 	}
 	return l, nil
@@ -66,7 +70,8 @@ type loader struct {
 	layers   []typedLayer
 	origins  map[string]Origin
 	problems []Problem
-	more     int // problems beyond maxProblems
+	more     int             // problems beyond maxProblems
+	mistaken map[string]bool // the keys and groups of keys with problems
 }
 
 func (ld *loader) newLayer() { ld.layers = append(ld.layers, typedLayer{}) }
@@ -80,7 +85,30 @@ func (ld *loader) defaults() {
 	}
 }
 
+// contradictions are between values that are good by themselves. Where one of them is
+// not, it was reported, and what would be compared is not what was meant.
+func (ld *loader) contradictions(l *Loaded, part bool) (list []Problem) {
+	for _, r := range policy.Resources {
+		if !ld.mistaken[strings.TrimSuffix(thresholdPrefix(r), ".")] {
+			list = append(list, l.checkThreshold(r)...)
+		}
+	}
+	if ld.mistaken[actionsKey] || ld.mistaken[trackedName] {
+		return list // items that are refused are not in l
+	}
+	return slices.Concat(list, l.checkTracked(part), l.checkActions())
+}
+
+// mistake remembers that a key, as thresholds.fd.info or actions[0].url, and all that it
+// is in are mistaken.
+func (ld *loader) mistake(key string) {
+	for ; key != ""; key = key[:max(strings.LastIndexAny(key, ".["), 0)] {
+		ld.mistaken[key] = true
+	}
+}
+
 func (ld *loader) problem(o Origin, key, format string, args ...any) {
+	ld.mistake(key)
 	if len(ld.problems) == maxProblems {
 		ld.more++
 		return
@@ -279,6 +307,7 @@ func (ld *loader) track(more []Tracked) {
 			ld.origins[o.Name+"."+f.name] = o
 			if v := item[f.name]; f.shown(v) {
 				if _, err := f.value(textsOf(v)); err != nil {
+					ld.mistake(trackedName)
 					ld.problem(o, f.name, "%v; allowed: %s", err, f.allowed)
 				}
 			}

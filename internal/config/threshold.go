@@ -72,31 +72,28 @@ func (c *Config) Policy(agent int32) policy.Config {
 	return p
 }
 
-// checkThresholds reports thresholds that are not in order. The key to blame is
-// the one that the stronger layer set, or the first of both.
-func (l *Loaded) checkThresholds() []Problem {
-	var problems []Problem
-	for _, r := range policy.Resources {
-		t, prefix := l.Thresholds[r], thresholdPrefix(r)
-		for _, c := range []struct {
-			ok      bool
-			a, b    string
-			va, vb  float64
-			isAbove string
-		}{
-			{t.Info <= t.Warning, "info", "warning", t.Info, t.Warning, "is above"},
-			{t.Warning <= t.Critical, "warning", "critical", t.Warning, t.Critical, "is above"},
-			{t.Hysteresis < t.Info, "hysteresis", "info", t.Hysteresis, t.Info, "is not below"},
-		} {
-			if c.ok {
-				continue
-			}
-			blamed := slices.MaxFunc([]string{prefix + c.a, prefix + c.b}, func(a, b string) int {
-				return int(l.origins[a].Layer) - int(l.origins[b].Layer)
-			})
-			problems = append(problems, Problem{l.origins[blamed], blamed, fmt.Sprintf(
-				"%s (%v) %s %s (%v); allowed: info <= warning <= critical, hysteresis < info", c.a, c.va, c.isAbove, c.b, c.vb)})
+// checkThreshold reports thresholds of a resource that are not in order. The key to
+// blame is the one that the stronger layer set, or the first of both.
+func (l *Loaded) checkThreshold(r policy.Resource) (problems []Problem) {
+	t, prefix := l.Thresholds[r], thresholdPrefix(r)
+	for _, c := range []struct {
+		ok      bool
+		a, b    string
+		va, vb  float64
+		isAbove string
+	}{
+		{t.Info <= t.Warning, "info", "warning", t.Info, t.Warning, "is above"},
+		{t.Warning <= t.Critical, "warning", "critical", t.Warning, t.Critical, "is above"},
+		{t.Hysteresis < t.Info, "hysteresis", "info", t.Hysteresis, t.Info, "is not below"},
+	} {
+		if c.ok {
+			continue
 		}
+		blamed := slices.MaxFunc([]string{prefix + c.a, prefix + c.b}, func(a, b string) int {
+			return int(l.origins[a].Layer) - int(l.origins[b].Layer)
+		})
+		problems = append(problems, Problem{l.origins[blamed], blamed, fmt.Sprintf(
+			"%s (%v) %s %s (%v); allowed: info <= warning <= critical, hysteresis < info", c.a, c.va, c.isAbove, c.b, c.vb)})
 	}
 	return problems
 }

@@ -282,6 +282,27 @@ func TestForeignLines(t *testing.T) {
 	told(t, r, fmt.Sprintf("skipped: %d lines: of another schema", n))
 }
 
+// What has no record at all was not what somebody meant to play.
+func TestNoRecordAtAll(t *testing.T) {
+	for text, want := range map[string]string{
+		"":                          "it is empty",
+		"hello\nworld\n":            "file0:1: a line is no record",
+		"{}\n":                      "file0:1: a line is of a kind that this version does not know",
+		`{"kind":"unicorn"}` + "\n": "file0:1: a line is ",
+		"hello":                     "cut off",
+	} {
+		_, r := play(t, []byte(text))
+		if err := r.Empty(); err == nil || !strings.Contains(err.Error(), "no record in it: ") || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+	tp := newTape(t, "{}")
+	tp.host()
+	if _, r := play(t, append([]byte("hello\n"), tp.lines...)); r.Empty() != nil {
+		t.Error(r.Empty())
+	}
+}
+
 // Where records are missing, neither a mean nor a hold goes on, and what follows until
 // the next reading belongs to none.
 func TestMissingRecords(t *testing.T) {

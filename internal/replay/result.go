@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -67,6 +68,20 @@ func (r *Result) differs(format string, args ...any) {
 		r.tell(format, args...)
 	}
 	r.Different++
+}
+
+// Empty is an error where there was no record in any input: then nothing was played, and
+// whoever asked has named another file than they meant.
+func (r *Result) Empty() error {
+	switch {
+	case r.Records > 0:
+		return nil
+	case r.Lines == 0 && r.Truncated == 0:
+		return errors.New("replay: no record in it: it is empty")
+	case len(r.Notes) == 0:
+		return errors.New("replay: no record in it: its only line is cut off")
+	}
+	return fmt.Errorf("replay: no record in it: %s", r.Notes[0])
 }
 
 // Summary is the result for people, a line each.
