@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"rmagent/internal/cmdline"
 	"rmagent/internal/loader"
 )
 
@@ -19,7 +20,7 @@ func versionCommand() *cli.Command {
 	return command(&cli.Command{
 		Name:  "version",
 		Usage: "print the version, commit, Go and the hash of the BPF objects",
-		Flags: commonFlags(),
+		Flags: cmdline.Flags(),
 		Action: func(c *cli.Context) error {
 			_, err := fmt.Fprintf(c.App.Writer, "rmagent %s\ncommit  %s\ngo      %s %s/%s\nbpf     %s\n",
 				version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH, loader.ObjectHash())
