@@ -11,6 +11,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/cmdline"
 	"rmagent/internal/engine"
 	"rmagent/record"
 )
@@ -56,7 +57,7 @@ func fdsOfAgent(c *cli.Context, k *client, f engine.Filter) (done bool, err erro
 
 func printSurvey(c *cli.Context, s *fdSurvey) error {
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
-	page := fdPage{painter: newPainter(out, c.App.Writer)}
+	page := fdPage{Painter: cmdline.NewPainter(out, c.App.Writer)}
 	page.host(s.rows, s.leaks)
 	return failing(c, s.leaks, quiet(out.Flush()))
 }
@@ -70,7 +71,7 @@ func printHeld(c *cli.Context, list []record.Leak) error {
 			err = errors.Join(err, lines.writeAt(&list[i]))
 		}
 	} else {
-		page := fdPage{painter: newPainter(out, c.App.Writer)}
+		page := fdPage{Painter: cmdline.NewPainter(out, c.App.Writer)}
 		page.processes(list)
 	}
 	return failing(c, list, errors.Join(err, quiet(out.Flush())))
@@ -83,7 +84,7 @@ func failing(c *cli.Context, list []record.Leak, err error) error {
 	}
 	for i := range list {
 		if list[i].Verdict == record.VerdictLeaking {
-			return statusError(exitLeaking)
+			return cmdline.StatusError(exitLeaking)
 		}
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 
 	"rmagent/internal/category"
 	"rmagent/internal/cctools"
+	"rmagent/internal/cmdline"
 	"rmagent/internal/human"
 	"rmagent/record"
 )
@@ -25,7 +26,7 @@ func categoryCommand() *cli.Command {
 			"own, or JSON lines with records of jobs; - is stdin. A job that needs more than its first\n" +
 			"allocation is taken to run again, with the most that was seen. Modes: fixed (the most that was\n" +
 			"seen), max (that, rounded up), throughput (most jobs done), waste (least left unused).",
-		Flags: commonFlags(
+		Flags: cmdline.Flags(
 			&cli.StringFlag{Name: "mode", Usage: "only the first allocation by `MODE`: fixed, max, throughput or waste"},
 			&cli.BoolFlag{Name: "json", Usage: "one JSON object"},
 		),
@@ -37,12 +38,12 @@ func showCategories(c *cli.Context) error {
 	modes := category.Modes
 	if mode := category.Mode(c.String("mode")); mode != "" {
 		if !slices.Contains(modes, mode) {
-			return usagef("--mode %q: allowed are fixed, max, throughput and waste", mode)
+			return cmdline.Usagef("--mode %q: allowed are fixed, max, throughput and waste", mode)
 		}
 		modes = []category.Mode{mode}
 	}
 	if !c.Args().Present() {
-		return usagef("category: no file of summaries is named")
+		return cmdline.Usagef("category: no file of summaries is named")
 	}
 	set := category.NewSet()
 	for _, path := range c.Args().Slice() {

@@ -9,6 +9,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
 
+	"rmagent/internal/cmdline"
 	"rmagent/internal/config"
 	"rmagent/internal/fdcheck"
 	"rmagent/internal/headroom"
@@ -31,7 +32,7 @@ func checkCommand() *cli.Command {
 		Description: "Exit status 0: safe, 3: risky, 4: it can't be told. Files, sockets and an overhead must\n" +
 			"fit below the limit, less a margin. Without --pid the process that calls is looked at,\n" +
 			"such as the shell: what it starts has the same limits.",
-		Flags: commonFlags(
+		Flags: cmdline.Flags(
 			&cli.StringFlag{Name: "files", Usage: "so many files, `N`, are about to be opened"},
 			&cli.StringFlag{Name: "sockets", Value: "0", Usage: "and so many sockets, `N`"},
 			&cli.StringFlag{Name: "overhead", Value: fmt.Sprint(fdcheck.DefaultOverhead), Usage: "and what a program opens beside them, `N`"},
@@ -45,7 +46,7 @@ func checkCommand() *cli.Command {
 }
 
 func checkFDs(c *cli.Context) error {
-	l, err := loadConfig(c)
+	l, err := cmdline.LoadConfig(c)
 	if err != nil {
 		return err
 	}
@@ -85,16 +86,16 @@ func checkFDs(c *cli.Context) error {
 func checkStatus(a *record.FDCheck) error {
 	switch safe, known := a.Safe.Get(); {
 	case !known:
-		return statusError(exitUnknown)
+		return cmdline.StatusError(exitUnknown)
 	case !safe:
-		return statusError(exitRisky)
+		return cmdline.StatusError(exitRisky)
 	}
 	return nil
 }
 
 func checkRequest(c *cli.Context, l *config.Loaded) (fdcheck.Request, error) {
 	if !c.IsSet("files") {
-		return fdcheck.Request{}, usagef("check: --files N is missing: how many files are about to be opened?")
+		return fdcheck.Request{}, cmdline.Usagef("check: --files N is missing: how many files are about to be opened?")
 	}
 	request := fdcheck.NewRequest(0)
 	request.Thresholds = l.Thresholds[policy.FD]
@@ -105,12 +106,12 @@ func checkRequest(c *cli.Context, l *config.Loaded) (fdcheck.Request, error) {
 	}{{"files", &request.Files}, {"sockets", &request.Sockets}, {"overhead", &request.Overhead}} {
 		n, err := wholeNumber(c.String(flag.name), fdcheck.MaxCount)
 		if err != nil {
-			return request, usagef("--%s %v", flag.name, err)
+			return request, cmdline.Usagef("--%s %v", flag.name, err)
 		}
 		*flag.value = n
 	}
 	if err := request.Validate(); err != nil {
-		return request, usagef("--%v", err)
+		return request, cmdline.Usagef("--%v", err)
 	}
 	return request, nil
 }
@@ -130,10 +131,10 @@ func checkPID(c *cli.Context) (int32, error) {
 	if c.IsSet("pid") {
 		pid = c.Int("pid")
 	} else if pid == 0 {
-		return 0, usagef("check: the process that calls is outside this PID namespace; name one with --pid")
+		return 0, cmdline.Usagef("check: the process that calls is outside this PID namespace; name one with --pid")
 	}
 	if pid < 1 || pid > maxPID {
-		return 0, usagef("--pid %d: allowed are 1 to %d", pid, maxPID)
+		return 0, cmdline.Usagef("--pid %d: allowed are 1 to %d", pid, maxPID)
 	}
 	return int32(pid), nil
 }

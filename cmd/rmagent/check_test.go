@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/childtest"
+	"rmagent/internal/cmdline"
 	"rmagent/record"
 )
 
@@ -121,7 +122,7 @@ func TestCheckStatus(t *testing.T) {
 	for _, c := range []struct {
 		safe record.Opt[bool]
 		want error
-	}{{record.Some(true), nil}, {record.Some(false), statusError(3)}, {record.Opt[bool]{}, statusError(4)}} {
+	}{{record.Some(true), nil}, {record.Some(false), cmdline.StatusError(3)}, {record.Opt[bool]{}, cmdline.StatusError(4)}} {
 		if got := checkStatus(&record.FDCheck{Safe: c.safe}); !errors.Is(got, c.want) {
 			t.Errorf("%v: %v", c.safe, got)
 		}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"rmagent/internal/cmdline"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/record"
@@ -42,7 +43,7 @@ func runningAgent(c *cli.Context, l *config.Loaded) *client {
 	if c.Bool("local") || c.IsSet("source") || c.IsSet("gpu") || c.Bool("with-cmdline") {
 		return nil
 	}
-	path := socketPath(l)
+	path := cmdline.SocketPath(l)
 	k := &client{http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{Timeout: dialTime}).DialContext(ctx, "unix", path)

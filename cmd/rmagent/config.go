@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/urfave/cli/v2"
 
+	"rmagent/internal/cmdline"
 	"rmagent/internal/config"
 )
 
@@ -25,7 +26,7 @@ func configCommand() *cli.Command {
 				_, err := c.App.Writer.Write(config.Schema())
 				return quiet(err)
 			}
-			l, err := loadConfig(c)
+			l, err := cmdline.LoadConfig(c)
 			if err != nil {
 				return err
 			}

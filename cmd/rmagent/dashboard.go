@@ -10,6 +10,7 @@ import (
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/cmdline"
 	"rmagent/internal/dashboard"
 )
 
@@ -19,17 +20,17 @@ func dashboardCommand() *cli.Command {
 		Usage: "show a running agent in a browser",
 		Description: "It asks the agent on --socket, listens on a port of 127.0.0.1 that the system chooses, and prints\n" +
 			"an address that opens the dashboard once, for one browser. It ends with Ctrl-C.",
-		Flags:  commonFlags(&cli.BoolFlag{Name: "open", Usage: "open the browser too"}),
+		Flags:  cmdline.Flags(&cli.BoolFlag{Name: "open", Usage: "open the browser too"}),
 		Action: showDashboard,
 	})
 }
 
 func showDashboard(c *cli.Context) error {
-	l, err := loadConfig(c)
+	l, err := cmdline.LoadConfig(c)
 	if err != nil {
 		return err
 	}
-	path := socketPath(l)
+	path := cmdline.SocketPath(l)
 	dial := func(ctx context.Context) (net.Conn, error) {
 		return (&net.Dialer{Timeout: dialTime}).DialContext(ctx, "unix", path)
 	}

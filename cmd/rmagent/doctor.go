@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"rmagent/internal/agent"
+	"rmagent/internal/cmdline"
 	"rmagent/internal/config"
 	"rmagent/internal/gpu"
 	"rmagent/internal/hostfs"
@@ -70,9 +71,9 @@ func doctorCommand() *cli.Command {
 	return command(&cli.Command{
 		Name:  "doctor",
 		Usage: "say what this kernel and these privileges allow, and what each hook costs",
-		Flags: commonFlags(&cli.BoolFlag{Name: "json", Usage: "one JSON object"}),
+		Flags: cmdline.Flags(&cli.BoolFlag{Name: "json", Usage: "one JSON object"}),
 		Action: func(c *cli.Context) error {
-			l, err := loadConfig(c)
+			l, err := cmdline.LoadConfig(c)
 			if err != nil {
 				return err
 			}

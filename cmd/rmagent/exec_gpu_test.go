@@ -12,6 +12,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/cmdline"
+	"rmagent/internal/execcmd"
 	"rmagent/internal/gpu"
 	"rmagent/internal/gpu/gputest"
 	"rmagent/record"
@@ -110,7 +112,7 @@ func TestGPUsOfJobs(t *testing.T) {
 				withGPUs(t, agent, m)
 				socket := filepath.Join(agent.Dir, "rmagent.sock")
 				start(t, agent)
-				await(t, "the agent's socket for jobs", func() bool { return exists(jobsSocket(socket)) })
+				await(t, "the agent's socket for jobs", func() bool { return exists(cmdline.JobsSocket(socket)) })
 				flags = []string{"--socket", socket, "-L", "gpu_memory: 8192"}
 			}
 			j := startGPUJob(t, m, flags...)
@@ -198,7 +200,7 @@ func TestGPUMemoryLimit(t *testing.T) {
 	m.Play(t, twoCards(j.pid, 2<<10))
 	j.used(t, 2)
 	m.Play(t, twoCards(j.pid, 3<<10))
-	if status := j.wait(); status != exitLimit {
+	if status := j.wait(); status != execcmd.ExitLimit {
 		t.Errorf("exit status %d; it said:\n%s", status, j.stderr.String())
 	}
 	limits := only[*record.Limit](records(t, j.out))

@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/cmdline"
+	"rmagent/internal/execcmd"
 	"rmagent/record"
 )
 
@@ -71,7 +73,7 @@ func jobModes(t *testing.T) (root, beside, alone *jobMode) {
 	agent.Args = append([]string{"setpriv", "--bounding-set=-kill", agent.Path}, agent.Args[1:]...)
 	agent.Path = "/usr/bin/setpriv"
 	start(t, agent)
-	await(t, "the agent's socket for jobs", func() bool { return exists(jobsSocket(socket)) })
+	await(t, "the agent's socket for jobs", func() bool { return exists(cmdline.JobsSocket(socket)) })
 	root = &jobMode{name: "ebpf", dir: dir, flags: []string{"--local"}}
 	beside = &jobMode{name: "agent", dir: dir, user: somebody, flags: []string{"--socket", socket}}
 	alone = &jobMode{name: "procfs", dir: dir, user: somebody, flags: []string{"--local"}}
@@ -331,8 +333,8 @@ func (m *jobMode) testLimits(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			r, status := m.measure(t, []string{"--limit", c.limit, "--grace", "200ms"}, append([]string{program}, c.words...)...)
-			if status != exitLimit {
-				t.Errorf("status %d, want %d", status, exitLimit)
+			if status != execcmd.ExitLimit {
+				t.Errorf("status %d, want %d", status, execcmd.ExitLimit)
 			}
 			if n := survivors(program); n > 0 {
 				t.Errorf("%d processes survive", n)

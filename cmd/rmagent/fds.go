@@ -16,6 +16,7 @@ import (
 	"rmagent/internal/agent"
 	"rmagent/internal/aggregate"
 	"rmagent/internal/clock"
+	"rmagent/internal/cmdline"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/held"
@@ -32,7 +33,7 @@ func fdsCommand() *cli.Command {
 	return command(&cli.Command{
 		Name:  "fds",
 		Usage: "who holds descriptors, who leaks them, opened by which code, and when the limit is hit",
-		Flags: commonFlags(append(filterFlags(),
+		Flags: cmdline.Flags(append(filterFlags(),
 			&cli.StringFlag{Name: "for", Value: "10s", Usage: "watch for `TIME`; 0: only list what is held"},
 			&cli.BoolFlag{Name: "json", Usage: "print one JSON object for each process"},
 			&cli.StringFlag{Name: "pprof", Usage: "write what is held, by stack, as a profile to `FILE`"},
@@ -49,9 +50,9 @@ func fds(c *cli.Context) error {
 	}
 	length, err := config.ParseDuration(c.String("for"))
 	if err != nil || length < 0 || length > 24*time.Hour {
-		return usagef("--for %q: allowed is a duration from 0 to 24h", c.String("for"))
+		return cmdline.Usagef("--for %q: allowed is a duration from 0 to 24h", c.String("for"))
 	}
-	loaded, err := loadConfig(c)
+	loaded, err := cmdline.LoadConfig(c)
 	if err != nil {
 		return err
 	}
@@ -235,7 +236,7 @@ func (w *fdWatch) print(c *cli.Context) error {
 		}
 	}
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
-	page := fdPage{newPainter(out, c.App.Writer), w.watched, w.untraced}
+	page := fdPage{cmdline.NewPainter(out, c.App.Writer), w.watched, w.untraced}
 	var err error
 	switch {
 	case c.Bool("json"):
@@ -249,7 +250,7 @@ func (w *fdWatch) print(c *cli.Context) error {
 		return quiet(err)
 	}
 	if c.Bool("fail") && w.leaking() {
-		return statusError(exitLeaking)
+		return cmdline.StatusError(exitLeaking)
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/cmdline"
 	"rmagent/internal/report"
 	"rmagent/record"
 )
@@ -206,7 +207,7 @@ func TestFDsOfAProcessThatEnds(t *testing.T) {
 	w.walks()
 	p.Kill()
 	status := w.wait()
-	if want := fmt.Sprintf("rmagent: pid %d ended while it was watched\n", p.PID()); status != exitFailed || w.stderr.String() != want {
+	if want := fmt.Sprintf("rmagent: pid %d ended while it was watched\n", p.PID()); status != cmdline.ExitFailed || w.stderr.String() != want {
 		t.Errorf("exit status %d, %q: %q, want %q", status, w.out.String(), w.stderr.String(), want)
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/childtest"
+	"rmagent/internal/cmdline"
 	"rmagent/internal/report"
 	"rmagent/record"
 )
@@ -611,7 +612,7 @@ func TestFDsOfNobody(t *testing.T) {
 		{2, "rmagent: pid 2 (kthreadd) is a kernel thread: it has no descriptors\n"},
 	} {
 		r := runToEnd(t, builtAgent(t, "fds", "--for", "0s", "--pid", strconv.Itoa(tt.pid)))
-		if r.status != exitFailed || r.stderr != tt.want || r.stdout != "" {
+		if r.status != cmdline.ExitFailed || r.stderr != tt.want || r.stdout != "" {
 			t.Errorf("pid %d: exit status %d, %q, %q", tt.pid, r.status, r.stderr, r.stdout)
 		}
 	}

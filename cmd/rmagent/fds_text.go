@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"fmt"
-	"io"
 	"os"
 	"path"
 	"slices"
@@ -12,39 +10,12 @@ import (
 	"time"
 
 	"rmagent/internal/aggregate"
+	"rmagent/internal/cmdline"
 	"rmagent/internal/human"
 	"rmagent/internal/report"
 	"rmagent/internal/sample"
 	"rmagent/record"
 )
-
-// painter writes for people, with colours on a terminal.
-type painter struct {
-	*bufio.Writer
-	colours bool
-}
-
-func newPainter(w *bufio.Writer, to io.Writer) *painter {
-	return &painter{w, wantsColours(to)}
-}
-
-// Escape sequences of ECMA-48 (console_codes(4)).
-const (
-	bold   = "\x1b[1m"
-	dim    = "\x1b[2m"
-	red    = "\x1b[1;31m"
-	yellow = "\x1b[33m"
-	plain  = "\x1b[0m"
-)
-
-func (p *painter) paint(code, text string) string {
-	if !p.colours || code == "" {
-		return text
-	}
-	return code + text + plain
-}
-
-func (p *painter) line(format string, args ...any) { fmt.Fprintf(p, format+"\n", args...) }
 
 // progress says on a terminal how long the watching still takes.
 type progress struct {
@@ -53,7 +24,7 @@ type progress struct {
 }
 
 func newProgress(length time.Duration) *progress {
-	p := &progress{length, isTerminal(os.Stderr) && length >= 2*time.Second}
+	p := &progress{length, cmdline.IsTerminal(os.Stderr) && length >= 2*time.Second}
 	p.show(0)
 	return p
 }
@@ -70,11 +41,11 @@ func (p *progress) end() {
 	}
 }
 
-var verdictColours = map[record.Verdict]string{record.VerdictLeaking: red, record.VerdictGrowing: yellow}
+var verdictColours = map[record.Verdict]string{record.VerdictLeaking: cmdline.Red, record.VerdictGrowing: cmdline.Yellow}
 
 // fdPage writes what is held for people.
 type fdPage struct {
-	*painter
+	*cmdline.Painter
 	watched  time.Duration // 0: nobody says how long
 	untraced error         // why nobody can tell who opened what; nil: it can be told
 }
@@ -84,23 +55,23 @@ func (p *fdPage) processes(list []record.Leak) {
 	slices.SortStableFunc(list, func(a, b record.Leak) int { return cmp.Compare(b.FDOpen.Or(0), a.FDOpen.Or(0)) })
 	for i := range list {
 		if i > 0 {
-			p.line("")
+			p.Line("")
 		}
 		p.process(&list[i])
 	}
 	if len(list) == 0 {
-		p.line("no process matches")
+		p.Line("no process matches")
 	}
 }
 
 func (p *fdPage) process(r *record.Leak) {
-	p.line("%s", p.paint(bold, fmt.Sprintf("%s (pid %d)", human.Text(r.Comm), r.PID))+"  "+
-		p.paint(verdictColours[r.Verdict], verdictText(r))+"  "+usageText(r)+growthText(r))
+	p.Line("%s", p.Paint(cmdline.Bold, fmt.Sprintf("%s (pid %d)", human.Text(r.Comm), r.PID))+"  "+
+		p.Paint(verdictColours[r.Verdict], verdictText(r))+"  "+usageText(r)+growthText(r))
 	if r.Verdict == record.VerdictUnknown && p.watched > 0 {
-		p.line("  %s", p.paint(dim, fmt.Sprintf("watched for %s: too short to say whether it grows; --for 10s is enough", human.Seconds(p.watched.Seconds()))))
+		p.Line("  %s", p.Paint(cmdline.Dim, fmt.Sprintf("watched for %s: too short to say whether it grows; --for 10s is enough", human.Seconds(p.watched.Seconds()))))
 	}
 	if p.untraced != nil {
-		p.line("  %s", p.paint(dim, "who opened them is unknown: "+human.Text(p.untraced.Error())))
+		p.Line("  %s", p.Paint(cmdline.Dim, "who opened them is unknown: "+human.Text(p.untraced.Error())))
 	}
 	widths := [2]int{}
 	for i := range r.Sites {
@@ -112,7 +83,7 @@ func (p *fdPage) process(r *record.Leak) {
 	}
 	for _, reason := range report.Unlisted {
 		if n := r.Unattributed[reason]; n > 0 {
-			p.line("  %*d more %s", widths[0], n, strings.ReplaceAll(reason, "_", " "))
+			p.Line("  %*d more %s", widths[0], n, strings.ReplaceAll(reason, "_", " "))
 		}
 	}
 }
@@ -171,14 +142,14 @@ func (p *fdPage) site(s *record.Site, widths [2]int) {
 		notes = append(notes, report.NoStackText(s.StackEnd.Or("")))
 	}
 	if len(notes) > 0 {
-		head += "  " + p.paint(dim, strings.Join(notes, ", "))
+		head += "  " + p.Paint(cmdline.Dim, strings.Join(notes, ", "))
 	}
-	p.line("%s", head)
-	printStack(p.painter, s, widths[0]+4)
+	p.Line("%s", head)
+	printStack(p.Painter, s, widths[0]+4)
 }
 
 // printStack shows a stack, runtimes dimmed and the culprit bold.
-func printStack(p *painter, s *record.Site, indent int) {
+func printStack(p *cmdline.Painter, s *record.Site, indent int) {
 	culprit := report.Culprit(s.Stack)
 	width := 0
 	for i := range s.Stack {
@@ -187,22 +158,22 @@ func printStack(p *painter, s *record.Site, indent int) {
 	for i := 0; i < len(s.Stack); i++ {
 		f := &s.Stack[i]
 		if n := report.Generated(s.Stack[i:]); n > 0 {
-			p.line("%*s%s", indent, "", p.paint(dim, report.GeneratedText(n, s.Stack)))
+			p.Line("%*s%s", indent, "", p.Paint(cmdline.Dim, report.GeneratedText(n, s.Stack)))
 			i += n - 1
 			continue
 		}
 		code := ""
 		switch {
 		case i == culprit:
-			code = bold
+			code = cmdline.Bold
 		case report.Runtime(f) || !f.Function.Known():
-			code = dim
+			code = cmdline.Dim
 		}
 		text := fmt.Sprintf("%-*s  %s", width, frameName(f), framePlace(f))
-		p.line("%*s%s", indent, "", p.paint(code, strings.TrimRight(text, " ")))
+		p.Line("%*s%s", indent, "", p.Paint(code, strings.TrimRight(text, " ")))
 	}
 	if end, ok := s.StackEnd.Get(); ok && len(s.Stack) > 0 {
-		p.line("%*s%s", indent, "", p.paint(dim, "... the walk ends: "+strings.ReplaceAll(end, "_", " ")))
+		p.Line("%*s%s", indent, "", p.Paint(cmdline.Dim, "... the walk ends: "+strings.ReplaceAll(end, "_", " ")))
 	}
 }
 
@@ -255,18 +226,18 @@ func (p *fdPage) host(rows, grown []record.Leak) {
 	for i := range rows {
 		total += rows[i].FDOpen.Or(0)
 	}
-	p.line("%d processes hold %d descriptors%s", len(rows), total, p.watchedText())
-	p.line("")
-	p.line("%s", p.paint(bold, fmt.Sprintf("%7s  %-15s %8s %10s %5s  %-9s %-12s %s", "PID", "NAME", "OPEN", "LIMIT", "USED", "FULL IN", "GROWTH", "VERDICT")))
+	p.Line("%d processes hold %d descriptors%s", len(rows), total, p.watchedText())
+	p.Line("")
+	p.Line("%s", p.Paint(cmdline.Bold, fmt.Sprintf("%7s  %-15s %8s %10s %5s  %-9s %-12s %s", "PID", "NAME", "OPEN", "LIMIT", "USED", "FULL IN", "GROWTH", "VERDICT")))
 	for i := range rows {
 		if i >= hostRows && severity(&rows[i]) == 0 {
-			p.line("%s", p.paint(dim, fmt.Sprintf("%d more hold fewer; rmagent fds --pid P shows what one holds", len(rows)-i)))
+			p.Line("%s", p.Paint(cmdline.Dim, fmt.Sprintf("%d more hold fewer; rmagent fds --pid P shows what one holds", len(rows)-i)))
 			break
 		}
-		printRow(p.painter, &rows[i])
+		printRow(p.Painter, &rows[i])
 	}
 	for i := range grown {
-		p.line("")
+		p.Line("")
 		p.process(&grown[i])
 	}
 }
@@ -297,7 +268,7 @@ func fdShare(r *record.Leak) (share float64, ok bool) {
 	return float64(r.FDOpen.Or(0)) / float64(max(limit, 1)), limited
 }
 
-func printRow(p *painter, r *record.Leak) {
+func printRow(p *cmdline.Painter, r *record.Leak) {
 	limit, used := "-", "-"
 	if share, ok := fdShare(r); ok {
 		limit = fmt.Sprint(r.FDLimit.Or(0))
@@ -311,5 +282,5 @@ func printRow(p *painter, r *record.Leak) {
 		growth = human.Rate(rate)
 	}
 	text := fmt.Sprintf("%7d  %-15s %8d %10s %5s  %-9s %-12s %s", r.PID, human.Text(r.Comm), r.FDOpen.Or(0), limit, used, left, growth, string(r.Verdict))
-	p.line("%s", p.paint(verdictColours[r.Verdict], text))
+	p.Line("%s", p.Paint(verdictColours[r.Verdict], text))
 }

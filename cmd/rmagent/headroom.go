@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 
 	"rmagent/internal/agent"
+	"rmagent/internal/cmdline"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/gpu"
@@ -27,7 +28,7 @@ func headroomCommand() *cli.Command {
 		Description: "With --pid: every limit that applies to the process, what is left, and how to raise it.\n" +
 			"Without: the processes that are nearest to a limit of their own, their user's or their\n" +
 			"cgroups'. Filesystems, mappings, inotify and GPUs are looked at with --pid only.",
-		Flags: commonFlags(append(filterFlags(),
+		Flags: cmdline.Flags(append(filterFlags(),
 			&cli.DurationFlag{Name: "for", Value: time.Second, Usage: "`TIME` between the two readings that rates come from; 0: one reading, no rates"},
 			&cli.IntFlag{Name: "top", Value: 15, Usage: "list so many processes; 0: all"},
 			&cli.BoolFlag{Name: "all", Usage: "show limits that are unlimited or hard, too"},
@@ -43,12 +44,12 @@ func showHeadroom(c *cli.Context) error {
 		return err
 	}
 	if d := c.Duration("for"); d < 0 || d > time.Hour {
-		return usagef("--for %s: allowed are 0 to 1h", d)
+		return cmdline.Usagef("--for %s: allowed are 0 to 1h", d)
 	}
 	if n := c.Int("top"); n < 0 {
-		return usagef("--top %d: allowed are 0 (all) and more", n)
+		return cmdline.Usagef("--top %d: allowed are 0 (all) and more", n)
 	}
-	l, err := loadConfig(c)
+	l, err := cmdline.LoadConfig(c)
 	if err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func pause(ctx context.Context, d time.Duration) error {
 // and the others are shown.
 func headroomOfPIDs(c *cli.Context, l *config.Loaded, r *headroom.Reader, f engine.Filter) error {
 	if len(f.Names)+len(f.Cgroups)+len(f.Units) > 0 {
-		return usagef("headroom: --pid says which processes; --name, --cgroup and --unit choose from the list without it")
+		return cmdline.Usagef("headroom: --pid says which processes; --name, --cgroup and --unit choose from the list without it")
 	}
 	gpus, err := openHeadroomGPUs(l)
 	if err != nil {

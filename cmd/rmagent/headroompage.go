@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"rmagent/internal/cmdline"
 	"rmagent/internal/human"
 	"rmagent/record"
 )
@@ -21,7 +22,7 @@ type headroomPage struct {
 }
 
 func newHeadroomPage(c *cli.Context) *headroomPage {
-	return &headroomPage{w: c.App.Writer, all: c.Bool("all"), colours: wantsColours(c.App.Writer)}
+	return &headroomPage{w: c.App.Writer, all: c.Bool("all"), colours: cmdline.WantsColours(c.App.Writer)}
 }
 
 func (p *headroomPage) printf(format string, args ...any) {

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/urfave/cli/v2"
+
+	"rmagent/internal/cmdline"
 )
 
 // manCommand writes the manual pages, for make install: they are made of what the
@@ -20,7 +22,7 @@ func manCommand() *cli.Command {
 		Hidden:    true,
 		Action: func(c *cli.Context) error {
 			if c.NArg() != 1 {
-				return usagef("man: one directory is needed")
+				return cmdline.Usagef("man: one directory is needed")
 			}
 			return writeManual(c.App, c.Args().First())
 		},
@@ -150,7 +152,7 @@ func completionCommand() *cli.Command {
 		Action: func(c *cli.Context) error {
 			write := shells[c.Args().First()]
 			if c.NArg() != 1 || write == nil {
-				return usagef("completion: one of bash, zsh and fish is needed")
+				return cmdline.Usagef("completion: one of bash, zsh and fish is needed")
 			}
 			_, err := fmt.Fprint(c.App.Writer, write(c.App))
 			return err

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"rmagent/internal/childtest"
+	"rmagent/internal/cmdline"
 	"rmagent/record"
 )
 
@@ -32,7 +33,7 @@ func TestPolicyOfJobs(t *testing.T) {
 	needTracing(t)
 	a, out := startPolicy(t, jobPolicy)
 	socket := filepath.Join(a.cmd.Dir, "rmagent.sock")
-	await(t, "the agent's socket for jobs", func() bool { return exists(jobsSocket(socket)) })
+	await(t, "the agent's socket for jobs", func() bool { return exists(cmdline.JobsSocket(socket)) })
 	hog := jobOf(t, socket, "hog memory")
 
 	await(t, "a reading of the job", func() bool { return lines(out, `"kind":"job_reading"`) > 0 })

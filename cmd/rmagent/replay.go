@@ -8,6 +8,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"rmagent/internal/cmdline"
 	"rmagent/internal/replay"
 	"rmagent/record"
 )
@@ -20,18 +21,18 @@ func replayCommand() *cli.Command {
 		Description: "Prints state, prune and leak records, one a line, to stdout, and what the recording lacks to stderr.\n" +
 			"A FILE may be compressed by gzip; - is stdin; of several the oldest is played first.\n" +
 			"The policy is that of the recording, unless --config names another.",
-		Flags:  commonFlags(&cli.BoolFlag{Name: "quiet", Usage: "nothing but mistakes to stderr"}),
+		Flags:  cmdline.Flags(&cli.BoolFlag{Name: "quiet", Usage: "nothing but mistakes to stderr"}),
 		Action: replayRecordings,
 	})
 }
 
 func replayRecordings(c *cli.Context) error {
 	if !c.Args().Present() {
-		return usagef("replay wants a FILE of recorded JSON lines, or - for stdin")
+		return cmdline.Usagef("replay wants a FILE of recorded JSON lines, or - for stdin")
 	}
 	o := replay.Options{}
 	if c.IsSet("config") {
-		l, err := loadConfig(c)
+		l, err := cmdline.LoadConfig(c)
 		if err != nil {
 			return err
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"rmagent/internal/cmdline"
 	"rmagent/internal/htmlreport"
 )
 
@@ -26,30 +27,30 @@ func reportCommand() *cli.Command {
 		Description: "Reads the JSON lines that rmagent run or snapshot wrote, plain or compressed by gzip; - is the\n" +
 			"standard input. Several files, such as those that logrotate left, are read in the order of their\n" +
 			"times. The page needs no network.",
-		Flags: commonFlags(
+		Flags: cmdline.Flags(
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write the page to `FILE`, or - for stdout"}),
 		Action: drawReport,
 	})
 }
 
 func drawReport(c *cli.Context) error {
-	if _, err := loadConfig(c); err != nil {
+	if _, err := cmdline.LoadConfig(c); err != nil {
 		return err
 	}
 	paths := c.Args().Slice()
 	out := c.String("output")
 	switch {
 	case len(paths) == 0:
-		return usagef("report: name the files to draw: rmagent report -o out.html FILE... (- is the standard input)")
+		return cmdline.Usagef("report: name the files to draw: rmagent report -o out.html FILE... (- is the standard input)")
 	case out == "":
-		return usagef("report: say where the page goes: rmagent report -o out.html FILE... (- is the standard output)")
+		return cmdline.Usagef("report: say where the page goes: rmagent report -o out.html FILE... (- is the standard output)")
 	}
 	for i, path := range paths {
 		switch {
 		case path != "-" && strings.HasPrefix(path, "-"):
-			return usagef("report: flags come before the files: found %s behind %s", path, c.Args().First())
+			return cmdline.Usagef("report: flags come before the files: found %s behind %s", path, c.Args().First())
 		case path == "-" && slices.Contains(paths[:i], "-"):
-			return usagef("report: the standard input can be read only once")
+			return cmdline.Usagef("report: the standard input can be read only once")
 		}
 	}
 	files, err := openRecorded(paths)
@@ -110,7 +111,7 @@ func openInput(command, path string) (*os.File, error) {
 	}
 	if info, err := f.Stat(); err == nil && info.IsDir() {
 		f.Close()
-		return nil, usagef("%s: %s is a directory: name the files in it", command, path)
+		return nil, cmdline.Usagef("%s: %s is a directory: name the files in it", command, path)
 	}
 	return f, nil
 }

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"rmagent/internal/cmdline"
 	"rmagent/record"
 )
 
@@ -93,17 +94,17 @@ func TestReportMistakes(t *testing.T) {
 		status int
 		says   string
 	}{
-		{[]string{"-o", "x.html"}, exitUsage, "report: name the files to draw"},
-		{[]string{"good"}, exitUsage, "report: say where the page goes"},
-		{[]string{"good", "-o", "x.html"}, exitUsage, "report: say where the page goes"},
-		{[]string{"-o", "x.html", "good", "--interval", "1s"}, exitUsage, "report: flags come before the files: found --interval behind good"},
-		{[]string{"-o", "x.html", "-", "-"}, exitUsage, "report: the standard input can be read only once"},
-		{[]string{"-o", "x.html", "."}, exitUsage, "report: . is a directory"},
-		{[]string{"-o", "x.html", "missing"}, exitFailed, "open missing: no such file or directory"},
-		{[]string{"-o", "x.html", "good", "empty"}, exitFailed, "empty: no record in it: it is empty"},
-		{[]string{"-o", "x.html", "text"}, exitFailed, "text: no record in it: line 1: "},
-		{[]string{"-o", "no/such/x.html", "good"}, exitFailed, "write the page: no/such/x.html: no such file or directory"},
-		{[]string{"-o", ".", "good"}, exitFailed, "write the page: . is a directory: name the file in it"},
+		{[]string{"-o", "x.html"}, cmdline.ExitUsage, "report: name the files to draw"},
+		{[]string{"good"}, cmdline.ExitUsage, "report: say where the page goes"},
+		{[]string{"good", "-o", "x.html"}, cmdline.ExitUsage, "report: say where the page goes"},
+		{[]string{"-o", "x.html", "good", "--interval", "1s"}, cmdline.ExitUsage, "report: flags come before the files: found --interval behind good"},
+		{[]string{"-o", "x.html", "-", "-"}, cmdline.ExitUsage, "report: the standard input can be read only once"},
+		{[]string{"-o", "x.html", "."}, cmdline.ExitUsage, "report: . is a directory"},
+		{[]string{"-o", "x.html", "missing"}, cmdline.ExitFailed, "open missing: no such file or directory"},
+		{[]string{"-o", "x.html", "good", "empty"}, cmdline.ExitFailed, "empty: no record in it: it is empty"},
+		{[]string{"-o", "x.html", "text"}, cmdline.ExitFailed, "text: no record in it: line 1: "},
+		{[]string{"-o", "no/such/x.html", "good"}, cmdline.ExitFailed, "write the page: no/such/x.html: no such file or directory"},
+		{[]string{"-o", ".", "good"}, cmdline.ExitFailed, "write the page: . is a directory: name the file in it"},
 	} {
 		cmd := agentCommand(t, append([]string{"report"}, c.args...)...)
 		for name, text := range map[string][]byte{"good": recordedLines(t, 0, 3), "empty": nil, "text": []byte("hello\n")} {

@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"rmagent/internal/execcmd"
 )
 
 // monitorRun is what a resource_monitor did in a directory of its own.
@@ -361,11 +363,11 @@ func TestMonitorNames(t *testing.T) {
 	for name, want := range map[string]bool{
 		"resource_monitor": true, "/usr/bin/resource_monitor": true, "./cctools-monitor": true, "rmagent": false, "resource_monitor2": false, "": false,
 	} {
-		if got := isResourceMonitor([]string{name}); got != want {
+		if got := execcmd.IsMonitor([]string{name}); got != want {
 			t.Errorf("%q: %v", name, got)
 		}
 	}
-	if isResourceMonitor(nil) {
+	if execcmd.IsMonitor(nil) {
 		t.Error("without a name")
 	}
 }

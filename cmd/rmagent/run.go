@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"time"
@@ -15,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/agent"
+	"rmagent/internal/cmdline"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/history"
@@ -31,7 +31,7 @@ const stopTime = 400 * time.Millisecond
 const overviewEvery = 5 * time.Second
 
 func runFlags() []cli.Flag {
-	return commonFlags(append(filterFlags(),
+	return cmdline.Flags(append(filterFlags(),
 		&cli.StringFlag{Name: "jsonl", Usage: "write records to `PATH`, or - for stdout"},
 		&cli.StringFlag{Name: "log-file", Usage: "log to `PATH` instead of stderr"},
 		&cli.StringFlag{Name: "warnings-file", Usage: "warnings to `PATH`, and no longer to stderr"},
@@ -57,7 +57,7 @@ func runCommand() *cli.Command {
 
 func run(c *cli.Context) error {
 	useOneThread()
-	l, err := loadConfig(c)
+	l, err := cmdline.LoadConfig(c)
 	if err != nil {
 		return err
 	}
@@ -65,7 +65,7 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	lock, err := lockInstance(socketPath(l))
+	lock, err := lockInstance(cmdline.SocketPath(l))
 	if err != nil {
 		return err
 	}
@@ -100,19 +100,6 @@ func useOneThread() {
 	}
 }
 
-// socketPath is the configured socket. Where none is configured, an ordinary user,
-// who can't write to /run, has one in a directory of their own.
-func socketPath(l *config.Loaded) string {
-	if os.Geteuid() == 0 || l.Origin("socket").Layer != config.LayerDefault {
-		return l.Socket
-	}
-	dir := os.Getenv("XDG_RUNTIME_DIR")
-	if dir == "" {
-		dir = filepath.Join(os.TempDir(), fmt.Sprintf("rmagent-%d", os.Geteuid()))
-	}
-	return filepath.Join(dir, "rmagent.sock")
-}
-
 // running is the agent, and what the command adds to it.
 type running struct {
 	*agent.Agent
@@ -127,7 +114,7 @@ func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log)
 	r := &running{log: log, stacks: openStacks(), history: openHistory(l, log.Logger()), front: newFront()}
 	r.front.history = r.history
 	o := agent.Options{
-		Config: l, Sources: configSources(c), Filter: f, Version: version, Log: log.Logger(), SetLevel: log.SetLevel,
+		Config: l, Sources: cmdline.Sources(c), Filter: f, Version: version, Log: log.Logger(), SetLevel: log.SetLevel,
 		Stdout: os.Stdout, Stacks: r.stacks, Views: r.front.views, Observers: []agent.Observer{r.history, r.front.bus},
 		Self: int32(os.Getpid()), Jobs: &r.jobs,
 	}

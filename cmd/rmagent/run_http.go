@@ -16,6 +16,7 @@ import (
 	"go.uber.org/zap"
 
 	"rmagent/internal/agent"
+	"rmagent/internal/cmdline"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/headroom"
@@ -104,7 +105,7 @@ func checkWebConfig(l *config.Loaded) (private bool, err error) {
 		return false, nil
 	}
 	if err := web.Validate(l.WebConfigFile); err != nil {
-		return false, usagef("web_config_file %s: %v", l.WebConfigFile, err)
+		return false, cmdline.Usagef("web_config_file %s: %v", l.WebConfigFile, err)
 	}
 	return httpserver.Private(l.WebConfigFile)
 }
@@ -125,7 +126,7 @@ func listen(l *config.Loaded, log *zap.Logger) (unix net.Listener, tcp []net.Lis
 		}
 	}
 	if unix == nil {
-		if unix, err = httpserver.ListenUnix(socketPath(l), l.SocketGroup); err != nil {
+		if unix, err = httpserver.ListenUnix(cmdline.SocketPath(l), l.SocketGroup); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -2,11 +2,11 @@ package main
 
 import (
 	"errors"
-	"path/filepath"
 	"sync/atomic"
 
 	"go.uber.org/zap"
 
+	"rmagent/internal/cmdline"
 	"rmagent/internal/config"
 	"rmagent/internal/gpu"
 	"rmagent/internal/job"
@@ -17,9 +17,6 @@ import (
 	"rmagent/internal/source"
 	"rmagent/record"
 )
-
-// jobsSocket is where jobs are registered, beside the agent's own socket.
-func jobsSocket(socket string) string { return filepath.Join(filepath.Dir(socket), "jobs.sock") }
 
 // jobServer measures jobs for whoever asks.
 type jobServer struct {
@@ -45,7 +42,7 @@ func (s *jobServer) open(l *config.Loaded, client *gpu.Client, log *zap.Logger) 
 	if client != nil {
 		gpus = cards.Agents{Client: client}
 	}
-	server, err := sock.Serve(jobsSocket(socketPath(l)), jobs, gpus)
+	server, err := sock.Serve(cmdline.JobsSocket(cmdline.SocketPath(l)), jobs, gpus)
 	if err != nil {
 		return errors.Join(err, jobs.Close())
 	}

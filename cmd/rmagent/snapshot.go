@@ -17,6 +17,7 @@ import (
 
 	"rmagent/internal/agent"
 	"rmagent/internal/aggregate"
+	"rmagent/internal/cmdline"
 	"rmagent/internal/engine"
 	"rmagent/internal/gpu"
 	"rmagent/internal/hostfs"
@@ -29,7 +30,7 @@ func snapshotCommand() *cli.Command {
 	return command(&cli.Command{
 		Name:  "snapshot",
 		Usage: "print one reading of the host and every process as JSON lines",
-		Flags: commonFlags(append(filterFlags(),
+		Flags: cmdline.Flags(append(filterFlags(),
 			&cli.BoolFlag{Name: "with-cmdline", Usage: "with command lines, which may hold secrets"},
 			&cli.BoolFlag{Name: "local", Usage: "read here, never ask a running agent"})...),
 		Action: snapshot,
@@ -41,7 +42,7 @@ func snapshot(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	loaded, err := loadConfig(c)
+	loaded, err := cmdline.LoadConfig(c)
 	if err != nil {
 		return err
 	}

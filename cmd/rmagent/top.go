@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/agent"
+	"rmagent/internal/cmdline"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/hostfs"
@@ -30,7 +31,7 @@ func topCommand() *cli.Command {
 		Usage: "show the machine and its processes live, what leaks and what is near a limit on top",
 		Description: "Asks a running agent over its socket where it may, and else reads for itself. Where the\n" +
 			"output is no terminal, and with --json, it prints once and ends.",
-		Flags: commonFlags(append(filterFlags(),
+		Flags: cmdline.Flags(append(filterFlags(),
 			&cli.StringFlag{Name: "sort", Value: "cpu", Usage: "`COLUMN` to sort by: " + strings.Join(sortNames(), ", ")},
 			&cli.BoolFlag{Name: "json", Usage: "print records as JSON lines, once"},
 			&cli.BoolFlag{Name: "local", Usage: "read here, never ask a running agent"})...),
@@ -55,9 +56,9 @@ func top(c *cli.Context) error {
 	}
 	key, ok := sortColumns[c.String("sort")]
 	if !ok {
-		return usagef("--sort %q: allowed are %s", c.String("sort"), strings.Join(sortNames(), ", "))
+		return cmdline.Usagef("--sort %q: allowed are %s", c.String("sort"), strings.Join(sortNames(), ", "))
 	}
-	l, err := loadConfig(c)
+	l, err := cmdline.LoadConfig(c)
 	if err != nil {
 		return err
 	}
@@ -67,7 +68,7 @@ func top(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	live := isTerminal(c.App.Writer) && !c.Bool("json")
+	live := cmdline.IsTerminal(c.App.Writer) && !c.Bool("json")
 	switch {
 	case live:
 		m := tui.New(tui.Options{Source: source.String(), ASCII: !utf8Terminal(), Sort: key})
@@ -109,7 +110,7 @@ func openTop(ctx context.Context, c *cli.Context, l *config.Loaded, f engine.Fil
 		}
 		s := &agentSource{client: k, filter: f, host: facts.Host, name: "the running agent"}
 		if l.Origin("socket").Layer != config.LayerDefault {
-			s.name = "agent at " + socketPath(l)
+			s.name = "agent at " + cmdline.SocketPath(l)
 		}
 		return s, nil
 	}

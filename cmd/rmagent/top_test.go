@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/cmdline"
 	"rmagent/internal/headroom"
 	"rmagent/record"
 )
@@ -209,7 +210,7 @@ func TestTopOnceByItself(t *testing.T) {
 	if r.status != 0 || r.stderr != "" || !regexp.MustCompile(`(?s)^rmagent top.*CPU .*%.*MEM(v|\s).*NAME`).MatchString(r.stdout) {
 		t.Errorf("exit status %d, %s%s", r.status, r.stdout, r.stderr)
 	}
-	if r := runToEnd(t, agentCommand(t, "top", "--sort", "colour")); r.status != exitUsage || !strings.HasPrefix(r.stderr, `rmagent: --sort "colour": allowed are cpu, memory`) {
+	if r := runToEnd(t, agentCommand(t, "top", "--sort", "colour")); r.status != cmdline.ExitUsage || !strings.HasPrefix(r.stderr, `rmagent: --sort "colour": allowed are cpu, memory`) {
 		t.Errorf("exit status %d, %s", r.status, r.stderr)
 	}
 }

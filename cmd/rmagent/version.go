@@ -6,6 +6,7 @@ import (
 
 	"github.com/urfave/cli/v2"
 
+	"rmagent/internal/cmdline"
 	"rmagent/internal/loader"
 )
 
@@ -29,7 +30,7 @@ func versionCommand() *cli.Command {
 	return command(&cli.Command{
 		Name:  "version",
 		Usage: "print the version, commit, Go and the hash of the BPF objects",
-		Flags: commonFlags(&cli.BoolFlag{Name: "json", Usage: "JSON: one object"}),
+		Flags: cmdline.Flags(&cli.BoolFlag{Name: "json", Usage: "JSON: one object"}),
 		Action: func(c *cli.Context) error {
 			if c.Bool("json") {
 				return quiet(printJSON(c.App.Writer, versions{version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH, loader.ObjectHash()}, true))

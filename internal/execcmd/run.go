@@ -1,4 +1,4 @@
-package main
+package execcmd
 
 import (
 	"context"
@@ -14,30 +14,31 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cctools"
+	"rmagent/internal/cmdline"
 	"rmagent/internal/job"
 	"rmagent/internal/job/cards"
 	"rmagent/internal/job/track"
 )
 
-// execGC has garbage collected from 16 MiB on: what it takes to load programs is less, and
+// gcPercent has garbage collected from 16 MiB on: what it takes to load programs is less, and
 // collecting that is a tenth of the time that a short job takes.
-const execGC = 400
+const gcPercent = 400
 
-// runExec runs a plan and returns exec's status.
-func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
-	debug.SetGCPercent(execGC)
+// run runs a plan and returns exec's status.
+func run(ctx context.Context, p *plan, stderr io.Writer) (int, error) {
+	debug.SetGCPercent(gcPercent)
 	if p.PID != 0 {
 		return runFollow(ctx, p, stderr)
 	}
 	x, err := openExecution(p)
 	if err != nil {
-		return exitExecFailed, err
+		return ExitFailed, err
 	}
 	defer x.close()
 	if p.inGroup {
 		limited, err := job.OpenLimited(&p.Limits)
 		if err != nil {
-			return exitExecFailed, errors.Join(fmt.Errorf("--cgroup-limits: %w", err), x.files.discard())
+			return ExitFailed, errors.Join(fmt.Errorf("--cgroup-limits: %w", err), x.files.discard())
 		}
 		defer limited.Close()
 		x.limited = limited
@@ -47,7 +48,7 @@ func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
 		Command: p.text(), Category: p.Category, TaskID: p.TaskID, Limited: x.limited,
 	})
 	if err != nil {
-		return exitExecFailed, errors.Join(err, x.files.discard())
+		return ExitFailed, errors.Join(err, x.files.discard())
 	}
 	defer x.tracker.Close()
 	if !p.quiet {
@@ -72,14 +73,14 @@ func runExec(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
 }
 
 // agent is the path of the agent's socket for jobs, if one may be asked.
-func (p *execPlan) agent() string {
+func (p *plan) agent() string {
 	if p.local || p.source != "auto" {
 		return ""
 	}
-	return jobsSocket(p.socket)
+	return cmdline.JobsSocket(p.socket)
 }
 
-func startError(p *execPlan, err error) error {
+func startError(p *plan, err error) error {
 	if !errors.Is(err, job.ErrStart) {
 		return err
 	}
@@ -102,7 +103,7 @@ func startError(p *execPlan, err error) error {
 
 // execution is a job that exec runs.
 type execution struct {
-	plan    *execPlan
+	plan    *plan
 	cmd     *exec.Cmd
 	tracker job.Tracker
 	limited *job.Limited // nil: none
@@ -116,7 +117,7 @@ type execution struct {
 
 // openExecution opens what a plan writes to and what is watched beside the processes:
 // mistakes in both are told before anything is started.
-func openExecution(p *execPlan) (*execution, error) {
+func openExecution(p *plan) (*execution, error) {
 	files, err := openJobFiles(p)
 	if err != nil {
 		return nil, err
@@ -191,7 +192,7 @@ func (x *execution) describe(s *cctools.Summary) {
 	s.Category, s.TaskID, s.Verbatim = p.Category, p.TaskID, p.Verbatim
 	s.Command = p.text()
 	s.Host, _ = os.Hostname()
-	s.MonitorVersion = version
+	s.MonitorVersion = p.version
 	if x.cmd != nil {
 		s.ExecutableType = job.ExecutableType(x.cmd.Path)
 	}
@@ -213,13 +214,13 @@ func (x *execution) finish(r *job.Result, stderr io.Writer) (int, error) {
 	x.tellDebug(s, r)
 	switch {
 	case r.Err != nil:
-		return exitExecFailed, errors.Join(fmt.Errorf("measure the job: %w", r.Err), err)
+		return ExitFailed, errors.Join(fmt.Errorf("measure the job: %w", r.Err), err)
 	case err != nil:
-		return exitExecFailed, err
+		return ExitFailed, err
 	case x.plan.asMonitor:
 		return monitorStatus(s, x.plan.Only), nil
 	case len(r.Exceeded) > 0 && !x.plan.Only:
-		return exitLimit, nil
+		return ExitLimit, nil
 	}
 	return s.ExitStatus, nil
 }

@@ -1,4 +1,4 @@
-package main
+package execcmd
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"rmagent/internal/cctools"
+	"rmagent/internal/cmdline"
 	"rmagent/internal/config"
 	"rmagent/internal/human"
 	"rmagent/internal/job"
@@ -27,8 +28,8 @@ const (
 // the second.
 var monitorNames = []string{"resource_monitor", "cctools-monitor"}
 
-// isResourceMonitor reports whether this program was called as resource_monitor.
-func isResourceMonitor(args []string) bool {
+// IsMonitor reports whether this program was called as resource_monitor.
+func IsMonitor(args []string) bool {
 	if len(args) == 0 {
 		return false
 	}
@@ -69,8 +70,9 @@ Exit status: 0 the command ended with 0, 1 it did not, 2 a limit ended it, 4 the
 monitor failed or could not run it.
 `
 
-// resourceMonitor is the program under that name.
-func resourceMonitor(args []string, stdout, stderr io.Writer) int {
+// Monitor is the program under that name: it runs one command line, without the name,
+// and returns its exit status.
+func Monitor(args []string, version string, stdout, stderr io.Writer) int {
 	o, action, err := cctools.ParseArgs(args, readFew)
 	switch {
 	case err != nil:
@@ -82,16 +84,16 @@ func resourceMonitor(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stdout, "resource_monitor version %s (rmagent)\n", version)
 		return monitorDone
 	}
-	l, err := config.Read(config.Sources{Environ: os.Environ(), Hooks: hookNames()})
+	l, err := config.Read(config.Sources{Environ: os.Environ(), Hooks: cmdline.HookNames()})
 	if err != nil {
 		return monitorError(stderr, err)
 	}
 	if o.Template == "" {
 		o.Template = fmt.Sprintf("resource-pid-%d", os.Getpid())
 	}
-	p := &execPlan{
-		Options: *o, grace: job.DefaultGrace, mainOnly: true, quiet: true, asMonitor: true,
-		source: l.Source, noGPUs: l.GPU == "off", socket: socketPath(l),
+	p := &plan{
+		Options: *o, grace: job.DefaultGrace, mainOnly: true, quiet: true, asMonitor: true, version: version,
+		source: l.Source, noGPUs: l.GPU == "off", socket: cmdline.SocketPath(l),
 	}
 	debug, err := openMonitorDebug(o.DebugFile, stdout, stderr)
 	if err != nil {
@@ -99,7 +101,7 @@ func resourceMonitor(args []string, stdout, stderr io.Writer) int {
 	}
 	defer debug.Close()
 	p.debug = debug
-	status, err := runExec(context.Background(), p, stderr)
+	status, err := run(context.Background(), p, stderr)
 	if err != nil {
 		return monitorError(stderr, err)
 	}
@@ -153,7 +155,7 @@ func (x *execution) tellDebug(s *cctools.Summary, r *job.Result) {
 	if x.plan.debug == nil {
 		return
 	}
-	fmt.Fprintf(x.plan.debug, "rmagent %s: %s\n", version, human.Text(s.Command))
+	fmt.Fprintf(x.plan.debug, "rmagent %s: %s\n", x.plan.version, human.Text(s.Command))
 	fmt.Fprintf(x.plan.debug, "measured by %s\n", s.MeasuredBy)
 	if x.lost != nil {
 		fmt.Fprintf(x.plan.debug, "better could not be had: %s\n", strings.ReplaceAll(x.lost.Error(), "\n", "; "))

@@ -1,4 +1,4 @@
-package main
+package execcmd
 
 import (
 	"errors"
@@ -13,6 +13,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"rmagent/internal/cctools"
+	"rmagent/internal/cmdline"
 	"rmagent/internal/config"
 	"rmagent/internal/job"
 )
@@ -20,14 +21,14 @@ import (
 // Exit statuses of exec, after those of env(1) and timeout(1). All others are the
 // command's own.
 const (
-	exitLimit        = 124 // a limit was broken
-	exitExecFailed   = 125 // rmagent failed
-	exitCannotInvoke = 126 // the command is no program
-	exitNotFound     = 127
+	ExitLimit        = 124 // a limit was broken
+	ExitFailed       = 125 // rmagent failed
+	ExitCannotInvoke = 126 // the command is no program
+	ExitNotFound     = 127
 )
 
-// execPlan is what exec was asked for.
-type execPlan struct {
+// plan is what exec was asked for.
+type plan struct {
 	cctools.Options
 	grace    time.Duration
 	mainOnly bool
@@ -42,9 +43,11 @@ type execPlan struct {
 	source    string
 	noGPUs    bool // gpu: off
 	socket    string
+	version   string // of this program
 }
 
-func execCommand() *cli.Command {
+// Command is the command exec, of a program of some version.
+func Command(version string) *cli.Command {
 	flags := []cli.Flag{
 		&cli.StringSliceFlag{Name: "limit", Aliases: []string{"L"}, Usage: "end the job when it is above `LIMITS`, as 'memory: 200, wall_time: 60'; repeatable"},
 		&cli.StringSliceFlag{Name: "limits-file", Aliases: []string{"l"}, Usage: "limits from `FILE`; repeatable"},
@@ -74,9 +77,9 @@ func execCommand() *cli.Command {
 		Name:            "exec",
 		Usage:           "run a command, measure its whole tree of processes, end it above its limits, sum it up",
 		ArgsUsage:       "-- COMMAND ARG...",
-		Flags:           commonFlags(flags...),
-		Action:          execAction,
-		OnUsageError:    onExecUsage,
+		Flags:           cmdline.Flags(flags...),
+		Action:          func(c *cli.Context) error { return action(c, version) },
+		OnUsageError:    onUsage,
 		HideHelpCommand: true,
 	}
 }
@@ -98,65 +101,57 @@ func limitFlag(id cctools.Measure) string {
 	return "max-" + strings.ReplaceAll(strings.TrimPrefix(id.String(), "max_"), "_", "-")
 }
 
-// onExecUsage makes wrong usage a failure of exec: 2 may be the command's own status.
-func onExecUsage(c *cli.Context, err error, sub bool) error {
-	return execFailure(exitExecFailed, onUsageError(c, err, sub))
+// onUsage makes wrong usage a failure of exec: 2 may be the command's own status.
+func onUsage(c *cli.Context, err error, sub bool) error {
+	return failure(ExitFailed, cmdline.OnUsageError(c, err, sub))
 }
 
-// execError ends exec with a status, and a line.
-type execError struct {
-	status int
-	err    error
-}
+func failure(status int, err error) error { return &cmdline.FailedError{Status: status, Err: err} }
 
-func (e *execError) Error() string { return e.err.Error() }
-func (e *execError) Unwrap() error { return e.err }
-
-func execFailure(status int, err error) error { return &execError{status, err} }
-
-func execAction(c *cli.Context) error {
-	plan, err := readExecPlan(c)
+func action(c *cli.Context, version string) error {
+	p, err := readPlan(c)
 	if err != nil {
-		return execFailure(exitExecFailed, err)
+		return failure(ExitFailed, err)
 	}
-	status, err := runExec(c.Context, plan, c.App.ErrWriter)
+	p.version = version
+	status, err := run(c.Context, p, c.App.ErrWriter)
 	if err != nil {
-		return execFailure(status, err)
+		return failure(status, err)
 	}
 	if status != 0 {
-		return statusError(status)
+		return cmdline.StatusError(status)
 	}
 	return nil
 }
 
-func readExecPlan(c *cli.Context) (*execPlan, error) {
-	l, err := loadConfig(c)
+func readPlan(c *cli.Context) (*plan, error) {
+	l, err := cmdline.LoadConfig(c)
 	if err != nil {
 		return nil, err
 	}
-	p := &execPlan{
+	p := &plan{
 		mainOnly: c.Bool("main-only"), inGroup: c.Bool("cgroup-limits"), quiet: c.Bool("quiet"), jsonl: c.String("jsonl"),
-		local: c.Bool("local"), source: l.Source, noGPUs: l.GPU == "off", socket: socketPath(l),
+		local: c.Bool("local"), source: l.Source, noGPUs: l.GPU == "off", socket: cmdline.SocketPath(l),
 	}
-	p.progress = !p.quiet && isTerminal(os.Stderr)
+	p.progress = !p.quiet && cmdline.IsTerminal(os.Stderr)
 	o := &p.Options
 	o.Interval = l.Interval
 	o.Template, o.Category, o.Only = c.String("output"), c.String("category"), c.Bool("measure-only")
 	o.Series, o.UpdateSummary, o.Compact = c.Bool("with-time-series"), c.Bool("update-summary"), c.Bool("no-pprint")
 	o.Shell = c.String("sh")
 	if (o.Series || o.UpdateSummary) && o.Template == "" {
-		return nil, usagef("exec: --with-time-series and --update-summary write files: --output says where")
+		return nil, cmdline.Usagef("exec: --with-time-series and --update-summary write files: --output says where")
 	}
 	if err := readWatchFlags(c, o); err != nil {
 		return nil, err
 	}
 	if p.grace, err = config.ParseDuration(c.String("grace")); err != nil || p.grace < 0 || p.grace > time.Hour {
-		return nil, usagef("--grace %q: allowed is a duration from 0 to 1h", c.String("grace"))
+		return nil, cmdline.Usagef("--grace %q: allowed is a duration from 0 to 1h", c.String("grace"))
 	}
 	for _, text := range c.StringSlice("verbatim") {
 		f, err := cctools.ParseField(text)
 		if err != nil {
-			return nil, usagef("--verbatim: %v", err)
+			return nil, cmdline.Usagef("--verbatim: %v", err)
 		}
 		o.Verbatim = append(o.Verbatim, f)
 	}
@@ -166,9 +161,9 @@ func readExecPlan(c *cli.Context) (*execPlan, error) {
 	o.Command = c.Args().Slice()
 	switch {
 	case o.Shell != "" && len(o.Command) > 0:
-		return nil, usagef("--sh: another command is given beside it: %q", o.Command[0])
+		return nil, cmdline.Usagef("--sh: another command is given beside it: %q", o.Command[0])
 	case o.Shell == "" && len(o.Command) == 0:
-		return nil, usagef("exec: no command to run: rmagent exec [flags] -- COMMAND ARG...")
+		return nil, cmdline.Usagef("exec: no command to run: rmagent exec [flags] -- COMMAND ARG...")
 	}
 	return p, nil
 }
@@ -181,12 +176,12 @@ func readLimits(c *cli.Context, l *cctools.Limits) error {
 			err = cctools.ParseLimitsFile(path, data, l)
 		}
 		if err != nil {
-			return usagef("--limits-file: %v", err)
+			return cmdline.Usagef("--limits-file: %v", err)
 		}
 	}
 	for _, text := range c.StringSlice("limit") {
 		if err := cctools.ParseLimits(text, l); err != nil {
-			return usagef("--limit: %v", err)
+			return cmdline.Usagef("--limit: %v", err)
 		}
 	}
 	given := c.LocalFlagNames() // asking of each whether it is set takes a tenth of the start
@@ -196,7 +191,7 @@ func readLimits(c *cli.Context, l *cctools.Limits) error {
 			continue
 		}
 		if err := cctools.ParseLimits(id.String()+": "+c.String(name), l); err != nil {
-			return usagef("--%s: %v", name, err)
+			return cmdline.Usagef("--%s: %v", name, err)
 		}
 	}
 	return nil
@@ -217,7 +212,7 @@ func readFew(path string, most int) ([]byte, error) {
 }
 
 // command is what is to be run.
-func (p *execPlan) command() *exec.Cmd {
+func (p *plan) command() *exec.Cmd {
 	words := p.Command
 	if p.Shell != "" {
 		words = []string{"/bin/sh", "-c", p.Shell}
@@ -228,7 +223,7 @@ func (p *execPlan) command() *exec.Cmd {
 }
 
 // text is the command in one line, as the summary has it.
-func (p *execPlan) text() string {
+func (p *plan) text() string {
 	if p.PID != 0 {
 		return followText
 	}
@@ -242,9 +237,9 @@ func (p *execPlan) text() string {
 func startStatus(err error) int {
 	switch {
 	case errors.Is(err, exec.ErrNotFound), errors.Is(err, os.ErrNotExist):
-		return exitNotFound
+		return ExitNotFound
 	case errors.Is(err, job.ErrStart):
-		return exitCannotInvoke
+		return ExitCannotInvoke
 	}
-	return exitExecFailed
+	return ExitFailed
 }

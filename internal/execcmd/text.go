@@ -1,4 +1,4 @@
-package main
+package execcmd
 
 import (
 	"bufio"
@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cctools"
+	"rmagent/internal/cmdline"
 	"rmagent/internal/human"
 	"rmagent/internal/job"
 )
@@ -25,7 +26,7 @@ type jobProgress struct {
 // progressAfter is how long a job runs before it is worth a line.
 const progressAfter = 2 * time.Second
 
-func newJobProgress(p *execPlan) *jobProgress {
+func newJobProgress(p *plan) *jobProgress {
 	return &jobProgress{on: p.progress, next: time.Now().Add(progressAfter)}
 }
 
@@ -64,26 +65,26 @@ const closeTo = 0.8
 func printJob(to io.Writer, s *cctools.Summary, limits *cctools.Limits, r *job.Result, lost error) {
 	out := bufio.NewWriter(to)
 	defer out.Flush()
-	p := newPainter(out, to)
+	p := cmdline.NewPainter(out, to)
 	wall, _ := s.Measures.Get(cctools.WallTime)
-	p.line("%s %s", p.paint(bold, "rmagent: "+shorten(human.Text(s.Command))), ending(s, r)+fmt.Sprintf(" after %.3f s", wall))
+	p.Line("%s %s", p.Paint(cmdline.Bold, "rmagent: "+shorten(human.Text(s.Command))), ending(s, r)+fmt.Sprintf(" after %.3f s", wall))
 	for _, e := range s.Exceeded {
-		p.line("  %s", p.paint(red, "limit broken: "+e.String()))
+		p.Line("  %s", p.Paint(cmdline.Red, "limit broken: "+e.String()))
 	}
 	if s.Cause != "" {
-		p.line("  %s", p.paint(red, s.Cause))
+		p.Line("  %s", p.Paint(cmdline.Red, s.Cause))
 	}
 	if r.Left > 0 {
-		p.line("  %s", p.paint(red, fmt.Sprintf("%d processes survived SIGKILL: they wait for the kernel", r.Left)))
+		p.Line("  %s", p.Paint(cmdline.Red, fmt.Sprintf("%d processes survived SIGKILL: they wait for the kernel", r.Left)))
 	}
 	for _, row := range jobRows(s) {
-		p.line("  %-10s %s", row[0], row[1])
+		p.Line("  %-10s %s", row[0], row[1])
 	}
 	for _, id := range limits.Names() {
 		printLimit(p, s, limits, id)
 	}
 	if lost != nil {
-		p.line("  %s", p.paint(dim, "measured by "+s.MeasuredBy+", less exactly: "+lost.Error()))
+		p.Line("  %s", p.Paint(cmdline.Dim, "measured by "+s.MeasuredBy+", less exactly: "+lost.Error()))
 	}
 }
 
@@ -137,11 +138,11 @@ func at(s *cctools.Summary, id cctools.Measure) string {
 	return ""
 }
 
-func printLimit(p *painter, s *cctools.Summary, limits *cctools.Limits, id cctools.Measure) {
+func printLimit(p *cmdline.Painter, s *cctools.Summary, limits *cctools.Limits, id cctools.Measure) {
 	limit, _ := limits.Get(id)
 	v, ok := s.Measures.Get(id)
 	if !ok {
-		p.line("  %s", p.paint(yellow, fmt.Sprintf("limit of %s: not watched, %s is unknown here", id, id)))
+		p.Line("  %s", p.Paint(cmdline.Yellow, fmt.Sprintf("limit of %s: not watched, %s is unknown here", id, id)))
 		return
 	}
 	text := fmt.Sprintf("limit of %s: %s of %s %s", strings.ReplaceAll(id.String(), "_", " "), id.Text(v), id.Text(limit), id.Unit())
@@ -150,7 +151,7 @@ func printLimit(p *painter, s *cctools.Summary, limits *cctools.Limits, id cctoo
 	}
 	colour := ""
 	if v > closeTo*limit {
-		colour = yellow
+		colour = cmdline.Yellow
 	}
-	p.line("  %s", p.paint(colour, text))
+	p.Line("  %s", p.Paint(colour, text))
 }

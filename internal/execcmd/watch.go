@@ -1,4 +1,4 @@
-package main
+package execcmd
 
 import (
 	"errors"
@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cctools"
+	"rmagent/internal/cmdline"
 	"rmagent/internal/filewatch"
 	"rmagent/internal/footprint"
 	"rmagent/internal/job"
@@ -37,7 +38,7 @@ func readWatchFlags(c *cli.Context, o *cctools.Options) error {
 	o.MeasureDirs, o.FollowChdir = c.StringSlice("measure-dir"), c.Bool("follow-chdir")
 	o.NoDisk, o.Inotify, o.TaskID = c.Bool("without-disk-footprint"), c.Bool("with-inotify"), c.String("taskid")
 	if o.FollowChdir && len(o.MeasureDirs) > 0 {
-		return usagef("--follow-chdir and --measure-dir can't be used together")
+		return cmdline.Usagef("--follow-chdir and --measure-dir can't be used together")
 	}
 	if o.EventsPath = c.String("snapshot-events"); o.EventsPath != "" {
 		data, err := readFew(o.EventsPath, cctools.MaxEventsFile)
@@ -45,11 +46,11 @@ func readWatchFlags(c *cli.Context, o *cctools.Options) error {
 			o.SnapshotFiles, err = cctools.ParseEvents(o.EventsPath, data)
 		}
 		if err != nil {
-			return usagef("--snapshot-events: %v", err)
+			return cmdline.Usagef("--snapshot-events: %v", err)
 		}
 	}
 	if (o.Inotify || o.SnapshotFiles != nil) && o.Template == "" {
-		return usagef("exec: --with-inotify and --snapshot-events write files: --output says where")
+		return cmdline.Usagef("exec: --with-inotify and --snapshot-events write files: --output says where")
 	}
 	return nil
 }
@@ -59,7 +60,7 @@ const maxSnapshots = 10_000
 
 // jobWatch is what is watched beside a job's processes: its directories and files.
 type jobWatch struct {
-	plan   *execPlan
+	plan   *plan
 	here   string // the working directory at the start
 	dirs   []string
 	begin  time.Time
@@ -79,7 +80,7 @@ type jobWatch struct {
 }
 
 // openJobWatch begins to watch. Mistakes are told before anything is started.
-func openJobWatch(p *execPlan, f *jobFiles) (_ *jobWatch, err error) {
+func openJobWatch(p *plan, f *jobFiles) (_ *jobWatch, err error) {
 	w := &jobWatch{plan: p}
 	defer func() {
 		if err != nil {
@@ -170,7 +171,7 @@ func (w *jobWatch) share() int {
 }
 
 // ownFiles tells the files that the monitor itself writes.
-func ownFiles(p *execPlan, here string) func(string) bool {
+func ownFiles(p *plan, here string) func(string) bool {
 	absolute := func(path string) string {
 		if path == "" || filepath.IsAbs(path) {
 			return path

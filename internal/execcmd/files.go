@@ -1,4 +1,4 @@
-package main
+package execcmd
 
 import (
 	"errors"
@@ -16,7 +16,7 @@ import (
 // jobFiles are the files that a job is written to. They are made before it starts: a
 // place where nothing can be written is told of before anything has run.
 type jobFiles struct {
-	plan    *execPlan
+	plan    *plan
 	summary string   // path; empty: none
 	series  *os.File // nil: none
 	records *os.File // nil: none
@@ -25,7 +25,7 @@ type jobFiles struct {
 	start   time.Time
 }
 
-func openJobFiles(p *execPlan) (_ *jobFiles, err error) {
+func openJobFiles(p *plan) (_ *jobFiles, err error) {
 	f := &jobFiles{plan: p, start: time.Now()}
 	defer func() {
 		if err != nil {
@@ -121,7 +121,7 @@ func (f *jobFiles) update(s *cctools.Summary) error {
 }
 
 // fileOptions say how summaries are written.
-func (p *execPlan) fileOptions() cctools.FileOptions {
+func (p *plan) fileOptions() cctools.FileOptions {
 	return cctools.FileOptions{Compact: p.Compact, CCToolsOnly: p.asMonitor}
 }
 

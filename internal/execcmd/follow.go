@@ -1,4 +1,4 @@
-package main
+package execcmd
 
 import (
 	"context"
@@ -14,21 +14,21 @@ import (
 // followText is the command in the summary of a process that was followed: cctools'.
 const followText = "# following pid with --pid"
 
-// runFollow is runExec for a process that runs already. SIGINT and SIGTERM end the
+// runFollow is run for a process that runs already. SIGINT and SIGTERM end the
 // following, and leave the process alone.
-func runFollow(ctx context.Context, p *execPlan, stderr io.Writer) (int, error) {
+func runFollow(ctx context.Context, p *plan, stderr io.Writer) (int, error) {
 	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
 	defer stop()
 	x, err := openExecution(p)
 	if err != nil {
-		return exitExecFailed, err
+		return ExitFailed, err
 	}
 	defer x.close()
 	result, tracker, err := job.Follow(ctx, p.PID, job.Options{
 		Limits: p.Limits, Interval: p.Interval, GPUs: x.cards, Step: x.step, More: x.watch.more, Started: x.started,
 	})
 	if err != nil {
-		return exitExecFailed, errors.Join(err, x.files.discard())
+		return ExitFailed, errors.Join(err, x.files.discard())
 	}
 	x.tracker = tracker
 	return x.finish(result, stderr)

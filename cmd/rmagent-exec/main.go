@@ -1,0 +1,22 @@
+// Command rmagent-exec is rmagent's command exec alone, under the same flags, and cctools'
+// resource_monitor under that name. A job waits for its start: it has little to
+// initialize, while rmagent as a whole has much (docs/decisions/exec-alone.md).
+package main
+
+import (
+	"os"
+
+	"rmagent/internal/cmdline"
+	"rmagent/internal/execcmd"
+)
+
+// version is set by the linker: see the Makefile.
+var version = "unknown"
+
+func main() {
+	if execcmd.IsMonitor(os.Args) {
+		os.Exit(execcmd.Monitor(os.Args[1:], version, os.Stdout, os.Stderr))
+	}
+	app := cmdline.App(version, os.Stdout, os.Stderr, execcmd.Command(version))
+	os.Exit(cmdline.Status(app.Run(append([]string{"rmagent", "exec"}, os.Args[1:]...)), "rmagent", os.Stderr))
+}

@@ -1,0 +1,54 @@
+package cmdline
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// IsTerminal tells whether what is written goes to a terminal.
+func IsTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// WantsColours tells whether a person reads it who did not say otherwise (no-color.org).
+func WantsColours(w io.Writer) bool { return IsTerminal(w) && os.Getenv("NO_COLOR") == "" }
+
+// Painter writes for people, with colours on a terminal.
+type Painter struct {
+	*bufio.Writer
+	colours bool
+}
+
+// NewPainter writes through w, which writes to to.
+func NewPainter(w *bufio.Writer, to io.Writer) *Painter {
+	return &Painter{w, WantsColours(to)}
+}
+
+// Escape sequences of ECMA-48 (console_codes(4)).
+const (
+	Bold   = "\x1b[1m"
+	Dim    = "\x1b[2m"
+	Red    = "\x1b[1;31m"
+	Yellow = "\x1b[33m"
+	plain  = "\x1b[0m"
+)
+
+// Paint gives text a colour, where there are any; no code gives none.
+func (p *Painter) Paint(code, text string) string {
+	if !p.colours || code == "" {
+		return text
+	}
+	return code + text + plain
+}
+
+// Line writes a line.
+func (p *Painter) Line(format string, args ...any) { fmt.Fprintf(p, format+"\n", args...) }
