@@ -95,12 +95,25 @@ func (t *traced) python(p *pythonStack, native *worker.Site) *worker.Site {
 }
 
 // samePython returns the site that has the same frames, which may be site itself; nil
-// where there are too many.
+// where there are too many. CPython's frames are all there, also where the native ones
+// that they run in were copied to different depths: then what begins alike is the same.
 func (t *traced) samePython(site *worker.Site) *worker.Site {
+	var longer *worker.Site
+	several := false
 	for _, s := range t.pythonSites {
-		if slices.Equal(s.Frames, site.Frames) {
+		switch {
+		case slices.Equal(s.Frames, site.Frames):
+			return s
+		case begins(site, s.Frames):
+			several = several || longer != nil
+			longer = s
+		case begins(s, site.Frames): // only short ones came until now
+			s.Frames, s.End = site.Frames, site.End
 			return s
 		}
+	}
+	if longer != nil && !several {
+		return longer
 	}
 	if len(t.pythonSites) >= maxSitesTraced {
 		return nil

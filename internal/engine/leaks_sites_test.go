@@ -71,3 +71,18 @@ func TestAStackOfARuntimeJoinsNone(t *testing.T) {
 		t.Error("a stack of the runtime alone joined one of its callers'")
 	}
 }
+
+// The native frames around those of CPython may be copied to any depth.
+func TestPythonStacksOfOnePlaceAreOneSite(t *testing.T) {
+	long := stackOf("", "open", "leak.py", "module.py", "run_main", "main")
+	short := stackOf(stack.EndWindow, "open", "leak.py", "module.py", "run_main")
+	other := stackOf("", "open", "leak.py", "another.py", "run_main", "main")
+	for name, order := range map[string][]*worker.Site{"long first": {long, short}, "short first": {short, long}} {
+		tr := newTraced()
+		sites := [2]worker.Site{*order[0], *order[1]}
+		a, b := tr.samePython(&sites[0]), tr.samePython(&sites[1])
+		if a != b || len(a.Frames) != 5 || a.End != "" || tr.samePython(other) == a {
+			t.Errorf("%s: %v and %v", name, a, b)
+		}
+	}
+}
