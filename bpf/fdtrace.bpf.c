@@ -54,6 +54,8 @@ u8 needs_deep[PLACES];
 struct fd_counts counts = {};
 u64 last_seq; // of the log
 u64 drained;  // by user space, up to there
+u64 last_deep; // how many deep windows were asked for
+u64 deep_drained;
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -391,11 +393,13 @@ static __always_inline u32 copy_chain(struct fd_birth *b, u64 size)
 
 static __always_inline u32 copy_deep(u64 seq, u64 sp, u64 end)
 {
-	u32 slot = seq & (deep_entries - 1);
+	u64 n = __sync_fetch_and_add(&last_deep, 1);
+	u32 slot = n & (deep_entries - 1);
 	struct fd_deep *d = bpf_map_lookup_elem(&deeps, &slot);
 	u64 size = FD_DEEP_WINDOW, done = 0;
 
-	if (!d || !claim(&d->seq))
+	// As in the log, what is not drained stays.
+	if (n - *(volatile u64 *)&deep_drained >= deep_entries || !d || !claim(&d->seq))
 		return 0;
 	if (sp < end && end - sp < size)
 		size = end - sp;

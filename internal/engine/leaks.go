@@ -67,7 +67,10 @@ const (
 	keepTracing = time.Minute
 	maxAttaches = 6
 	// namePatience bounds how long the verdict "growing" waits for the site's name.
-	namePatience    = 1500 * time.Millisecond
+	namePatience = 1500 * time.Millisecond
+	// walkPatience is how much longer it waits where opens are traced: on a machine with
+	// too much work, who walks their stacks has to wait for a CPU.
+	walkPatience    = 10 * time.Second
 	maxNamePatience = 3 * time.Minute
 	maxWaiting      = 1 << 13 // births whose stacks are being walked
 	// listBudget is how many descriptors are listed in a second.
@@ -239,7 +242,8 @@ func (l *Leaks) announce(t *aggregate.Table) {
 	left := l.unsaid[:0]
 	for i, a := range l.unsaid {
 		followed := slices.ContainsFunc(l.unsaid[i+1:], func(b announcement) bool { return b.ID == a.ID })
-		if now < a.until && !followed && !l.named(a.ID) {
+		waits := now < a.until || now < a.until+walkPatience && l.Stacks != nil && l.traced[a.ID] != nil
+		if waits && !followed && !l.named(a.ID) {
 			left = append(left, a)
 			continue
 		}
@@ -248,21 +252,36 @@ func (l *Leaks) announce(t *aggregate.Table) {
 	l.unsaid = left
 }
 
-// named tells whether a stack is known of what a process opened and still holds; where
-// it runs CPython, whether it is one with CPython's frames that holds most: what it
-// opened until that was found out has native ones only.
+// named tells whether the stack is known of what a process opened since it is traced and
+// held most of when it was listed last. One that ends before anybody who is no runtime
+// says nothing yet, and in a process that runs CPython one without its frames: so are
+// those from before that was found out.
 func (l *Leaks) named(id sample.ID) bool {
 	t := l.traced[id]
 	if t == nil || l.Pythons != nil && !l.Pythons.Looked(id) {
 		return false
 	}
-	most, worst := uint64(0), -1
-	for n := range t.sites {
-		if held := l.judge.Ledger(id).Counts(n).Held; held > most {
-			most, worst = held, n
+	const unknown = -1 // its stack is being walked
+	held := map[int]int{}
+	most, worst := 0, unknown
+	for i := range t.list.FDs {
+		birth := t.list.FDs[i].Birth
+		if birth == 0 {
+			continue
+		}
+		n, _, ok := l.judge.Ledger(id).Find(birth)
+		if !ok {
+			n = unknown
+		}
+		if held[n]++; held[n] > most {
+			most, worst = held[n], n
 		}
 	}
-	return most >= 3 && (!t.runsPython || t.pythonSites.has(t.sites[worst].stack))
+	if most < 3 || worst == unknown {
+		return false
+	}
+	s := t.sites[worst].stack
+	return s != nil && len(s.Frames) > 0 && !tooShort(s) && (!t.runsPython || t.pythonSites.has(s))
 }
 
 // hold lists what the traced processes hold, and then takes the births: they may be

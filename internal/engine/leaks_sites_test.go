@@ -48,15 +48,18 @@ func TestAnAmbiguousStackClaimsNothing(t *testing.T) {
 	}
 }
 
-// Frames of CPython come from code objects that are made anew, and what is below them
-// may be cut off: it is one site all the same.
+// Frames of CPython come from code objects that are made anew, and the native ones around
+// them are copied to any depth: it is one site all the same.
 func TestPythonStacksOfOnePlaceAreOneSite(t *testing.T) {
-	functions := []string{"open", "leak", "serve", "<module>", "_start"}
-	for _, second := range []*worker.Site{stackOf("", functions...), stackOf(stack.EndWindow, functions[:4]...)} {
+	long := stackOf("", "open", "leak.py", "module.py", "run_main", "main")
+	again := stackOf("", "open", "leak.py", "module.py", "run_main", "main")
+	short := stackOf(stack.EndWindow, "open", "leak.py", "module.py", "run_main")
+	other := stackOf("", "open", "leak.py", "another.py", "run_main", "main")
+	for name, order := range map[string][]*worker.Site{"again": {long, again}, "long first": {long, short}, "short first": {short, long}} {
 		var set siteSet
-		a, b := set.add(stackOf("", functions...)), set.add(second)
-		if a != b || len(a.Frames) != 5 || !set.has(a) {
-			t.Errorf("%v and %v", a, b)
+		a, b := set.add(order[0]), set.add(order[1])
+		if a != b || len(a.Frames) != 5 || a.End != "" || !set.has(a) || set.add(other) == a {
+			t.Errorf("%s: %v and %v", name, a, b)
 		}
 	}
 }

@@ -52,7 +52,7 @@ const (
 type SiteCounts struct {
 	Opened, Closed uint64
 	Failed         uint64 // calls that found no descriptor free
-	Held           uint64 // at the last Hold
+	Held           uint64 // at the last Hold, and what was opened since
 }
 
 // Counts returns the counts of a site, all 0 of one that nothing is known of.

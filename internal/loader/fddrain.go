@@ -14,6 +14,12 @@ import (
 // call unless stamps have to be swept.
 func (t *FDTracer) Drain(dst *sample.FDBirths) error {
 	dst.Reset()
+	// Who has a deep window had its number before: read in this order, all that have
+	// one are drained.
+	var deep uint64
+	if err := t.loaded.Variables[fdtraceVarLastDeep].Get(&deep); err != nil {
+		return fmt.Errorf("read how many deep windows there are: %w", err)
+	}
 	last, err := t.lastSeq()
 	if err != nil {
 		return err
@@ -42,7 +48,7 @@ func (t *FDTracer) Drain(dst *sample.FDBirths) error {
 	}
 	dst.Lost += last - end
 	t.lost += dst.Lost
-	if err := t.moveTo(last); err != nil {
+	if err := t.moveTo(last, deep); err != nil {
 		return err
 	}
 	return t.sweepIfFull()
@@ -61,9 +67,13 @@ func (t *FDTracer) settle(last uint64) {
 	t.settled, t.settling, t.settledAt = t.settling, last, now
 }
 
-// moveTo lets the kernel write again what was drained up to seq.
-func (t *FDTracer) moveTo(seq uint64) error {
+// moveTo lets the kernel write again what was drained: up to seq, and so many deep
+// windows.
+func (t *FDTracer) moveTo(seq, deep uint64) error {
 	t.drained = seq
+	if err := t.loaded.Variables[fdtraceVarDeepDrained].Set(deep); err != nil {
+		return fmt.Errorf("move the beginning of the deep windows: %w", err)
+	}
 	if err := t.loaded.Variables[fdtraceVarDrained].Set(seq); err != nil {
 		return fmt.Errorf("move the log's beginning: %w", err)
 	}

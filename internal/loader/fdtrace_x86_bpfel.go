@@ -225,9 +225,11 @@ const (
 	fdtraceVarCalls            = "calls"
 	fdtraceVarCompatCalls      = "compat_calls"
 	fdtraceVarCounts           = "counts"
+	fdtraceVarDeepDrained      = "deep_drained"
 	fdtraceVarDeepEntries      = "deep_entries"
 	fdtraceVarDrained          = "drained"
 	fdtraceVarFirstSuspect     = "first_suspect"
+	fdtraceVarLastDeep         = "last_deep"
 	fdtraceVarLastSeq          = "last_seq"
 	fdtraceVarListArgs         = "list_args"
 	fdtraceVarLogEntries       = "log_entries"
@@ -319,9 +321,11 @@ type fdtraceVariableSpecs struct {
 	Calls        *ebpf.VariableSpec `ebpf:"calls"`
 	CompatCalls  *ebpf.VariableSpec `ebpf:"compat_calls"`
 	Counts       *ebpf.VariableSpec `ebpf:"counts"`
+	DeepDrained  *ebpf.VariableSpec `ebpf:"deep_drained"`
 	DeepEntries  *ebpf.VariableSpec `ebpf:"deep_entries"`
 	Drained      *ebpf.VariableSpec `ebpf:"drained"`
 	FirstSuspect *ebpf.VariableSpec `ebpf:"first_suspect"`
+	LastDeep     *ebpf.VariableSpec `ebpf:"last_deep"`
 	LastSeq      *ebpf.VariableSpec `ebpf:"last_seq"`
 	ListArgs     *ebpf.VariableSpec `ebpf:"list_args"`
 	LogEntries   *ebpf.VariableSpec `ebpf:"log_entries"`
@@ -384,9 +388,11 @@ type fdtraceVariables struct {
 	Calls        *ebpf.Variable `ebpf:"calls"`
 	CompatCalls  *ebpf.Variable `ebpf:"compat_calls"`
 	Counts       *ebpf.Variable `ebpf:"counts"`
+	DeepDrained  *ebpf.Variable `ebpf:"deep_drained"`
 	DeepEntries  *ebpf.Variable `ebpf:"deep_entries"`
 	Drained      *ebpf.Variable `ebpf:"drained"`
 	FirstSuspect *ebpf.Variable `ebpf:"first_suspect"`
+	LastDeep     *ebpf.Variable `ebpf:"last_deep"`
 	LastSeq      *ebpf.Variable `ebpf:"last_seq"`
 	ListArgs     *ebpf.Variable `ebpf:"list_args"`
 	LogEntries   *ebpf.Variable `ebpf:"log_entries"`
