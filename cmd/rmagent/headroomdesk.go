@@ -122,7 +122,7 @@ func (d *headroomDesk) survey(ctx context.Context, f engine.Filter) (*headroom.S
 	}
 	defer d.leave()
 	return d.reader.Survey(ctx, &r.Snapshot, d.gpus(),
-		func(p *sample.Process) bool { return f.Match(p, r.Identity(p)) },
+		func(p *sample.Process) bool { return r.Chosen(&f, p) },
 		func(p *sample.Process) string { return record.Text([]byte(r.Identity(p).Cgroup)) })
 }
 

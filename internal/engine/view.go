@@ -126,6 +126,12 @@ func (v *Views) Holds(ctx context.Context, pid int32) (r record.Leak, err error)
 type Reading struct {
 	sample.Snapshot
 	identities map[sample.ID]*sample.Identity
+	filter     Filter // of the engine
+}
+
+// Chosen tells whether both the engine and a filter want a process of the reading.
+func (r *Reading) Chosen(f *Filter, p *sample.Process) bool {
+	return r.filter.Match(p, r.Identity(p)) && f.Match(p, r.Identity(p))
 }
 
 // Identity says who a process of the reading is.
@@ -137,7 +143,7 @@ func (v *Views) Reading(ctx context.Context) (*Reading, error) {
 	done := make(chan struct{})
 	question := func(e *Engine) {
 		defer close(done)
-		r.Snapshot = e.snapshot
+		r.Snapshot, r.filter = e.snapshot, e.Filter
 		r.Processes = make([]sample.Process, e.table.Len())
 		for i := range e.table.Len() {
 			p := e.table.At(i)
