@@ -4,26 +4,20 @@ package deploy
 
 import (
 	"bytes"
-	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
-	"time"
 
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/metrics"
-	"rmagent/internal/sink"
-	"rmagent/record"
+	"rmagent/internal/shiptest"
 )
 
 // program finds a program of a package that scripts/setup installs or unpacks.
@@ -135,29 +129,24 @@ func TestShippersParse(t *testing.T) {
 	}
 }
 
-// shipped is rsyslog, which tails a file by our configuration and writes another.
-type shipped struct {
-	from, to string
-	daemon   *os.Process
-}
-
-func ship(t *testing.T) *shipped {
+// ship starts rsyslog, which tails a file by our configuration and writes another.
+func ship(t *testing.T) *shiptest.Shipper {
 	t.Helper()
 	rsyslogd := program(t, "sbin/rsyslogd")
 	dir := t.TempDir()
-	s := &shipped{from: filepath.Join(dir, "records.jsonl"), to: filepath.Join(dir, "shipped.jsonl")}
+	from, to := filepath.Join(dir, "records.jsonl"), filepath.Join(dir, "shipped.jsonl")
 	b, err := os.ReadFile("shipping/rsyslog.conf")
 	if err != nil {
 		t.Fatal(err)
 	}
 	modules := filepath.Join(filepath.Dir(filepath.Dir(rsyslogd)), "lib/x86_64-linux-gnu/rsyslog")
-	text := strings.ReplaceAll(string(b), "/var/log/rmagent/records.jsonl", s.from)
+	text := strings.ReplaceAll(string(b), "/var/log/rmagent/records.jsonl", from)
 	text = strings.Replace(text, `global(`, fmt.Sprintf("global(workDirectory=%q ", dir), 1)
 	forward := regexp.MustCompile(`(?s)action\(type="omfwd".*?\)`)
 	if !forward.MatchString(text) {
 		t.Fatal("the configuration forwards nothing")
 	}
-	text = forward.ReplaceAllString(text, fmt.Sprintf(`action(type="omfile" file=%q template="record" asyncWriting="off" flushOnTXEnd="on")`, s.to))
+	text = forward.ReplaceAllString(text, fmt.Sprintf(`action(type="omfile" file=%q template="record" asyncWriting="off" flushOnTXEnd="on")`, to))
 	conf := filepath.Join(dir, "rsyslog.conf")
 	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
@@ -165,7 +154,7 @@ func ship(t *testing.T) *shipped {
 	if out, err := exec.Command(rsyslogd, "-N1", "-f", conf, "-M", modules).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if err := os.WriteFile(s.from, nil, 0o640); err != nil {
+	if err := os.WriteFile(from, nil, 0o640); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command(rsyslogd, "-n", "-f", conf, "-i", filepath.Join(dir, "pid"), "-M", modules)
@@ -175,7 +164,6 @@ func ship(t *testing.T) *shipped {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	s.daemon = cmd.Process
 	t.Cleanup(func() {
 		_ = cmd.Process.Signal(unix.SIGTERM)
 		_ = cmd.Wait()
@@ -183,159 +171,28 @@ func ship(t *testing.T) *shipped {
 			t.Logf("rsyslogd said: %s", said.String())
 		}
 	})
-	return s
-}
-
-// seqs are the numbers of the records that arrived. Each line must be a record: a hole
-// that a truncated file would have is none.
-func (s *shipped) seqs(t *testing.T) (list []uint64) {
-	t.Helper()
-	b, err := os.ReadFile(s.to)
-	if os.IsNotExist(err) {
-		return nil
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	whole := b[:bytes.LastIndexByte(b, '\n')+1]
-	for line := range bytes.Lines(whole) {
-		if bytes.IndexByte(line, 0) >= 0 {
-			t.Fatalf("a hole arrived: %.80q", line)
-		}
-		r, err := record.Decode(bytes.TrimSpace(line))
-		if err != nil {
-			t.Fatalf("%v: %.200q", err, line)
-		}
-		list = append(list, r.Head().Seq)
-	}
-	return list
-}
-
-func await(t *testing.T, what string, there func() bool) {
-	t.Helper()
-	for end := time.Now().Add(60 * time.Second); !there(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
-
-// writing writes records until it is told to stop.
-type writing struct {
-	out     *sink.JSONL
-	written atomic.Uint64
-	stop    chan struct{}
-	done    chan struct{}
-}
-
-func write(t *testing.T, path string) *writing {
-	t.Helper()
-	out, err := sink.OpenJSONL(sink.JSONLOptions{Path: path, Host: "h", BootID: "b"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &writing{out: out, stop: make(chan struct{}), done: make(chan struct{})}
-	go func() {
-		defer close(w.done)
-		tick := time.NewTicker(2 * time.Millisecond)
-		defer tick.Stop()
-		for {
-			select {
-			case <-w.stop:
-				return
-			case <-tick.C:
-			}
-			for range 5 {
-				r := &record.StateChange{Resource: "fd", Target: "host", Message: strings.Repeat("m", 300) + " \x1b[2J \n"}
-				r.Time = time.Now()
-				if err := out.Write(r); err != nil {
-					t.Error(err)
-				}
-				w.written.Add(1)
-			}
-			if err := out.Flush(); err != nil {
-				t.Error(err)
-			}
-		}
-	}()
-	return w
-}
-
-func (w *writing) end(t *testing.T) (written uint64) {
-	t.Helper()
-	close(w.stop)
-	<-w.done
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	if err := w.out.Close(ctx); err != nil {
-		t.Error(err)
-	}
-	return w.written.Load()
-}
-
-// Rename and SIGHUP, which logrotate.conf does: every line arrives once, in order.
-func TestRsyslogLosesNoLineAtARename(t *testing.T) {
-	s := ship(t)
-	w := write(t, s.from)
-	for i := range 3 {
-		before := w.written.Load()
-		await(t, "lines to arrive", func() bool { list := s.seqs(t); return len(list) > 0 && list[len(list)-1] > before })
-		if err := os.Rename(s.from, fmt.Sprintf("%s.%d", s.from, i)); err != nil {
-			t.Fatal(err)
-		}
-		w.out.Reopen()
-	}
-	n := w.end(t)
-	await(t, "the last line", func() bool { list := s.seqs(t); return len(list) > 0 && slices.Max(list) == n })
-	for i, seq := range s.seqs(t) {
-		if seq != uint64(i)+1 {
-			t.Fatalf("line %d has seq %d of %d", i+1, seq, n)
-		}
-	}
-}
-
-// copytruncate loses what the shipper has not read when the file is cut. No line is
-// torn, the file has no hole, and the gap shows in seq.
-func TestRsyslogAtCopytruncate(t *testing.T) {
-	s := ship(t)
-	w := write(t, s.from)
 	signal := func(sig os.Signal) {
-		if err := s.daemon.Signal(sig); err != nil {
+		if err := cmd.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for range 3 {
-		before := w.written.Load()
-		await(t, "lines to arrive", func() bool { list := s.seqs(t); return len(list) > 0 && list[len(list)-1] > before })
-		signal(unix.SIGSTOP) // it is slow
-		before = w.written.Load()
-		await(t, "more lines", func() bool { return w.written.Load() > before+50 })
-		if err := os.Truncate(s.from, 0); err != nil {
-			t.Fatal(err)
-		}
-		signal(unix.SIGCONT)
-	}
-	before := w.written.Load()
-	await(t, "lines behind the cut", func() bool { return w.written.Load() > before+50 })
-	n := w.end(t)
-	await(t, "the last line", func() bool { list := s.seqs(t); return len(list) > 0 && list[len(list)-1] == n })
-	last, gaps := uint64(0), uint64(0)
-	list := s.seqs(t)
-	for _, seq := range list {
-		if seq <= last {
-			t.Fatalf("seq %d comes after %d", seq, last)
-		}
-		gaps += seq - last - 1
-		last = seq
-	}
-	if gaps == 0 || gaps+uint64(len(list)) != n {
-		t.Errorf("%d of %d lines arrived, the gaps in seq are %d", len(list), n, gaps)
-	}
-	b, err := os.ReadFile(s.from)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if line := b[:max(bytes.IndexByte(b, '\n'), 0)]; !json.Valid(line) || bytes.IndexByte(b, 0) >= 0 {
-		t.Errorf("the cut file begins with %.80q", line)
+	return &shiptest.Shipper{
+		From: from,
+		Arrived: func(t *testing.T) []byte {
+			t.Helper()
+			b, err := os.ReadFile(to)
+			if err != nil && !os.IsNotExist(err) {
+				t.Fatal(err)
+			}
+			return b
+		},
+		Halt: func(*testing.T) func() {
+			signal(unix.SIGSTOP)
+			return func() { signal(unix.SIGCONT) }
+		},
 	}
 }
+
+func TestRsyslogLosesNoLineAtARename(t *testing.T) { ship(t).LosesNothingAtRenames(t) }
+
+func TestRsyslogAtCopytruncate(t *testing.T) { ship(t).ShowsGapsAtCopytruncate(t) }

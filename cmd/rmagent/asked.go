@@ -28,11 +28,14 @@ func snapshotOfAgent(c *cli.Context, k *client, f engine.Filter) error {
 }
 
 // fdsOfAgent shows what the agent knows. It is not done where a watch of its own would
-// tell more: of a process that the agent does not trace, since it neither grows nor
-// leaks.
+// tell more: of a process named by its PID that the agent does not trace, since it
+// neither grows nor leaks.
 func fdsOfAgent(c *cli.Context, k *client, f engine.Filter) (done bool, err error) {
-	if c.IsSet("for") || c.IsSet("pprof") || len(f.Names)+len(f.Cgroups)+len(f.Units) > 0 {
+	if c.IsSet("for") || c.IsSet("pprof") {
 		return false, nil
+	}
+	if len(f.Names)+len(f.Cgroups)+len(f.Units) > 0 {
+		return fdsOfChosen(c, k, f)
 	}
 	if f.PIDs == nil {
 		if c.Bool("json") {
@@ -54,6 +57,34 @@ func fdsOfAgent(c *cli.Context, k *client, f engine.Filter) (done bool, err erro
 	}
 	return true, printHeld(c, list)
 }
+
+// fdsOfChosen shows what the processes that a filter chooses hold. The agent has watched
+// them for longer than this command would.
+func fdsOfChosen(c *cli.Context, k *client, f engine.Filter) (done bool, err error) {
+	processes, err := k.chosen(c.Context, f)
+	if err != nil || len(processes) > maxHeld {
+		return false, nil
+	}
+	list := make([]record.Leak, 0, len(processes))
+	for i := range processes {
+		p := &processes[i]
+		if !p.FDOpen.Known() || p.FDOpen.Or(0) == 0 && !p.VirtualBytes.Known() {
+			continue // a kernel thread, or one that has ended
+		}
+		switch l, err := k.held(c.Context, p.PID); {
+		case isGone(err):
+		case err != nil:
+			return false, nil
+		default:
+			list = append(list, l)
+		}
+	}
+	return true, printHeld(c, list)
+}
+
+// maxHeld is of how many processes an agent is asked what they hold: it looks at each
+// between two readings.
+const maxHeld = 256
 
 func printSurvey(c *cli.Context, s *fdSurvey) error {
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
@@ -94,7 +125,17 @@ func failing(c *cli.Context, list []record.Leak, err error) error {
 // at once: each answer takes as long as there is between two readings.
 func headroomOfAgent(c *cli.Context, k *client, f engine.Filter) (done bool, err error) {
 	between := c.Duration("for")
-	if f.PIDs == nil || len(f.PIDs) > maxAsked || between > 10*time.Second || len(f.Names)+len(f.Cgroups)+len(f.Units) > 0 {
+	if between > 10*time.Second {
+		return false, nil
+	}
+	if f.PIDs == nil {
+		list, err := k.nearest(c.Context, f, between, c.Int("top"))
+		if err != nil {
+			return false, nil // then it is read here
+		}
+		return true, printNearest(c, &list)
+	}
+	if len(f.PIDs) > maxAsked || len(f.Names)+len(f.Cgroups)+len(f.Units) > 0 {
 		return false, nil
 	}
 	answers := make([]record.Headroom, len(f.PIDs))
@@ -124,6 +165,14 @@ func headroomOfAgent(c *cli.Context, k *client, f engine.Filter) (done bool, err
 
 // maxAsked is how many processes are asked for at once.
 const maxAsked = 16
+
+// printNearest shows who is nearest to a limit.
+func printNearest(c *cli.Context, list *record.HeadroomList) error {
+	if c.Bool("json") {
+		return printJSON(c.App.Writer, list, true)
+	}
+	return newHeadroomPage(c).list(list)
+}
 
 // printHeadroom shows one of several processes.
 func printHeadroom(c *cli.Context, h *record.Headroom, before, all int) error {

@@ -171,6 +171,25 @@ func (k *client) headroom(ctx context.Context, pid int32, between time.Duration)
 	return h, err
 }
 
+// follow asks for the headroom of one process, with the rates since the last time.
+func (k *client) follow(ctx context.Context, pid int32) (h record.Headroom, err error) {
+	err = k.getJSON(ctx, fmt.Sprintf("/v1/headroom/%d", pid), url.Values{"for": {"last"}}, &h)
+	return h, err
+}
+
+// nearest asks who is nearest to a limit; 0 for most is all.
+func (k *client) nearest(ctx context.Context, f engine.Filter, between time.Duration, most int) (l record.HeadroomList, err error) {
+	q := filterQuery(f)
+	if between > 0 {
+		q.Set("for", between.String())
+	}
+	if most > 0 {
+		q.Set("limit", strconv.Itoa(most))
+	}
+	err = k.getJSON(ctx, "/v1/headroom", q, &l)
+	return l, err
+}
+
 // isGone tells whether the agent knows no such process.
 func isGone(err error) bool {
 	var a *answerError
@@ -189,8 +208,8 @@ func (k *client) fds(ctx context.Context) (*fdSurvey, error) {
 	if err := k.getJSON(ctx, "/v1/leaks", nil, &leaks); err != nil {
 		return nil, err
 	}
-	var all struct{ Processes []record.Process }
-	if err := k.getJSON(ctx, "/v1/processes", nil, &all); err != nil {
+	all, err := k.chosen(ctx, engine.Filter{})
+	if err != nil {
 		return nil, err
 	}
 	s := &fdSurvey{leaks: leaks.Leaks}
@@ -198,8 +217,8 @@ func (k *client) fds(ctx context.Context) (*fdSurvey, error) {
 	for i := range s.leaks {
 		known[s.leaks[i].PID] = &s.leaks[i]
 	}
-	for i := range all.Processes {
-		p := &all.Processes[i]
+	for i := range all {
+		p := &all[i]
 		if p.FDOpen.Or(0) == 0 {
 			continue
 		}
@@ -217,6 +236,13 @@ func (k *client) fds(ctx context.Context) (*fdSurvey, error) {
 		s.rows = append(s.rows, row)
 	}
 	return s, nil
+}
+
+// chosen asks which processes a filter chooses.
+func (k *client) chosen(ctx context.Context, f engine.Filter) ([]record.Process, error) {
+	var all struct{ Processes []record.Process }
+	err := k.getJSON(ctx, "/v1/processes", filterQuery(f), &all)
+	return all.Processes, err
 }
 
 // held asks what a process holds.

@@ -194,10 +194,7 @@ func headroomOfHost(c *cli.Context, loaded *config.Loaded, r *headroom.Reader, f
 		return err
 	}
 	list := headroom.Nearest(before, now, c.Int("top"))
-	if c.Bool("json") {
-		return printJSON(c.App.Writer, list, true)
-	}
-	return newHeadroomPage(c).list(&list)
+	return printNearest(c, &list)
 }
 
 // surveyor takes surveys of the processes that a filter chooses.

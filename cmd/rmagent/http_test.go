@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -300,6 +301,31 @@ func commandsAsk(t *testing.T, s *served) {
 	decode(t, loads(s.command(t, "headroom", "--pid", pid, "--json", "--for", "50ms")), &h)
 	if h.FirstInSpace == nil || h.FirstInSpace.Name != "RLIMIT_NOFILE" {
 		t.Errorf("%+v", h.FirstInSpace)
+	}
+	for _, between := range []string{"0s", "100ms"} {
+		var list record.HeadroomList
+		decode(t, loads(s.command(t, "headroom", "--json", "--for", between, "--top", "0")), &list)
+		i := slices.IndexFunc(list.Processes, func(h record.Headroom) bool { return strconv.Itoa(int(h.PID)) == pid })
+		if i < 0 || list.Processes[i].FirstInSpace.Name != "RLIMIT_NOFILE" || list.Processes[i].FirstInSpace.Limit.Or(0) != 200 ||
+			list.Processes[i].FirstInSpace.RatePerSecond.Known() != (between != "0s") || list.Evaluated < 2 || len(list.Machine) == 0 {
+			t.Errorf("--for %s: at %d of %d: %+v", between, i, len(list.Processes), list)
+		}
+	}
+	var one record.HeadroomList
+	s.get(t, "/v1/headroom?limit=1&pid="+pid, &one)
+	if len(one.Processes) != 1 || strconv.Itoa(int(one.Processes[0].PID)) != pid {
+		t.Errorf("%+v", one.Processes)
+	}
+	follow := func() (h record.Headroom) { s.get(t, "/v1/headroom/"+pid+"?for=last", &h); return h }
+	if follow().FirstInSpace.RatePerSecond.Known() {
+		t.Error("a rate after one look")
+	}
+	await(t, "a rate", func() bool { return follow().FirstInSpace.RatePerSecond.Known() })
+
+	var held record.Leak
+	decode(t, loads(s.command(t, "fds", "--name", h.Comm, "--pid", pid, "--json")), &held)
+	if held.FDOpen.Or(0) < 190 || strconv.Itoa(int(held.PID)) != pid || len(held.Sites) == 0 {
+		t.Errorf("%+v", held)
 	}
 	r := loads(s.command(t, "fds"))
 	if r.status != 0 || !strings.Contains(r.stdout, "descriptors\n") || !strings.Contains(r.stdout, pid) {

@@ -9,7 +9,6 @@ import (
 	"runtime"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/prometheus/exporter-toolkit/web"
@@ -19,10 +18,8 @@ import (
 	"rmagent/internal/cmdline"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
-	"rmagent/internal/headroom"
 	"rmagent/internal/history"
 	"rmagent/internal/metrics"
-	"rmagent/internal/sample"
 	httpserver "rmagent/internal/server"
 	"rmagent/record"
 )
@@ -33,12 +30,12 @@ type front struct {
 	bus      *httpserver.Bus
 	server   *httpserver.Server // nil: it was not opened
 	doors    sync.WaitGroup
-	headroom headroomDesk
+	headroom *headroomDesk
 	history  *history.Store
 }
 
 func newFront() *front {
-	return &front{views: engine.NewViews(), bus: httpserver.NewBus(), headroom: headroomDesk{turn: make(chan struct{}, 1)}}
+	return &front{views: engine.NewViews(), bus: httpserver.NewBus(), headroom: newHeadroomDesk()}
 }
 
 // open opens the agent's doors.
@@ -53,7 +50,7 @@ func (f *front) open(ctx context.Context, a *agent.Agent, jobs *jobServer) error
 		return err
 	}
 	about := a.About()
-	f.headroom.gpus = a.GPUs
+	f.headroom.gpus, f.headroom.views = a.GPUs, f.views
 	f.server = httpserver.New(httpserver.Options{
 		Views:    f.views,
 		Events:   f.bus,
@@ -61,7 +58,7 @@ func (f *front) open(ctx context.Context, a *agent.Agent, jobs *jobServer) error
 		BootID:   about.Facts.BootID,
 		System:   systemOf(&about),
 		Health:   func() []httpserver.Trouble { return troublesOf(a) },
-		Headroom: f.headroom.ask,
+		Headroom: f.headroom,
 		Control:  &control{agent: a, history: f.history, tracked: map[int32]config.Tracked{}},
 		Policy:   func() any { return a.InForce().Values() },
 		Metrics:  metrics.New(metrics.Options{Views: f.views, Version: version, Source: about.Source}).Handler,
@@ -183,59 +180,4 @@ func operatingSystem() string {
 		}
 	}
 	return ""
-}
-
-// headroomDesk answers questions for headroom, one at a time: each looks at one
-// process, and at the names of all others of its user.
-type headroomDesk struct {
-	turn   chan struct{}
-	reader *headroom.Reader // opened by the first who asks
-	gpus   func() *sample.GPUs
-}
-
-func (d *headroomDesk) ask(ctx context.Context, pid int32, between time.Duration) (h record.Headroom, err error) {
-	before, err := d.read(ctx, pid)
-	if err != nil {
-		return h, err
-	}
-	if between == 0 {
-		return headroom.Evaluate(nil, before), nil
-	}
-	if err := pause(ctx, between); err != nil {
-		return h, err
-	}
-	now, err := d.read(ctx, pid)
-	if err != nil {
-		return h, err
-	}
-	return headroom.Evaluate(before, now), nil
-}
-
-func (d *headroomDesk) read(ctx context.Context, pid int32) (*headroom.Facts, error) {
-	select {
-	case d.turn <- struct{}{}:
-		defer func() { <-d.turn }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	if d.reader == nil {
-		r, err := headroom.Open()
-		if err != nil {
-			return nil, err
-		}
-		d.reader = r
-	}
-	f, err := d.reader.Read(ctx, pid, headroom.Full)
-	if err == nil {
-		f.GPUs = headroom.GPUsOf(d.gpus(), f.ID)
-	}
-	return f, err
-}
-
-func (d *headroomDesk) close() error {
-	d.turn <- struct{}{}
-	if d.reader == nil {
-		return nil
-	}
-	return d.reader.Close()
 }

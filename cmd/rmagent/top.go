@@ -184,7 +184,7 @@ func (s *agentSource) read(ctx context.Context) (*tui.Reading, error) {
 func (s *agentSource) Detail(ctx context.Context, pid int32) tui.Detail {
 	d := tui.Detail{PID: pid}
 	d.Holds, d.HoldsErr = s.client.held(ctx, pid)
-	d.Headroom, d.HeadroomErr = s.client.headroom(ctx, pid, 0)
+	d.Headroom, d.HeadroomErr = s.client.follow(ctx, pid)
 	return d
 }
 
@@ -194,7 +194,7 @@ type hereSource struct {
 	log    *sink.Log
 	stacks *worker.Client
 	views  *engine.Views
-	desk   headroomDesk
+	desk   *headroomDesk
 	ended  chan error
 	stop   context.CancelFunc
 }
@@ -212,14 +212,14 @@ func openHere(ctx context.Context, l *config.Loaded, f engine.Filter) (_ *hereSo
 	}
 	s := &hereSource{
 		log: log, stacks: openStacks(), views: engine.NewViews(),
-		desk: headroomDesk{turn: make(chan struct{}, 1)}, ended: make(chan error, 1),
+		desk: newHeadroomDesk(), ended: make(chan error, 1),
 	}
 	s.agent, err = agent.Open(agent.Options{Config: l, Filter: f, Version: version, Log: log.Logger(), Stacks: s.stacks, Views: s.views})
 	if err != nil {
 		s.stacks.Close()
 		return nil, errors.Join(err, closeLog(log))
 	}
-	s.desk.gpus = s.agent.GPUs
+	s.desk.gpus, s.desk.views = s.agent.GPUs, s.views
 	ctx, s.stop = context.WithCancel(ctx)
 	go func() { s.ended <- s.agent.Run(ctx) }()
 	return s, nil
@@ -270,7 +270,7 @@ func (s *hereSource) reading(v *engine.View) *tui.Reading {
 func (s *hereSource) Detail(ctx context.Context, pid int32) tui.Detail {
 	d := tui.Detail{PID: pid}
 	d.Holds, d.HoldsErr = s.views.Holds(ctx, pid)
-	d.Headroom, d.HeadroomErr = s.desk.ask(ctx, pid, 0)
+	d.Headroom, d.HeadroomErr = s.desk.Follow(ctx, pid)
 	return d
 }
 

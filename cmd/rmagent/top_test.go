@@ -11,11 +11,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cmdline"
 	"rmagent/internal/headroom"
+	"rmagent/internal/sample"
 	"rmagent/record"
 )
 
@@ -217,9 +219,41 @@ func TestTopOnceByItself(t *testing.T) {
 
 // TestHeadroomOfNobody: a process may end between a reading and a question.
 func TestHeadroomOfNobody(t *testing.T) {
-	d := headroomDesk{turn: make(chan struct{}, 1)}
+	d := newHeadroomDesk()
 	defer d.close()
-	if _, err := d.ask(t.Context(), maxPID, 0); !errors.Is(err, headroom.ErrNoProcess) {
+	if _, err := d.Process(t.Context(), maxPID, 0); !errors.Is(err, headroom.ErrNoProcess) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestLooksAreRemembered: who keeps asking about a process learns at which rate it takes
+// what it takes; looks that are too close, too old or of another process say nothing.
+func TestLooksAreRemembered(t *testing.T) {
+	d := newHeadroomDesk()
+	at := func(pid int32, start uint64, at time.Duration) *headroom.Facts {
+		return &headroom.Facts{ID: sample.ID{PID: pid, StartTicks: start}, At: at}
+	}
+	first, close1, second := at(7, 1, 10*time.Second), at(7, 1, 10*time.Second+lookStep/2), at(7, 1, 11*time.Second)
+	for _, c := range []struct {
+		what      string
+		now, want *headroom.Facts
+	}{
+		{"the first", first, nil},
+		{"too close to the first", close1, nil},
+		{"the second", second, first},
+		{"too close to the second", at(7, 1, 11*time.Second+lookStep/2), first},
+		{"after that", at(7, 1, 12*time.Second), second},
+		{"another process with that PID", at(7, 2, 13*time.Second), nil},
+		{"much later", at(7, 2, 14*time.Second+lookAge), nil},
+	} {
+		if got := d.remember(c.now); got != c.want {
+			t.Errorf("%s is compared with %+v", c.what, got)
+		}
+	}
+	for pid := range int32(3 * maxLooks) {
+		d.remember(at(1000+pid, 1, 200*time.Second))
+	}
+	if len(d.looks) != maxLooks {
+		t.Errorf("%d looks are remembered", len(d.looks))
 	}
 }

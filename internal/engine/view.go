@@ -122,6 +122,62 @@ func (v *Views) Holds(ctx context.Context, pid int32) (r record.Leak, err error)
 	return r, errors.Join(err, ctx.Err())
 }
 
+// Reading is what an engine read last of all processes.
+type Reading struct {
+	sample.Snapshot
+	identities map[sample.ID]*sample.Identity
+	filter     Filter // of the engine
+}
+
+// Chosen tells whether both the engine and a filter want a process of the reading.
+func (r *Reading) Chosen(f *Filter, p *sample.Process) bool {
+	return r.filter.Match(p, r.Identity(p)) && f.Match(p, r.Identity(p))
+}
+
+// Identity says who a process of the reading is.
+func (r *Reading) Identity(p *sample.Process) *sample.Identity { return r.identities[p.ID] }
+
+// Reading returns a copy of the last tick's processes. It fails only with ctx.
+func (v *Views) Reading(ctx context.Context) (*Reading, error) {
+	r := &Reading{identities: map[sample.ID]*sample.Identity{}}
+	done := make(chan struct{})
+	question := func(e *Engine) {
+		defer close(done)
+		r.Snapshot, r.filter = e.snapshot, e.Filter
+		r.Processes = make([]sample.Process, e.table.Len())
+		for i := range e.table.Len() {
+			p := e.table.At(i)
+			r.Processes[i], r.identities[p.ID] = p.Process, p.Identity
+		}
+	}
+	select {
+	case v.questions <- question:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	<-done
+	return r, nil
+}
+
+// AwaitTick waits for the next reading of the machine.
+func (v *Views) AwaitTick(ctx context.Context) error {
+	var now uint64
+	if view := v.Latest(); view != nil {
+		now = view.Tick
+	}
+	for {
+		next := v.Published()
+		if view := v.Latest(); view != nil && view.Tick != now {
+			return nil
+		}
+		select {
+		case <-next:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
 // ErrNoProcess is a process that the last reading does not have.
 var ErrNoProcess = errors.New("no such process")
 

@@ -24,6 +24,8 @@ func (v *view) findings() []finding {
 	list = append(list, v.stateFindings(record.StateCritical)...)
 	list = append(list, v.pruneFinding()...)
 	list = append(list, v.stateFindings(record.StateWarning)...)
+	list = append(list, v.jobFinding()...)
+	list = append(list, v.actionFinding()...)
 	if v.ends.dumped > 0 {
 		list = append(list, finding{"warning", plural(v.ends.dumped, "process", "processes") + " dumped core.", "ends"})
 	}
@@ -115,10 +117,6 @@ func (v *view) notes() []string {
 	add := func(format string, args ...any) { list = append(list, fmt.Sprintf(format, args...)) }
 	if a := &v.agents; a.version != "" {
 		list = append(list, a.text())
-	}
-	for _, outcome := range slices.Sorted(maps.Keys(v.actions)) {
-		add("%s of the policy with the outcome %s; this page does not list them.", plural(v.actions[outcome], "action", "actions"),
-			human.Text(clip(strings.ReplaceAll(string(outcome), "_", " "), maxName)))
 	}
 	if v.gaps.midway > 0 {
 		add("The files begin within a run of the agent: %s before.", plural(v.gaps.missed, "record was", "records were"))

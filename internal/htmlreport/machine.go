@@ -36,7 +36,8 @@ type machine struct {
 	ends        ends
 	configs     configs
 	agents      agents
-	actions     map[record.Outcome]uint64
+	actions     actions
+	jobs        jobs
 }
 
 func newMachine(name string) *machine {
@@ -51,7 +52,8 @@ func newMachine(name string) *machine {
 		leaks:       newLeaks(),
 		ends:        newEnds(),
 		agents:      agents{lost: map[string]uint64{}},
-		actions:     map[record.Outcome]uint64{},
+		actions:     newActions(),
+		jobs:        newJobs(),
 	}
 }
 
@@ -125,9 +127,11 @@ func (m *machine) take(b *boot, ms int64, r record.Record) {
 	case *record.OOM:
 		m.ooms.add(r)
 	case *record.Action:
-		if _, ok := m.actions[r.Outcome]; ok || len(m.actions) < maxCauses {
-			m.actions[r.Outcome]++
-		}
+		m.actions.add(r)
+	case *record.Job:
+		m.jobs.add(b, ms, r)
+	case *record.JobReading:
+		m.jobs.reading(b, ms, r)
 	case *record.Config:
 		m.configs.add(ms, r)
 	case *record.Agent:
@@ -245,7 +249,8 @@ type filesystem struct {
 	path        string
 	used        *series // share of the bytes
 	total, left uint64  // as last said
-	inodes      peak    // share of the inodes
+	space       share
+	inodes      share
 }
 
 func (m *machine) addFilesystems(ms int64, list []record.Filesystem) {
@@ -256,14 +261,15 @@ func (m *machine) addFilesystems(ms int64, list []record.Filesystem) {
 			continue
 		}
 		used, limit := r.Space()
-		if l := limit.Or(0); l > 0 {
+		if u, l := float64(used.Or(0)), float64(limit.Or(0)); l > 0 {
 			f.total, f.left = r.TotalBytes.Or(0), r.AvailableBytes.Or(0)
-			f.used.add(ms, float64(used.Or(0))/float64(l))
+			f.used.add(ms, u/l)
+			f.space.add(u, l, ms)
 		}
 		inodes, ok1 := r.InodesTotal.Get()
 		free, ok2 := r.InodesAvailable.Get()
 		if ok1 && ok2 && inodes > 0 {
-			f.inodes.add(1-float64(free)/float64(inodes), ms)
+			f.inodes.add(float64(inodes-min(free, inodes)), float64(inodes), ms)
 		}
 	}
 }
@@ -308,6 +314,8 @@ type cgroup struct {
 	memory                peak
 	memoryLimit           uint64 // when most was used; 0: none
 	pids, fds             peak
+	memoryShare           share
+	pidsShare             share
 	cpu, throttled, kills counter
 	memorySeries          *series
 	first                 int64
@@ -326,9 +334,11 @@ func (m *machine) addCgroup(ms int64, r *record.Cgroup) {
 		if c.memory.add(float64(v), ms) {
 			c.memoryLimit = r.MemoryLimitBytes.Or(0)
 		}
+		c.memoryShare.add(float64(v), float64(r.MemoryLimitBytes.Or(0)), ms)
 	}
 	if v, ok := r.PIDs.Get(); ok {
 		c.pids.add(float64(v), ms)
+		c.pidsShare.add(float64(v), float64(r.PIDsLimit.Or(0)), ms)
 	}
 	if v, ok := r.FDOpen.Get(); ok {
 		c.fds.add(float64(v), ms)

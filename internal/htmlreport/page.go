@@ -46,6 +46,10 @@ type section struct {
 	Prunes    []pruneRow
 	MorePrune string
 	OOMs      []oomRow
+	Near      []nearRow
+	MoreNear  string
+	Jobs      *jobTable
+	Actions   *actionTable
 	Rankings  []rankingTable
 	Ended     string
 	Ends      []endRow
@@ -112,13 +116,19 @@ type view struct {
 	clock clock
 }
 
-func (m *machine) section(id string) section {
+// view ends what is kept of a machine, to be looked at.
+func (m *machine) view(id string) *view {
 	m.processes.finish()
 	for _, b := range m.boots {
 		m.agents.ended(b)
 	}
 	v := &view{machine: m, plot: newPlot(id, m.first, m.last)}
 	v.clock = v.plot.clock
+	return v
+}
+
+func (m *machine) section(id string) section {
+	v := m.view(id)
 	v.shade()
 	s := section{ID: id, Name: human.Text(clip(m.name, maxName)), LaneTicks: v.plot.x}
 	s.When, s.Facts = v.when()
@@ -128,6 +138,8 @@ func (m *machine) section(id string) section {
 	s.States, s.MoreState = v.stateRows()
 	s.Prunes, s.MorePrune = v.pruneRows()
 	s.OOMs = v.oomRows()
+	s.Near, s.MoreNear = v.nearRows()
+	s.Jobs, s.Actions = v.jobTable(), v.actionTable()
 	s.Rankings = v.rankingTables()
 	s.Ended, s.Ends = v.endRows()
 	s.Cgroups = v.cgroupRows()
@@ -370,6 +382,7 @@ func (v *view) lanes() []lane {
 	add("OOM kills", kills)
 	add("should prune", prunes)
 	list = append(list, v.stateLanes()...)
+	add("actions", v.actionSpans())
 	add("configuration changed", changes)
 	add("no records", missing)
 	return list

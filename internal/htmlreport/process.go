@@ -38,8 +38,9 @@ type process struct {
 	cores   peak
 	rss     peak
 	fds     peak
-	fdLimit uint64  // when most were open; 0: unknown
-	fdRatio float64 // the greatest share of its limit
+	fdLimit uint64 // when most were open; 0: unknown
+	fdShare share
+	fdLeft  record.Opt[float64] // seconds until none is left, by the last reading
 	exit    *end
 
 	coreSeries, rssSeries, fdSeries *series
@@ -93,9 +94,10 @@ type processes struct {
 	live     map[processKey]*process
 	ended    []*process // in the order of their ends, still live
 	rankings []*ranking
-	seen     uint64 // processes in all
-	evicted  uint64 // forgotten while they may have lived
-	plotted  int    // live ones with series
+	nearest  *top[*process] // by the share of its descriptors
+	seen     uint64         // processes in all
+	evicted  uint64         // forgotten while they may have lived
+	plotted  int            // live ones with series
 }
 
 // ranking is one order of processes.
@@ -109,7 +111,8 @@ func newProcesses() *processes {
 		return &ranking{newTop(topProcesses, value), title, what}
 	}
 	return &processes{
-		live: map[processKey]*process{},
+		live:    map[processKey]*process{},
+		nearest: newTop(topProcesses, func(p *process) float64 { return p.fdShare.ratio.value }),
 		rankings: []*ranking{
 			rank("CPU", "CPU time", func(p *process) float64 { return p.cpu.value() }),
 			rank("Memory", "most resident", func(p *process) float64 { return p.rss.value }),
@@ -186,9 +189,10 @@ func (ps *processes) values(p *process, ms int64, f *record.ProcessFacts) {
 		if p.fds.add(float64(v), ms) {
 			p.fdLimit = f.FDLimit.Or(0)
 		}
+		p.fdShare.add(float64(v), float64(f.FDLimit.Or(0)), ms)
+		p.fdLeft = f.FDSecondsToLimit
 		p.plot(p.fdSeries, ms, float64(v))
 	}
-	p.fdRatio = max(p.fdRatio, f.FDRatio.Or(0))
 }
 
 func (p *process) plot(s *series, ms int64, v float64) {
@@ -224,6 +228,7 @@ func (ps *processes) rank(p *process) {
 	for _, r := range ps.rankings {
 		r.offer(p)
 	}
+	ps.nearest.offer(p)
 }
 
 func (ps *processes) forget(p *process) {

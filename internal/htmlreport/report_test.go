@@ -271,7 +271,12 @@ func nastyRecorder(name string, rounds int) *recorder {
 		w.write(&record.Leak{PID: 7, StartTicks: 1, Comm: name, Verdict: record.VerdictLeaking, Rule: s, FDOpen: n, Unattributed: map[string]uint64{name: 3},
 			Sites: []record.Site{{Held: 5, Type: name, Target: s, Thread: s, StackEnd: s, Stack: []record.Frame{{Function: s, File: s, Line: n, Module: s, Language: s}}}, {StackEnd: s}}})
 		w.write(&record.OOM{Comm: name, Cgroup: s})
-		w.write(&record.Action{Outcome: record.Outcome(name)})
+		w.write(&record.Action{Action: name, Type: name, Cause: name, Target: s, Comm: s, PID: record.Some[int32](7), Why: name, What: name,
+			Outcome: record.Outcome(name), Detail: name, Attempt: 2})
+		w.write(&record.Action{Action: name, Outcome: record.OutcomeFailed, Target: s, Detail: name})
+		w.write(&record.JobReading{Job: name + "2", Category: s, TaskID: s, CPUSecondsTotal: f, MemoryBytes: n, FDOpen: n})
+		w.write(&record.Job{Job: name, JobFacts: record.JobFacts{PID: int32(i), Category: s, TaskID: s, Command: s, Cause: s, ExitType: name},
+			Limits: []record.JobLimit{{Resource: name, Unit: name}}})
 		w.write(&record.Prune{ShouldPrune: true, Reasons: []record.PruneReason{{Resource: name, Target: name, Unit: name, Value: f, Max: f}}, Candidates: []record.PruneCandidate{{Comm: name, Why: name}}})
 		w.write(&record.Agent{Version: name, Source: record.Source(name), RecordsLost: map[string]uint64{name: 1}})
 		facts.PID = int32(100 + i)
@@ -328,6 +333,119 @@ func checkPage(t *testing.T, page string) {
 	}
 	if strings.Contains(page, "http://") || strings.Contains(page, "https://") || strings.Contains(page, "url(") || strings.Contains(page, "@import") {
 		t.Error("the page refers to something outside")
+	}
+}
+
+// TestJobs: those whose end is recorded, those that run, and those that are read no more.
+func TestJobs(t *testing.T) {
+	w := newRecorder()
+	reading := func(pid, second int, cpu float64) {
+		w.write(&record.JobReading{Job: fmt.Sprintf("pid:%d@1", pid), Category: record.Some("align"), TaskID: record.Some(fmt.Sprint(pid)),
+			ElapsedSeconds: record.Some(float64(second)), CPUSecondsTotal: record.Some(cpu), MemoryBytes: record.Some(uint64(pid) << 20), FDOpen: record.Some[uint64](9)})
+	}
+	end := func(pid int, facts record.JobFacts, use record.JobUse, limits ...record.JobLimit) {
+		facts.PID, facts.Category = int32(pid), record.Some("align")
+		w.write(&record.Job{Job: fmt.Sprintf("pid:%d@1", pid), JobFacts: facts, JobUse: use, Limits: limits})
+	}
+	for second := range 30 {
+		w.now = begin.Add(time.Duration(second) * time.Second)
+		w.write(&record.Host{CPURatio: record.Some(0.5)})
+		if second < 10 {
+			reading(1, second, float64(second)) // its end is told
+			reading(2, second, float64(second)) // its end is told elsewhere
+		}
+		reading(3, second, float64(second)/2) // runs to the end
+		if second == 10 {
+			end(1, record.JobFacts{ExitType: "limits", Signal: record.Some[int32](9), Command: record.Some("sort big")},
+				record.JobUse{WallTimeSeconds: record.Some(10.0), CPUTimeSeconds: record.Some(9.5), MemoryBytes: record.Some[uint64](300 << 20)},
+				record.JobLimit{Resource: "memory", Value: 300 << 20, Limit: 256 << 20, Unit: "bytes", Seconds: 9})
+		}
+	}
+	for pid := range 100 {
+		end(100+pid, record.JobFacts{ExitStatus: record.Some(int32(pid % 2))}, record.JobUse{CPUTimeSeconds: record.Some(float64(pid))})
+	}
+	v := w.reading(t).machine(t, "web-1").view("m1")
+	table := v.jobTable()
+	if got := table.Text; got != "101 jobs ended: 1 broke a limit, 50 failed otherwise. "+
+		"Of 1 job there are readings, but how they ended was recorded elsewhere (rmagent exec --jsonl). 1 job ran at the end of the records." {
+		t.Error(got)
+	}
+	if n := len(table.Jobs); n != 1+shownJobs+1 || table.More != "76 jobs are not listed: those that took less CPU time than others that ended alike." {
+		t.Errorf("%d jobs, %s", n, table.More)
+	}
+	runs, broke, failed, gone := table.Jobs[0], table.Jobs[1], table.Jobs[2], table.Jobs[1+shownJobs]
+	if runs.What != "align task 3" || runs.End != "runs" || runs.CPU != "14 s" {
+		t.Errorf("%+v", runs)
+	}
+	if broke.Who != "sort big (pid 1)" || broke.Class != "critical" || broke.Memory != "300 MiB" || len(broke.Limits) != 1 || broke.Limits[0] != "memory 300 MiB > 256 MiB after 9.0 s" {
+		t.Errorf("%+v", broke)
+	}
+	if failed.Who != "pid 199" || failed.End != "status 1 at 13:00:29" {
+		t.Errorf("%+v", failed)
+	}
+	if gone.What != "align task 2" || gone.End != "last read at 13:00:09" || gone.Memory != "2.0 MiB" || gone.File != "9" {
+		t.Errorf("%+v", gone)
+	}
+	if c := table.Categories; len(c) != 1 || c[0].Who != "align" || c[0].Processes != "101" || c[0].Memory != "300 MiB" {
+		t.Errorf("%+v", c)
+	}
+}
+
+// TestActions: the last are listed, all are counted, and what went wrong is said first.
+func TestActions(t *testing.T) {
+	w := newRecorder()
+	for i := range 300 {
+		w.now = begin.Add(time.Duration(i) * time.Second)
+		outcome := []record.Outcome{record.OutcomeDone, record.OutcomeRateLimited, record.OutcomeTimedOut}[min(i%100, 2)]
+		w.write(&record.Action{Action: "page", Type: "webhook", Why: fmt.Sprintf("reason %d", i), PID: record.Some[int32](7), Comm: record.Some("nginx"),
+			Attempt: uint64(i%2 + 1), Outcome: outcome, Detail: "status 503"})
+	}
+	v := w.reading(t).machine(t, "web-1").view("m1")
+	table := v.actionTable()
+	if table.Text != "300 attempts: 3 done, 3 rate limited, 294 timed out." || len(table.Rows) != shownActions || table.More != "260 earlier attempts are not listed." {
+		t.Errorf("%s %d %s", table.Text, len(table.Rows), table.More)
+	}
+	want := actionRow{At: "13:04:59", Name: "page (webhook)", Who: "nginx (pid 7)", Why: "reason 299", Class: "critical", Outcome: "timed out", Detail: "status 503; attempt 2"}
+	if last := table.Rows[shownActions-1]; last != want {
+		t.Errorf("%+v", last)
+	}
+	if f := v.actionFinding(); len(f) != 1 || f[0].Text != "294 actions went wrong, last page at 13:04:59: timed out, status 503." {
+		t.Errorf("%+v", f)
+	}
+	if n := len(v.actions.list); n != maxActions {
+		t.Errorf("%d are kept", n)
+	}
+}
+
+// TestNearestLimits holds the greatest share of each limit against what was recorded.
+func TestNearestLimits(t *testing.T) {
+	w := newRecorder()
+	n := record.Some[uint64]
+	for i := range uint64(20) {
+		w.now = begin.Add(time.Duration(i) * time.Second)
+		w.write(&record.Host{CPURatio: record.Some(0.5), MemoryUsedBytes: n(10 + i%10), MemoryTotalBytes: n(100), FilesOpen: n(5), FilesLimit: n(1000),
+			Filesystems: []record.Filesystem{{Path: "/srv", TotalBytes: n(1050), FreeBytes: n(350 - 10*i), AvailableBytes: n(300 - 10*i), InodesTotal: n(100), InodesAvailable: n(99)}}})
+		w.write(&record.Cgroup{Path: "/a", MemoryBytes: n(500 - 20*i), MemoryLimitBytes: n(1000), PIDs: n(3)})
+		w.write(&record.Process{ProcessFacts: record.ProcessFacts{PID: 7, Comm: "nginx", FDOpen: n(900 + i), FDOpenMax: n(902 + i), FDLimit: n(1000),
+			FDSecondsToLimit: record.Some(float64(80 - i))}})
+		w.write(&record.Process{ProcessFacts: record.ProcessFacts{PID: 8, Comm: "free", FDOpen: n(7)}})
+	}
+	v := w.reading(t).machine(t, "web-1").view("m1")
+	rows, more := v.nearRows()
+	var got []string
+	for _, r := range rows {
+		got = append(got, strings.Join([]string{r.What, r.Who, r.Share, r.Used, r.At, r.Then, r.Class}, ", "))
+	}
+	want := []string{
+		"descriptors (RLIMIT_NOFILE), nginx (pid 7), 92%, 921 of 1,000, 13:00:19, full in 61 s, critical",
+		"space, /srv, 89%, 890 B of 1000 B, 13:00:19, 89%, warning",
+		"memory.max, /a, 50%, 500 B of 1000 B, 13:00:00, , ",
+		"memory, the machine, 19%, 19 B of 100 B, 13:00:09, 19%, ",
+		"inodes, /srv, 1%, 1 of 100, 13:00:00, , ",
+		"open files (fs.file-max), the machine, 0.5%, 5 of 1,000, 13:00:00, 0.5%, ",
+	}
+	if !slices.Equal(got, want) || more != "" {
+		t.Errorf("got\n%s\n%s", strings.Join(got, "\n"), more)
 	}
 }
 
@@ -456,6 +574,11 @@ func TestMemoryIsBounded(t *testing.T) {
 				w.write(&record.Cgroup{Path: name, MemoryBytes: record.Some[uint64](1)})
 				w.write(&record.Exit{ProcessFacts: record.ProcessFacts{PID: int32(i), Comm: name}, ExitSignal: record.Some[int32](11)})
 				w.write(&record.Host{CPURatio: record.Some(0.1)})
+			}
+			w.write(&record.JobReading{Job: name, Category: record.Some(name)})
+			if i%20 == 0 {
+				w.write(&record.Job{Job: name, JobFacts: record.JobFacts{Category: record.Some(name), Command: record.Some(name)}, JobUse: record.JobUse{CPUTimeSeconds: record.Some(1.0)}})
+				w.write(&record.Action{Action: name, Why: name, What: name, Outcome: record.Outcome(name)})
 			}
 			if i%100 == 0 {
 				w.write(&record.Leak{PID: int32(i), Comm: name, Verdict: record.VerdictLeaking})

@@ -47,6 +47,8 @@ type series struct {
 
 	peak   float64
 	peakAt int64 // Unix milliseconds
+	last   float64
+	lastAt int64
 }
 
 func newSeries(limit int) *series {
@@ -60,6 +62,9 @@ func (s *series) add(ms int64, v float64) {
 	}
 	if v > s.peak {
 		s.peak, s.peakAt = v, ms
+	}
+	if ms >= s.lastAt {
+		s.last, s.lastAt = v, ms
 	}
 	for {
 		i := floorDiv(ms, s.width)

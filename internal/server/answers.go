@@ -81,6 +81,16 @@ func between(s string) error {
 	return nil
 }
 
+// lately is what takes the place of a duration for rates since the last question.
+const lately = "last"
+
+func betweenOrLast(s string) error {
+	if s == lately || between(s) == nil {
+		return nil
+	}
+	return fmt.Errorf("%w, or %s", between(s), lately)
+}
+
 func (s *Server) headroom(w http.ResponseWriter, r *http.Request) error {
 	if s.Headroom == nil {
 		return missing(s, w, r)
@@ -89,22 +99,56 @@ func (s *Server) headroom(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	var d time.Duration
-	if text := r.URL.Query().Get("for"); text != "" {
-		if d, err = config.ParseDuration(text); err != nil {
-			return err
-		}
+	var h record.Headroom
+	if text := r.URL.Query().Get("for"); text == lately {
+		h, err = s.Headroom.Follow(r.Context(), pid)
+	} else {
+		h, err = s.Headroom.Process(r.Context(), pid, betweenOf(text))
 	}
-	h, err := s.Headroom(r.Context(), pid, d)
 	switch {
 	case errors.Is(err, headroom.ErrNoProcess):
 		return noProcess(pid)
 	case err != nil && r.Context().Err() != nil:
-		return problemf(http.StatusServiceUnavailable, "Too many questions of this kind are waiting.")
+		return tooMany()
 	case err != nil:
 		return err
 	}
 	return writeJSON(w, h)
+}
+
+// betweenOf reads what between has checked.
+func betweenOf(text string) time.Duration {
+	d, _ := config.ParseDuration(text) // none: 0
+	return d
+}
+
+func tooMany() error {
+	return problemf(http.StatusServiceUnavailable, "Too many questions of this kind are waiting.")
+}
+
+// nearest answers with who is nearest to a limit.
+func (s *Server) nearest(w http.ResponseWriter, r *http.Request) error {
+	if s.Headroom == nil {
+		return missing(s, w, r)
+	}
+	v, err := s.view()
+	if err != nil {
+		return err
+	}
+	q := r.URL.Query()
+	d := betweenOf(q.Get("for"))
+	if d > 0 && d+2*v.Interval > answerTime {
+		return problemf(http.StatusServiceUnavailable, "The agent reads every %s: two of its readings can't be had within %s.", v.Interval, answerTime)
+	}
+	most, _ := parseLimit(q.Get("limit")) // none: 0, all
+	list, err := s.Headroom.Nearest(r.Context(), filterOf(r), d, most)
+	if err != nil && r.Context().Err() != nil {
+		return tooMany()
+	}
+	if err != nil {
+		return err
+	}
+	return writeJSON(w, list)
 }
 
 // Trouble is something that the agent can't do, and why.

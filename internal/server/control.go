@@ -36,7 +36,7 @@ var controlRoutes = []route{
 	{method: "GET", path: "/v1/history/{resource}", private: true, handle: (*Server).history,
 		summary: "The last readings of a resource: cpu, memory, fd, disk, network, pids, gpu, gpu_memory, pressure_*.",
 		query: []param{
-			{name: "count", usage: "at most so many; none: all, an hour at most", check: func(s string) error { _, err := parseLimit(s); return err }},
+			{name: "count", usage: "at most so many; none: all, an hour at most", check: someNumber},
 			{name: "target", usage: "of whom, as in state records; default: host", check: anyText},
 		}},
 	{method: "GET", path: "/v1/stats", private: true, summary: "Peaks, averages and events since the start or the last reset.", handle: (*Server).stats},

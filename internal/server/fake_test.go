@@ -221,10 +221,7 @@ func (s *testServer) getTCP(t testing.TB, path string) answer {
 
 // documented answers what the other tests leave out.
 func documented(o *Options) {
-	o.Headroom = func(_ context.Context, pid int32, _ time.Duration) (record.Headroom, error) {
-		row := record.HeadroomLimit{Resource: "open_files", Name: "RLIMIT_NOFILE", Known: true}
-		return record.Headroom{PID: pid, FirstInSpace: &row, Limits: []record.HeadroomLimit{row}}, nil
-	}
+	o.Headroom = &fakeHeadroom{}
 	o.Policy = func() any { return map[string]any{"interval": "1s"} }
 	o.System.Hooks = []string{"net"}
 	o.Jobs = func() []record.RunningJob {
@@ -237,6 +234,28 @@ func documented(o *Options) {
 		}
 	}
 	o.Control = &fakeControl{tracked: map[int32]TrackedLimits{}}
+}
+
+// fakeHeadroom keeps what it is asked.
+type fakeHeadroom struct{ asked string }
+
+func (h *fakeHeadroom) of(pid int32, format string, args ...any) (record.Headroom, error) {
+	h.asked = fmt.Sprintf(format, args...)
+	row := record.HeadroomLimit{Resource: "open_files", Name: "RLIMIT_NOFILE", Known: true}
+	return record.Headroom{PID: pid, FirstInSpace: &row, Limits: []record.HeadroomLimit{row}}, nil
+}
+
+func (h *fakeHeadroom) Process(_ context.Context, pid int32, between time.Duration) (record.Headroom, error) {
+	return h.of(pid, "process %d for %v", pid, between)
+}
+
+func (h *fakeHeadroom) Follow(_ context.Context, pid int32) (record.Headroom, error) {
+	return h.of(pid, "follow %d", pid)
+}
+
+func (h *fakeHeadroom) Nearest(_ context.Context, f engine.Filter, between time.Duration, most int) (record.HeadroomList, error) {
+	one, err := h.of(7, "nearest %v of %v for %v", most, f.Names, between)
+	return record.HeadroomList{Processes: []record.Headroom{one}, Machine: one.Limits, Evaluated: 1}, err
 }
 
 // fakeControl keeps what it is told.

@@ -41,6 +41,7 @@ var bodies = map[string]any{
 	"GET /v1/processes/{pid}":     record.Process{},
 	"GET /v1/processes/{pid}/fds": record.Leak{},
 	"GET /v1/headroom/{pid}":      record.Headroom{},
+	"GET /v1/headroom":            record.HeadroomList{},
 	"GET /v1/usage/{resource}":    Usage{},
 	"GET /v1/processes": struct {
 		Time      time.Time        `json:"time"`

@@ -27,7 +27,7 @@ var filterQuery = []param{
 
 var processQuery = append(slices.Clone(filterQuery),
 	param{name: "sort", usage: "by this number of the record, greatest first: " + strings.Join(sortNames(), ", "), check: sortKey},
-	param{name: "limit", usage: "at most so many", check: func(s string) error { _, err := parseLimit(s); return err }},
+	param{name: "limit", usage: "at most so many", check: someNumber},
 )
 
 func pattern(s string) error {
@@ -44,6 +44,11 @@ func parseLimit(s string) (int, error) {
 		return 0, errors.New("allowed is a number from 1")
 	}
 	return n, nil
+}
+
+func someNumber(s string) error {
+	_, err := parseLimit(s)
+	return err
 }
 
 // sortKeys are the numbers that processes can be sorted by.

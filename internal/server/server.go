@@ -25,8 +25,18 @@ type Views interface {
 	Holds(ctx context.Context, pid int32) (record.Leak, error)
 }
 
-// Options are what a server answers from. Where a function is nil, its questions are
-// answered with status 501.
+// Headroom looks at limits.
+type Headroom interface {
+	// Process looks at one process, twice if between is not 0.
+	Process(ctx context.Context, pid int32, between time.Duration) (record.Headroom, error)
+	// Follow looks at one process, with rates since the last look if that was lately.
+	Follow(ctx context.Context, pid int32) (record.Headroom, error)
+	// Nearest says who is nearest to a limit; 0 for most is all.
+	Nearest(ctx context.Context, f engine.Filter, between time.Duration, most int) (record.HeadroomList, error)
+}
+
+// Options are what a server answers from. Where a function or an interface is nil, its
+// questions are answered with status 501.
 type Options struct {
 	Views  Views
 	Events *Bus
@@ -35,9 +45,8 @@ type Options struct {
 	System System
 
 	// Health says what this agent can't do, and why.
-	Health func() []Trouble
-	// Headroom looks at one process, twice if between is not 0.
-	Headroom func(ctx context.Context, pid int32, between time.Duration) (record.Headroom, error)
+	Health   func() []Trouble
+	Headroom Headroom
 	// Control changes what can be changed, and remembers.
 	Control Control
 	// Jobs tells of the jobs that are measured now.

@@ -509,3 +509,35 @@ func TestThePageIsSelfContained(t *testing.T) {
 		t.Errorf("policy %s", policy)
 	}
 }
+
+// What is asked about headroom comes to who looks.
+func TestHeadroomQuestions(t *testing.T) {
+	h := &fakeHeadroom{}
+	v := machine(3)
+	s := serve(t, newFake(v), func(o *Options) { o.Headroom = h })
+	for path, want := range map[string]string{
+		"/v1/headroom/2":                             "process 2 for 0s",
+		"/v1/headroom/2?for=1s":                      "process 2 for 1s",
+		"/v1/headroom/2?for=last":                    "follow 2",
+		"/v1/headroom":                               "nearest 0 of [] for 0s",
+		"/v1/headroom?for=2s&limit=5&name=a&name=b*": "nearest 5 of [a b*] for 2s",
+	} {
+		if a := s.get(t, path); a.status != 200 || h.asked != want {
+			t.Errorf("%s: %d %s, asked %q, want %q", path, a.status, a.body, h.asked, want)
+		}
+	}
+	for _, path := range []string{"/v1/headroom/2?for=lately", "/v1/headroom?for=last", "/v1/headroom?limit=0", "/v1/headroom?name=[", "/v1/headroom?sort=pid"} {
+		if a := s.get(t, path); a.status != 400 {
+			t.Errorf("%s: %d %s", path, a.status, a.body)
+		}
+	}
+	if a := s.getTCP(t, "/v1/headroom"); a.status != 403 {
+		t.Errorf("on the door for everybody: %d", a.status)
+	}
+	slow := *v
+	slow.Interval = time.Minute
+	s.views.tick(&slow)
+	if a := s.get(t, "/v1/headroom?for=1s"); a.status != 503 || !strings.Contains(a.body, "1m0s") {
+		t.Errorf("of an agent that reads once a minute: %d %s", a.status, a.body)
+	}
+}

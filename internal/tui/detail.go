@@ -148,7 +148,10 @@ func (m *Model) limits() []string {
 	slices.SortStableFunc(list, func(a, b record.HeadroomLimit) int {
 		return int(1e6 * (b.UsedRatio.Or(0) - a.UsedRatio.Or(0)))
 	})
-	for _, l := range list[:min(len(list), shownLimits)] {
+	for i, l := range list {
+		if first := m.details.Headroom.FirstInTime; i >= shownLimits && (first == nil || l.Name != first.Name || l.Scope != first.Scope) {
+			continue // but what is full first is shown, however much is left of it
+		}
 		ratio := l.UsedRatio.Or(0)
 		text := fit(human.Text(l.Name), 22) + " " + m.glyphs.bar(ratio, 10) + " " + right(human.Percent(ratio), 4) +
 			right(amount(l.Available, l.Unit), 8) + " left"

@@ -60,7 +60,14 @@ func (m *Model) title() string {
 	if r == nil {
 		return parts[0]
 	}
-	parts = append(parts, human.Text(r.HostName), clock(r.Time.UTC())+" UTC", fmt.Sprintf("%d processes", len(r.Processes)))
+	parts = append(parts, human.Text(r.HostName), clock(r.Time.UTC())+" UTC")
+	switch { // before what is old then, so that it is not cut off
+	case m.err != nil:
+		parts = append(parts, red.in("no answer: "+human.Text(m.err.Error())))
+	case m.paused:
+		parts = append(parts, reverse.in(" paused "))
+	}
+	parts = append(parts, fmt.Sprintf("%d processes", len(r.Processes)))
 	leaking := 0
 	for i := range r.Leaks {
 		if r.Leaks[i].Verdict == record.VerdictLeaking {
@@ -71,12 +78,6 @@ func (m *Model) title() string {
 		parts = append(parts, red.in(fmt.Sprintf("%d leaking", leaking)))
 	}
 	parts = append(parts, counted(r.States)...)
-	switch {
-	case m.err != nil:
-		parts = append(parts, red.in("no answer: "+human.Text(m.err.Error())))
-	case m.paused:
-		parts = append(parts, reverse.in(" paused "))
-	}
 	return strings.Join(parts, "  ")
 }
 
