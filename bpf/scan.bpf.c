@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: (MIT OR GPL-2.0-only)
 /*
  * The scan for kernels whose syscall programs may call kfuncs (6.10): it walks the
- * list of processes and writes records into an array that user space maps. A run
+ * list of processes and writes records into an array that user space maps, one place
+ * after the other, so that each scan finds those of the one before. A run
  * is at most SCAN_CHUNK processes, and about a millisecond, because it holds RCU;
  * the next one goes on behind the last process, found again by its PID. That must
  * still be there: a task that left the list points to what may long be gone.
@@ -31,10 +32,22 @@ extern void bpf_rcu_read_unlock(void) __ksym;
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, SCAN_CHUNK);
+	__uint(max_entries, SCAN_CHUNK + 1);
 	__type(key, u32);
 	__type(value, struct process_record);
 } records SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SCAN_CHUNK + 1);
+	__type(key, u32);
+	__type(value, struct standing);
+} standings SEC(".maps");
+
+/* Places less one, which user space sets with the maps' size: a power of two. One more
+ * is for a process that is read by itself. */
+const volatile u32 place_mask = SCAN_CHUNK - 1;
 
 /* add_events adds what events counted. Most tasks have nothing stored; of the
  * others, one that can't be found by its PID is not known. */
@@ -54,22 +67,23 @@ static __always_inline void add_events(struct process_record *r, struct task_str
 	r->flags |= REC_EVENTS;
 }
 
-/* read_sleeper makes the record of the process whose leader t is from what was
- * kept of it, or keeps it where it sleeps. */
-static __always_inline void read_sleeper(struct process_record *r, struct work *k, struct task_struct *t, u32 pid, bool exact)
+/* read_anew makes the record of the process whose leader t is from what was kept of it,
+ * or keeps it where it sleeps. It returns whether what the record says holds for as long
+ * as the process sleeps. */
+static __always_inline bool read_anew(struct process_record *r, struct work *k, struct task_struct *t, u32 pid,
+				      u64 switches, bool off, bool exact)
 {
 	struct signal_struct *sig = t->signal;
-	u64 address = as_number(k, t), switches = 0;
+	u64 address = as_number(k, t);
 	struct kept_process *p;
-	bool off, slept, shared;
+	bool slept, shared;
 	u32 slot;
 
 	begin(r, t, address, pid);
 	slot = r->tgid & kept_mask;
 	p = bpf_map_lookup_elem(&kept, &slot);
 	if (!p)
-		return;
-	off = bpf_core_field_exists(t->on_cpu) && off_cpu(k, t, &switches);
+		return false;
 	slept = off && p->task == address && p->start_boottime_ns == r->start_boottime_ns &&
 		p->switches == switches && asleep(t);
 	if (slept) {
@@ -87,28 +101,37 @@ static __always_inline void read_sleeper(struct process_record *r, struct work *
 		fill_files(r, k, t, address);
 	fill_memory(r, k, t, address, exact);
 	if (slept)
-		return;
+		return !shared;
 	if (with_events)
 		add_events(r, t);
-	if (off)
-		keep(p, r, k, t, switches, shared);
+	return off && keep(p, r, k, t, switches, shared) && !shared;
 }
 
-/* fill writes the record of the leader at addr into a slot; 1 if there is one. It
+/* fill writes the record of the leader at addr into a place; 1 if there is one. It
  * is global so that the verifier looks at it once, not once per way to reach it. */
-__attribute__((noinline)) int fill(u64 addr, u32 slot, u32 exact)
+__attribute__((noinline)) int fill(u64 addr, u32 place, u32 exact)
 {
 	struct task_struct *t = CAST(struct task_struct, addr);
-	struct process_record *r = bpf_map_lookup_elem(&records, &slot);
+	struct process_record *r = bpf_map_lookup_elem(&records, &place);
+	struct standing *s = bpf_map_lookup_elem(&standings, &place);
 	struct work *k = get_work();
+	u64 switches = 0;
+	bool off;
 	u32 pid;
 
-	if (!r || !k)
+	if (!r || !s || !k)
 		return 0;
 	pid = visible(k, t);
 	if (!pid)
 		return 0;
-	read_sleeper(r, k, t, pid, exact);
+	off = bpf_core_field_exists(t->on_cpu) && off_cpu(k, t, &switches);
+	if (off && s->slept == switches + 1 && r->task == addr && r->start_boottime_ns == t->start_boottime &&
+	    r->pid == pid && asleep(t)) {
+		s->same = still(r, k, t, addr, exact);
+		return 1;
+	}
+	s->same = 0;
+	s->slept = read_anew(r, k, t, pid, switches, off, exact) ? switches + 1 : 0;
 	return 1;
 }
 
@@ -125,6 +148,7 @@ struct list_walk {
 	u64 last_start;
 	u32 last;
 	u32 exact;
+	u32 first;
 	u32 count;
 	u32 max;
 	u32 done;
@@ -150,7 +174,7 @@ static long visit(u32 i, struct list_walk *w)
 	w->last = t->pid;
 	w->last_task = w->at;
 	w->last_start = t->start_boottime;
-	w->count += fill(w->at, w->count, w->exact);
+	w->count += fill(w->at, (w->first + w->count) & place_mask, w->exact);
 	k->weight++;
 	w->at = next_leader(k, t);
 	return 0;
@@ -175,7 +199,7 @@ static __always_inline u64 place(struct work *k, struct scan_args *args, struct 
 SEC("syscall")
 int scan(struct scan_args *args)
 {
-	struct list_walk w = { .exact = args->exact, .max = args->max };
+	struct list_walk w = { .exact = args->exact, .first = args->first, .max = args->max };
 	struct work *k = get_work();
 	struct task_struct *from;
 
@@ -192,7 +216,7 @@ int scan(struct scan_args *args)
 	if (args->only) {
 		args->lost_place = 0;
 		if (from->pid == from->tgid)
-			args->count = fill(as_number(k, from), 0, args->exact);
+			args->count = fill(as_number(k, from), place_mask + 1, args->exact);
 	} else {
 		w.at = place(k, args, from);
 		if (w.at) {

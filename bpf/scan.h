@@ -68,6 +68,12 @@ struct process_record {
 	u64 fd_closed;
 };
 
+/* What stands of the record in a place, for the next scan that reads into it. */
+struct standing {
+	u64 slept; /* 1 + how often its process was switched out, where that slept; 0: read it anew */
+	u64 same;  /* the record is what it was after the scan before */
+};
+
 /* What a run of the scan is asked, and what it answers: in place, in the
  * program's context. */
 struct scan_args {
@@ -79,6 +85,8 @@ struct scan_args {
 	u32 only;     /* in: this process alone; 0: all */
 	u32 max;      /* in: at most this many records, up to SCAN_CHUNK */
 	u32 exact;    /* in: add every CPU's share of the RSS */
+	u32 first;    /* in: the place of the first record; those behind the last go on at the first */
+	u32 padding;
 	u32 count;    /* out: records written */
 	u32 last;     /* out */
 	u32 done;     /* out: the list is at its end */
@@ -86,6 +94,7 @@ struct scan_args {
 };
 
 _Static_assert(sizeof(struct process_record) == 32 + 32 + 16 + 8 * (SCAN_TABLES + 3 + 6 + 6 + 4 + 4), "no padding");
-_Static_assert(sizeof(struct scan_args) == 64, "no padding");
+_Static_assert(sizeof(struct scan_args) == 72, "no padding");
+_Static_assert(sizeof(struct standing) == 16, "no padding");
 
 #endif

@@ -64,6 +64,7 @@ struct table_walk {
 struct work {
 	struct thread_walk threads;
 	struct table_walk table;
+	struct process_record now; /* of still */
 	s64 rss[NR_MM_COUNTERS];
 	u64 number; /* of as_number */
 	u64 fence;

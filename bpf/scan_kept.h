@@ -5,8 +5,10 @@
  * why. That it slept is known exactly: it was off every CPU and every run queue
  * then, and has been switched out as often now.
  *
- * Kept is what was read, by the PID: processes that share a place take it from
- * each other, which costs a reading and nothing else.
+ * Kept is the record itself, where the scan comes to the same process in the same
+ * place again: nothing is written then, if nothing changed. For when places moved, because
+ * somebody before it has ended, what was read is kept by the PID, too: processes that share
+ * a place there take it from each other, which costs a reading and nothing else.
  */
 #ifndef RMAGENT_SCAN_KEPT_H
 #define RMAGENT_SCAN_KEPT_H
@@ -112,10 +114,54 @@ static __always_inline void restore(struct process_record *r, struct work *k, st
 	k->threads.more_tables = 0;
 }
 
-/* keep keeps a record that was read while its process slept. switches and shared
- * are from before: while its only thread sleeps, a table that nobody else has gets
- * no second owner. */
-static __always_inline void keep(struct kept_process *p, struct process_record *r, struct work *k,
+/* still brings the record of a process that slept since it was written up to now, in
+ * place, and tells whether nothing had to be changed. */
+static __always_inline bool still(struct process_record *r, struct work *k, struct task_struct *t, u64 address, bool exact)
+{
+	struct process_record *now = &k->now;
+	u64 changed;
+
+	now->flags = r->flags & ~(REC_MM | REC_CGROUP);
+	now->ppid = 0;
+	now->cgroup_id = 0;
+	now->rss_file_pages = now->rss_anon_pages = now->rss_shmem_pages = 0;
+	now->swap_pages = now->peak_pages = now->virtual_pages = 0;
+	now->comm[0] = r->comm[0];
+	now->comm[1] = r->comm[1];
+	if (r->flags & REC_KTHREAD)
+		fill_comm(now, address);
+	fill_outer(now, k, t, t->signal);
+	k->threads.mm_owner = as_number(k, t->mm) ? address : 0;
+	fill_memory(now, k, t, address, exact);
+	changed = (now->flags ^ r->flags) | (now->ppid ^ r->ppid) | (now->state ^ r->state) |
+		  (now->cgroup_id ^ r->cgroup_id) | (now->comm[0] ^ r->comm[0]) | (now->comm[1] ^ r->comm[1]) |
+		  (now->fd_limit ^ r->fd_limit) | (now->fd_hard_limit ^ r->fd_hard_limit) |
+		  (now->rss_file_pages ^ r->rss_file_pages) | (now->rss_anon_pages ^ r->rss_anon_pages) |
+		  (now->rss_shmem_pages ^ r->rss_shmem_pages) | (now->swap_pages ^ r->swap_pages) |
+		  (now->peak_pages ^ r->peak_pages) | (now->virtual_pages ^ r->virtual_pages);
+	if (!changed)
+		return true;
+	r->flags = now->flags;
+	r->ppid = now->ppid;
+	r->state = now->state;
+	r->cgroup_id = now->cgroup_id;
+	r->comm[0] = now->comm[0];
+	r->comm[1] = now->comm[1];
+	r->fd_limit = now->fd_limit;
+	r->fd_hard_limit = now->fd_hard_limit;
+	r->rss_file_pages = now->rss_file_pages;
+	r->rss_anon_pages = now->rss_anon_pages;
+	r->rss_shmem_pages = now->rss_shmem_pages;
+	r->swap_pages = now->swap_pages;
+	r->peak_pages = now->peak_pages;
+	r->virtual_pages = now->virtual_pages;
+	return false;
+}
+
+/* keep keeps a record that was read while its process slept, and tells whether it did.
+ * switches and shared are from before: while its only thread sleeps, a table that nobody
+ * else has gets no second owner. */
+static __always_inline bool keep(struct kept_process *p, struct process_record *r, struct work *k,
 				 struct task_struct *t, u64 switches, bool shared)
 {
 	u64 now;
@@ -124,10 +170,10 @@ static __always_inline void keep(struct kept_process *p, struct process_record *
 	if (r->threads != 1 || k->threads.walked != 1 ||
 	    r->flags & (REC_CPU_TORN | REC_FD_TORN | REC_TABLES_MORE | REC_THREADS_MORE) ||
 	    t->on_rq || !asleep(t) || t->flags & PF_EXITING)
-		return;
+		return false;
 	fence(k);
 	if (!off_cpu(k, t, &now) || now != switches)
-		return;
+		return false;
 	p->task = r->task;
 	p->start_boottime_ns = r->start_boottime_ns;
 	p->switches = switches;
@@ -154,6 +200,7 @@ static __always_inline void keep(struct kept_process *p, struct process_record *
 	p->net_sent = r->net_sent;
 	p->fd_opened = r->fd_opened;
 	p->fd_closed = r->fd_closed;
+	return true;
 }
 
 #endif

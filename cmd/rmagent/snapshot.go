@@ -150,7 +150,7 @@ func writeMachine(p *agent.Parts, table *aggregate.Table, gpus *aggregate.GPUs, 
 	}
 	fds := aggregate.NewFDSums()
 	fds.Update(table)
-	for _, g := range p.Cgroups.Read(nil, nil) {
+	for _, g := range p.Cgroups.Read(nil, &host, nil) {
 		var r record.Cgroup
 		sum, known := fds.Of(g.Path)
 		b.Cgroup(&r, &g, record.SomeIf(sum, known))

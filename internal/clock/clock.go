@@ -5,14 +5,37 @@ package clock
 
 import (
 	"fmt"
+	"math"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// Monotonic is CLOCK_MONOTONIC: it stands still in suspend.
-func Monotonic() time.Duration { return read(unix.CLOCK_MONOTONIC) }
+// begun is one instant as package time and as the kernel tell it.
+var begun = begin()
+
+type instant struct {
+	time      time.Time
+	monotonic time.Duration
+}
+
+// begin reads both a few times, and takes the pair between which least time went by.
+func begin() (best instant) {
+	least := time.Duration(math.MaxInt64)
+	for range 8 {
+		pair := instant{time.Now(), read(unix.CLOCK_MONOTONIC)}
+		if took := time.Since(pair.time); took < least {
+			best, least = pair, took
+		}
+	}
+	return best
+}
+
+// Monotonic is CLOCK_MONOTONIC: it stands still in suspend. Package time's monotonic
+// clock is the same, read without a system call; it is only counted from elsewhere. The
+// difference was found out once, to some hundred nanoseconds.
+func Monotonic() time.Duration { return begun.monotonic + time.Since(begun.time) }
 
 // Boottime is CLOCK_BOOTTIME: what start ticks count on.
 func Boottime() time.Duration { return read(unix.CLOCK_BOOTTIME) }

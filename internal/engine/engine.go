@@ -343,12 +343,12 @@ func (e *Engine) readHost() {
 func (e *Engine) readCgroups(all bool) {
 	e.cgroups = e.cgroups[:0]
 	if all {
-		e.cgroups = e.Cgroups.Read(e.cgroups, nil)
+		e.cgroups = e.Cgroups.Read(e.cgroups, &e.host, nil)
 		return
 	}
 	clear(e.active)
 	e.table.Active(e.active)
-	e.cgroups = e.Cgroups.Read(e.cgroups, func(_ uint64, path string) bool {
+	e.cgroups = e.Cgroups.Read(e.cgroups, &e.host, func(_ uint64, path string) bool {
 		return e.active[path] || e.Policy.WatchesCgroup(path)
 	})
 }

@@ -38,12 +38,17 @@ func newTicker(interval time.Duration) (*ticker, error) {
 		return nil, fmt.Errorf("set a timer: %w", err)
 	}
 	t.done.Go(func() {
-		for t.raw.Read(expired) == nil {
-			select {
-			case t.C <- struct{}{}:
-			default:
+		// Never done, so that the poller's next word is waited for: who asks again first
+		// reads twice for each tick.
+		_ = t.raw.Read(func(fd uintptr) (done bool) {
+			if expired(fd) {
+				select {
+				case t.C <- struct{}{}:
+				default:
+				}
 			}
-		}
+			return false
+		})
 	})
 	return t, nil
 }

@@ -60,6 +60,23 @@ const mostFiles = 512
 // the hierarchy it was found in, and one of the others is the same.
 type cgroupDirs struct {
 	main, memory, cpu, cpuacct, pids, unified int
+
+	// Which are roots of their hierarchies: what those lack or can't have set is not
+	// asked for.
+	rootMemory, rootCPU, rootPIDs, rootUnified bool
+}
+
+func (d *cgroupDirs) findRoots() {
+	d.rootMemory, d.rootCPU, d.rootPIDs, d.rootUnified = isRoot(d.memory), isRoot(d.cpu), isRoot(d.pids), isRoot(d.unified)
+}
+
+// isRoot tells whether a directory is the root of a hierarchy, and not what a container
+// sees as one. Other filesystems may have such an inode, too (a captured tree).
+func isRoot(dir int) bool {
+	var st unix.Stat_t
+	var fs unix.Statfs_t
+	return dir >= 0 && unix.Fstat(dir, &st) == nil && st.Ino == rootID && unix.Fstatfs(dir, &fs) == nil &&
+		(fs.Type == unix.CGROUP_SUPER_MAGIC || fs.Type == unix.CGROUP2_SUPER_MAGIC)
 }
 
 // OpenCgroups finds the hierarchies and lists their cgroups. A host without
@@ -134,8 +151,9 @@ func (c *CgroupReader) main() *hierarchy {
 
 // Read appends to dst the cgroups that want says yes to, as they are now, by path; with a
 // nil want it first looks which there are, and reads all. Between those, cgroups
-// become known as an [Identifier] meets them. One that was removed is left out.
-func (c *CgroupReader) Read(dst []sample.Cgroup, want func(id uint64, path string) bool) []sample.Cgroup {
+// become known as an [Identifier] meets them. One that was removed is left out. What host
+// says, which was read just before, is not read again.
+func (c *CgroupReader) Read(dst []sample.Cgroup, host *sample.Host, want func(id uint64, path string) bool) []sample.Cgroup {
 	if want == nil {
 		c.list()
 	}
@@ -147,7 +165,7 @@ func (c *CgroupReader) Read(dst []sample.Cgroup, want func(id uint64, path strin
 			continue
 		}
 		dst = append(dst, sample.Cgroup{})
-		if !c.read(g, &dst[len(dst)-1]) {
+		if !c.read(g, host, &dst[len(dst)-1]) {
 			dst = dst[:len(dst)-1]
 			c.forget(g)
 		}
@@ -156,16 +174,13 @@ func (c *CgroupReader) Read(dst []sample.Cgroup, want func(id uint64, path strin
 	return dst
 }
 
-func (c *CgroupReader) read(g *cgroup, dst *sample.Cgroup) (alive bool) {
+func (c *CgroupReader) read(g *cgroup, host *sample.Host, dst *sample.Cgroup) (alive bool) {
 	c.hold(g)
 	dst.ID, dst.Path, dst.ContainerID, dst.Unit = g.id, g.path, g.container, g.unit
 	if c.controller == "" {
-		alive = c.readV2(g, dst)
+		alive = c.readV2(g, host, dst)
 	} else {
-		alive = c.readV1(g, dst)
-	}
-	if g.id == rootID {
-		dst.Pressure.PressureCPUFullRatio = sample.Opt[float64]{} // as for the host
+		alive = c.readV1(g, host, dst)
 	}
 	alive = alive || c.exists(g.dirs.main)
 	if c.open > c.most {
@@ -193,7 +208,7 @@ func (c *CgroupReader) hold(g *cgroup) {
 	}
 	g.opened = true
 	main := c.main().open(g.path)
-	g.dirs = cgroupDirs{main, -1, -1, -1, -1, main}
+	g.dirs = cgroupDirs{main: main, memory: -1, cpu: -1, cpuacct: -1, pids: -1, unified: main}
 	if c.controller != "" {
 		open := func(h *hierarchy) int {
 			if h == c.main() {
@@ -201,8 +216,11 @@ func (c *CgroupReader) hold(g *cgroup) {
 			}
 			return h.open(g.path)
 		}
-		g.dirs = cgroupDirs{main, open(&c.memory), open(&c.cpu), open(&c.cpuacct), open(&c.pids), open(&c.unified)}
+		g.dirs = cgroupDirs{
+			main: main, memory: open(&c.memory), cpu: open(&c.cpu), cpuacct: open(&c.cpuacct), pids: open(&c.pids), unified: open(&c.unified),
+		}
 	}
+	g.dirs.findRoots()
 	g.dirs.each(func(int) { c.open++ })
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/hostfs/kfile"
 	"rmagent/internal/sample"
 )
 
@@ -174,13 +175,13 @@ func TestCgroupsComeAndGo(t *testing.T) {
 	readCgroups(t, c)
 	path, dirs := makeCgroup(t, c)
 	wanted := func(_ uint64, p string) bool { return p == path }
-	if got := c.Read(nil, wanted); len(got) != 0 {
+	if got := c.Read(nil, &sample.Host{}, wanted); len(got) != 0 {
 		t.Errorf("knows of %d before it looked", len(got))
 	}
 	if g := c.find([]byte(path)); g == nil {
 		t.Fatal("not found")
 	}
-	got := c.Read(nil, wanted)
+	got := c.Read(nil, &sample.Host{}, wanted)
 	if len(got) != 1 || got[0].Path != path {
 		t.Fatalf("read %+v", got)
 	}
@@ -197,7 +198,7 @@ func TestCgroupsComeAndGo(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := c.Read(nil, wanted); len(got) != 0 {
+	if got := c.Read(nil, &sample.Host{}, wanted); len(got) != 0 {
 		t.Errorf("still there: %+v", got)
 	}
 	if c.open >= open || c.files >= files || c.byPath[path] != nil || c.byID[st.Ino] != nil {
@@ -215,7 +216,7 @@ func checkKeptFiles(t *testing.T, c *CgroupReader, path string, dirs []string) {
 	t.Helper()
 	read := func() sample.Cgroup {
 		t.Helper()
-		got := c.Read(nil, func(_ uint64, p string) bool { return p == path })
+		got := c.Read(nil, &sample.Host{}, func(_ uint64, p string) bool { return p == path })
 		if len(got) != 1 {
 			t.Fatalf("read %+v", got)
 		}
@@ -241,7 +242,7 @@ func checkKeptFiles(t *testing.T, c *CgroupReader, path string, dirs []string) {
 	if !slices.Equal(g.files, kept) {
 		t.Errorf("files %v after a reading of all, before %v", g.files, kept)
 	}
-	c.Read(nil, func(uint64, string) bool { return false })
+	c.Read(nil, &sample.Host{}, func(uint64, string) bool { return false })
 	if g.files != nil || c.files != 0 {
 		t.Errorf("files %v of a cgroup that nobody wants", g.files)
 	}
@@ -388,14 +389,81 @@ func TestNoCgroups(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := openCgroups(t, root)
-	if got := c.Read(nil, nil); c.Mode() != "none" || len(got) != 0 {
+	if got := c.Read(nil, &sample.Host{}, nil); c.Mode() != "none" || len(got) != 0 {
 		t.Errorf("%s, %d", c.Mode(), len(got))
+	}
+}
+
+// What is not asked of a root is what its files say.
+func TestRootIsAsItsFilesSay(t *testing.T) {
+	c := openCgroups(t, "")
+	root := c.byPath["/"]
+	if root == nil || root.id != rootID {
+		t.Skip("needs the root of the hierarchies: no cgroups, or a cgroup namespace")
+	}
+	var got sample.Cgroup
+	host := readHost(t, "")
+	if !c.read(root, host, &got) {
+		t.Fatal("the root is gone")
+	}
+	d := &root.dirs
+	if c.controller == "" && !d.rootUnified || c.controller == "memory" && !d.rootMemory {
+		t.Errorf("not told to be the root: %+v", *d)
+	}
+	if d.rootCPU {
+		if quota := string(c.file(root, d.cpu, cfsQuota)); quota != "-1\n" || got.CPULimitCores.Known() {
+			t.Errorf("%v cores, its quota is %q", got.CPULimitCores, quota)
+		}
+		if throttled := parseKeyed(c.file(root, d.cpu, cpuStat), "throttled_time"); got.ThrottledNanos != throttled {
+			t.Errorf("throttled %v, its file says %v", got.ThrottledNanos, throttled)
+		}
+	}
+	if d.rootMemory && got.MemoryLimit != parseLimit(c.file(root, d.memory, memoryLimit)) {
+		t.Errorf("limited to %v", got.MemoryLimit)
+	}
+	if d.rootPIDs && c.file(root, d.pids, pidsCurrent) != nil {
+		t.Error("it counts PIDs")
+	}
+	if !d.rootUnified {
+		return
+	}
+	for _, name := range []kfile.Name{memoryCurrent, pidsCurrent, cpuMax} {
+		if c.file(root, d.unified, name) != nil {
+			t.Errorf("it has %s", name)
+		}
+	}
+	// The averages change every two seconds: between two equal ones none did.
+	for range 100 {
+		before := readHost(t, "").Pressure
+		some, _ := parsePressure(c.file(root, d.unified, cpuPressure))
+		memory, memoryFull := parsePressure(c.file(root, d.unified, memPressure))
+		if readHost(t, "").Pressure != before {
+			continue
+		}
+		if some != before.PressureCPUSomeRatio || memory != before.PressureMemorySomeRatio || memoryFull != before.PressureMemoryFullRatio {
+			t.Errorf("its files say %v %v %v, the host's %+v", some, memory, memoryFull, before)
+		}
+		return
+	}
+	t.Error("the host's pressure never stood still")
+}
+
+// What has no swap to be in is not asked for; where there is swap, or none knows, it is.
+func TestSwapIsReadWhereThereIsSome(t *testing.T) {
+	asked := func() sample.Opt[uint64] { return some[uint64](7) }
+	for total, want := range map[sample.Opt[uint64]]sample.Opt[uint64]{
+		some[uint64](0): some[uint64](0), some[uint64](4096): some[uint64](7), {}: some[uint64](7),
+	} {
+		if got := swapOf(&sample.Host{SwapTotalBytes: total}, asked); got != want {
+			t.Errorf("%v of a swap of %v", got, total)
+		}
 	}
 }
 
 func BenchmarkCgroups(b *testing.B) {
 	c := openCgroups(b, "")
-	dst := c.Read(nil, nil)
+	host := readHost(b, "")
+	dst := c.Read(nil, host, nil)
 	if len(dst) == 0 {
 		b.Skip("no cgroups are mounted")
 	}
@@ -405,7 +473,7 @@ func BenchmarkCgroups(b *testing.B) {
 	b.Run("known", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			dst = c.Read(dst[:0], func(uint64, string) bool { return true })
+			dst = c.Read(dst[:0], host, func(uint64, string) bool { return true })
 		}
 		per(b)
 	})
@@ -419,7 +487,7 @@ func BenchmarkCgroups(b *testing.B) {
 	b.Run("none wanted", func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
-			dst = c.Read(dst[:0], func(uint64, string) bool { return false })
+			dst = c.Read(dst[:0], host, func(uint64, string) bool { return false })
 		}
 	})
 }

@@ -27,19 +27,21 @@ var (
 // (slabs, stacks, page tables, BPF maps) and socket buffers. OOM kills too
 // include those of descendants. alive says that the cgroup is still there; if not,
 // it may be.
-func (c *CgroupReader) readV2(g *cgroup, dst *sample.Cgroup) (alive bool) {
+func (c *CgroupReader) readV2(g *cgroup, host *sample.Host, dst *sample.Cgroup) (alive bool) {
 	main := g.dirs.main
-	dst.MemoryBytes = parseNumber(c.file(g, main, memoryCurrent))
-	if dst.MemoryBytes.Known() { // else the root, or the controller isn't enabled here
-		dst.MemoryLimit = parseLimit(c.file(g, main, memoryMax))
-		dst.SwapBytes = parseNumber(c.file(g, main, memorySwap))
-		dst.OOMKills = parseKeyed(c.file(g, main, memoryEvents), "oom_kill")
+	if !g.dirs.rootUnified { // which has none of these (CFTYPE_NOT_ON_ROOT)
+		dst.MemoryBytes = parseNumber(c.file(g, main, memoryCurrent))
+		if dst.MemoryBytes.Known() { // else the controller isn't enabled here
+			dst.MemoryLimit = parseLimit(c.file(g, main, memoryMax))
+			dst.SwapBytes = swapOf(host, func() sample.Opt[uint64] { return parseNumber(c.file(g, main, memorySwap)) })
+			dst.OOMKills = parseKeyed(c.file(g, main, memoryEvents), "oom_kill")
+		}
+		if dst.PIDs = parseNumber(c.file(g, main, pidsCurrent)); dst.PIDs.Known() {
+			dst.PIDsLimit = parseLimit(c.file(g, main, pidsMax))
+		}
+		dst.CPULimitCores = parseCPUMax(c.file(g, main, cpuMax))
 	}
-	if dst.PIDs = parseNumber(c.file(g, main, pidsCurrent)); dst.PIDs.Known() {
-		dst.PIDsLimit = parseLimit(c.file(g, main, pidsMax))
-	}
-	dst.CPULimitCores = parseCPUMax(c.file(g, main, cpuMax))
-	c.readPressure(g, main, &dst.Pressure)
+	c.readPressure(g, host, dst)
 	// Last, as every cgroup has this file.
 	b := c.file(g, main, cpuStat)
 	dst.CPUNanos = microseconds(parseKeyed(b, "usage_usec"))
@@ -47,7 +49,23 @@ func (c *CgroupReader) readV2(g *cgroup, dst *sample.Cgroup) (alive bool) {
 	return b != nil
 }
 
-func (c *CgroupReader) readPressure(g *cgroup, dir int, p *sample.Pressure) {
+// swapOf reads what is swapped out of a cgroup, unless the machine has no swap: a swap
+// area is in SwapTotal until nothing is left in it (si_swapinfo in mm/swapfile.c).
+func swapOf(host *sample.Host, read func() sample.Opt[uint64]) sample.Opt[uint64] {
+	if total, ok := host.SwapTotalBytes.Get(); ok && total == 0 {
+		return some(uint64(0))
+	}
+	return read()
+}
+
+// readPressure reads what waits in a cgroup. The root's pressure is the host's
+// (cgroup_psi in kernel/cgroup/cgroup.c: both are psi_system).
+func (c *CgroupReader) readPressure(g *cgroup, host *sample.Host, dst *sample.Cgroup) {
+	p, dir := &dst.Pressure, g.dirs.unified
+	if g.dirs.rootUnified {
+		*p = host.Pressure
+		return
+	}
 	p.PressureCPUSomeRatio, p.PressureCPUFullRatio = parsePressure(c.file(g, dir, cpuPressure))
 	p.PressureMemorySomeRatio, p.PressureMemoryFullRatio = parsePressure(c.file(g, dir, memPressure))
 	p.PressureIOSomeRatio, p.PressureIOFullRatio = parsePressure(c.file(g, dir, ioPressure))
@@ -67,30 +85,46 @@ var (
 // readV1 reads what version 1 counts. memory.usage_in_bytes is anonymous memory
 // and page cache, and kernel memory where that is accounted; without swap.
 // OOM kills are the cgroup's own only. alive is as in readV2.
-func (c *CgroupReader) readV1(g *cgroup, dst *sample.Cgroup) (alive bool) {
+func (c *CgroupReader) readV1(g *cgroup, host *sample.Host, dst *sample.Cgroup) (alive bool) {
 	d := &g.dirs
 	dst.CPUNanos = parseNumber(c.file(g, d.cpuacct, cpuacctUsage))
-	dst.ThrottledNanos = parseKeyed(c.file(g, d.cpu, cpuStat), "throttled_time")
-	// An absent quota is -1, which is no number.
-	quota, ok := parseNumber(c.file(g, d.cpu, cfsQuota)).Get()
-	if ok {
-		period, ok := parseNumber(c.file(g, d.cpu, cfsPeriod)).Get()
-		dst.CPULimitCores = cores(quota, period, ok)
+	c.readV1Throttling(g, dst)
+	c.readPressure(g, host, dst)
+	if !d.rootPIDs { // which has no count (CFTYPE_NOT_ON_ROOT)
+		if dst.PIDs = parseNumber(c.file(g, d.pids, pidsCurrent)); dst.PIDs.Known() {
+			dst.PIDsLimit = parseLimit(c.file(g, d.pids, pidsMax))
+		}
 	}
-	if d.unified >= 0 {
-		c.readPressure(g, d.unified, &dst.Pressure)
+	if d.rootMemory { // which takes no limit (mem_cgroup_write in mm/memcontrol-v1.c)
+		dst.MemoryLimit = sample.Limit{Value: some(uint64(sample.Unlimited))}
+	} else {
+		dst.MemoryLimit = parseLimit(c.file(g, d.memory, memoryLimit))
 	}
-	if dst.PIDs = parseNumber(c.file(g, d.pids, pidsCurrent)); dst.PIDs.Known() {
-		dst.PIDsLimit = parseLimit(c.file(g, d.pids, pidsMax))
+	if d.memory >= 0 {
+		dst.SwapBytes = swapOf(host, func() sample.Opt[uint64] { return parseKeyed(c.file(g, d.memory, memoryStat), "total_swap") })
 	}
-	dst.MemoryLimit = parseLimit(c.file(g, d.memory, memoryLimit))
-	dst.SwapBytes = parseKeyed(c.file(g, d.memory, memoryStat), "total_swap")
 	dst.OOMKills = parseKeyed(c.file(g, d.memory, oomControl), "oom_kill")
 	dst.MemoryBytes = parseNumber(c.file(g, d.memory, memoryUsage))
 	if c.controller == "memory" {
 		return dst.MemoryBytes.Known()
 	}
 	return dst.PIDsLimit.Value.Known()
+}
+
+// readV1Throttling reads the limit of CPU time and what came of it. A root has neither
+// (tg_set_bandwidth in kernel/sched/core.c refuses it).
+func (c *CgroupReader) readV1Throttling(g *cgroup, dst *sample.Cgroup) {
+	d := &g.dirs
+	if d.rootCPU {
+		dst.ThrottledNanos = some(uint64(0))
+		return
+	}
+	dst.ThrottledNanos = parseKeyed(c.file(g, d.cpu, cpuStat), "throttled_time")
+	// An absent quota is -1, which is no number.
+	if quota, ok := parseNumber(c.file(g, d.cpu, cfsQuota)).Get(); ok {
+		period, ok := parseNumber(c.file(g, d.cpu, cfsPeriod)).Get()
+		dst.CPULimitCores = cores(quota, period, ok)
+	}
 }
 
 // file reads a file of one of g's directories, nil where it is not there. name is one

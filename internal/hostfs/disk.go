@@ -20,7 +20,7 @@ type diskReader struct {
 
 func openDisks(root string) diskReader {
 	return diskReader{
-		file:     openFile(root+"/proc/diskstats", kfile.Records),
+		file:     openFile(root+"/proc/diskstats", kfile.ShortRecords),
 		sysBlock: root + "/sys/block/",
 		sums:     deviceSums{devices: map[string]*device{}},
 	}

@@ -46,7 +46,7 @@ func openCgroups(t testing.TB, root string) *CgroupReader {
 func readCgroups(t testing.TB, c *CgroupReader) map[string]sample.Cgroup {
 	t.Helper()
 	all := map[string]sample.Cgroup{}
-	for _, g := range c.Read(nil, nil) {
+	for _, g := range c.Read(nil, &sample.Host{}, nil) {
 		if _, twice := all[g.Path]; twice {
 			t.Errorf("%q twice", g.Path)
 		}

@@ -19,7 +19,7 @@ type uplinkReader struct {
 
 func openUplinks(root string) uplinkReader {
 	return uplinkReader{
-		file:   openFile(root+"/proc/net/dev", kfile.Records),
+		file:   openFile(root+"/proc/net/dev", kfile.ShortRecords),
 		sysNet: root + "/sys/class/net/",
 		sums:   deviceSums{devices: map[string]*device{}},
 	}

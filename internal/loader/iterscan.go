@@ -55,11 +55,11 @@ func (s *iterScan) prepare() error {
 
 func (s *iterScan) name() Scan { return ScanIter }
 
-func (s *iterScan) one(int32, func(*scanProcessRecord)) error {
+func (s *iterScan) one(int32, func(*scanProcessRecord, int)) error {
 	return errors.New("the task iterator reads all or nothing")
 }
 
-func (s *iterScan) scan(exact bool, emit func(*scanProcessRecord)) error {
+func (s *iterScan) scan(exact bool, emit func(*scanProcessRecord, int)) error {
 	if exact != s.exact {
 		var v uint32
 		if exact {
@@ -78,7 +78,7 @@ func (s *iterScan) scan(exact bool, emit func(*scanProcessRecord)) error {
 	return s.read(fd, emit)
 }
 
-func (s *iterScan) read(fd int, emit func(*scanProcessRecord)) error {
+func (s *iterScan) read(fd int, emit func(*scanProcessRecord, int)) error {
 	const size = int(unsafe.Sizeof(scanProcessRecord{}))
 	held := 0
 	for {
@@ -96,7 +96,7 @@ func (s *iterScan) read(fd int, emit func(*scanProcessRecord)) error {
 		held += n
 		whole := held / size * size
 		for at := 0; at < whole; at += size {
-			emit((*scanProcessRecord)(unsafe.Pointer(&s.buffer[at])))
+			emit((*scanProcessRecord)(unsafe.Pointer(&s.buffer[at])), -1)
 		}
 		held = copy(s.buffer, s.buffer[whole:held])
 	}

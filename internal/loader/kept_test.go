@@ -3,17 +3,26 @@ package loader
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"os"
 	"os/exec"
+	"slices"
 	"testing"
+
+	"github.com/cilium/ebpf"
 
 	"rmagent/internal/sample"
 )
 
 // What was kept of the processes that slept is what a reader that keeps nothing
 // yet reads of them: every field of each that two such readers, before and after,
-// agree on.
+// agree on. It is so of records that stand in their places, and of those that moved.
 func TestKeptIsWhatIsRead(t *testing.T) {
+	t.Run("Standing", func(t *testing.T) { testKept(t, func(*syscallScan) error { return nil }) })
+	t.Run("Moved", func(t *testing.T) { testKept(t, clearStandings) })
+}
+
+func testKept(t *testing.T, between func(*syscallScan) error) {
 	keeper := openScan(t, Options{Scan: ScanSyscall})
 	defer keeper.Close()
 	s := keeper.scanner.(*syscallScan)
@@ -34,6 +43,9 @@ func TestKeptIsWhatIsRead(t *testing.T) {
 	for range 4 {
 		before := readFresh(t)
 		var now sample.Snapshot
+		if err := between(s); err != nil {
+			t.Fatal(err)
+		}
 		kept := keptTasks(t, s) // of the reading before
 		if err := keeper.Read(context.Background(), sample.Scope{}, &now); err != nil {
 			t.Fatal(err)
@@ -84,8 +96,73 @@ func unsplit(p sample.Process) sample.Process {
 	return p
 }
 
+// A record that is said to be the same is; those of processes that sleep are, also when
+// one in the middle of the list has ended, or another reading came between.
+func TestTheSameIsTheSame(t *testing.T) {
+	r := openScan(t, Options{Scan: ScanSyscall})
+	defer r.Close()
+	sleeper := func() (end func()) {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), waitVariable+"=1")
+		in, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return func() {
+			in.Close()
+			cmd.Wait()
+		}
+	}
+	first, second := sleeper(), sleeper()
+	defer second()
+	var last []scanProcessRecord
+	read := func() (known, same int) {
+		t.Helper()
+		var now []scanProcessRecord
+		err := r.scanner.scan(true, func(rec *scanProcessRecord, was int) {
+			if was >= 0 {
+				known++
+				if last != nil && (was >= len(last) || last[was] != *rec) {
+					t.Errorf("not what was at %d: %+v", was, *rec)
+				}
+			}
+			if stateLetter(rec.State) == 'S' && rec.Threads == 1 && slices.Contains(last, *rec) {
+				same++
+			}
+			now = append(now, *rec)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		last = now
+		return known, same
+	}
+	read() // after the reading that opened the reader
+	read()
+	known, same := read()
+	if known < same/2 {
+		t.Errorf("%d are known to be the same, of %d that are and sleep", known, same)
+	}
+	first() // all behind it move
+	read()
+	if err := r.scanner.one(1, func(*scanProcessRecord, int) {}); err != nil {
+		t.Fatal(err)
+	}
+	if known, same = read(); known < same/2 {
+		t.Errorf("after one has ended and another was read by itself, %d are known to be the same, of %d that are and sleep", known, same)
+	}
+}
+
 func clearKept(s *syscallScan) error {
-	m := s.objects.Kept
+	return errors.Join(clearArray(s.objects.Kept), clearStandings(s))
+}
+
+func clearStandings(s *syscallScan) error { return clearArray(s.objects.Standings) }
+
+func clearArray(m *ebpf.Map) error {
 	for i := range m.MaxEntries() {
 		if err := m.Put(i, make([]byte, m.ValueSize())); err != nil {
 			return err

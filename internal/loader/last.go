@@ -21,17 +21,16 @@ type lastReading struct {
 const ahead = 8
 
 // meet takes the n-th record of the reading of now, and returns where it was the same
-// in the last one and since when, or -1 and now.
-func (l *lastReading) meet(rec *scanProcessRecord, n int, now time.Duration) (was int, since time.Duration) {
-	was, since = -1, now
-	for i := max(l.at, n); i < len(l.records) && i < l.at+ahead; i++ {
-		if old := &l.records[i]; old.Task == rec.Task && old.StartBoottimeNs == rec.StartBoottimeNs {
-			l.at = i + 1
-			if *old == *rec {
-				was, since = i, l.since[i]
-			}
-			break
-		}
+// in the last one and since when, or -1 and now. Where the scan knows, known says where
+// that was; else it is -1.
+func (l *lastReading) meet(rec *scanProcessRecord, known, n int, now time.Duration) (was int, since time.Duration) {
+	was = known
+	if was < 0 {
+		was = l.find(rec, n)
+	}
+	since = now
+	if was >= 0 {
+		l.at, since = was+1, l.since[was]
 	}
 	switch {
 	case n == len(l.records):
@@ -41,6 +40,20 @@ func (l *lastReading) meet(rec *scanProcessRecord, n int, now time.Duration) (wa
 		l.records[n], l.since[n] = *rec, since
 	}
 	return was, since
+}
+
+// find looks for a record that is to be the n-th.
+func (l *lastReading) find(rec *scanProcessRecord, n int) (was int) {
+	for i := max(l.at, n); i < len(l.records) && i < l.at+ahead; i++ {
+		if old := &l.records[i]; old.Task == rec.Task && old.StartBoottimeNs == rec.StartBoottimeNs {
+			l.at = i + 1
+			if *old == *rec {
+				return i
+			}
+			break
+		}
+	}
+	return -1
 }
 
 // cut ends a reading of n processes. The memory of many more is given back.

@@ -18,7 +18,7 @@ func TestMeetKnowsWhoStayed(t *testing.T) {
 		t.Helper()
 		next := map[uint64]seen{}
 		for n, rec := range tasks {
-			was, since := l.meet(&rec, n, now)
+			was, since := l.meet(&rec, -1, n, now)
 			before, there := last[rec.Task]
 			same := there && before.rec == rec
 			switch {

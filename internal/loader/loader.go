@@ -39,12 +39,13 @@ type Options struct {
 }
 
 // scanner is one of the scans. It calls emit with each record, which is valid only
-// until emit returns.
+// until emit returns, and with where the process was in the scan before (the first was at
+// 0), if the record is known to be the same; else -1.
 type scanner interface {
-	scan(exact bool, emit func(*scanProcessRecord)) error
+	scan(exact bool, emit func(*scanProcessRecord, int)) error
 	// one reads one process by its PID in the initial PID namespace. Only the
 	// syscall scan can.
-	one(pid int32, emit func(*scanProcessRecord)) error
+	one(pid int32, emit func(*scanProcessRecord, int)) error
 	name() Scan
 	mapBytes() (uint64, error)
 	close() error
@@ -67,7 +68,10 @@ type Reader struct {
 	some bool
 	want map[int32]bool // where some: those that are not read yet
 
-	emit func(*scanProcessRecord)
+	// whole: last is of the scan before.
+	whole bool
+
+	emit func(*scanProcessRecord, int)
 }
 
 var _ sample.Reader = (*Reader)(nil)
@@ -112,7 +116,7 @@ func (r *Reader) probe(env *environment) error {
 	}
 	if r.alone {
 		found := false
-		err := r.scanner.one(1, func(*scanProcessRecord) { found = true })
+		err := r.scanner.one(1, func(*scanProcessRecord, int) { found = true })
 		r.hidden = !found
 		return err
 	}
@@ -170,9 +174,11 @@ func (r *Reader) Read(ctx context.Context, s sample.Scope, dst *sample.Snapshot)
 func (r *Reader) readAll() error {
 	r.last.at = 0 // the reading before may have failed
 	if err := r.scanner.scan(r.exact, r.emit); err != nil {
+		r.whole = false
 		return err
 	}
 	r.last.cut(len(r.dst.Processes))
+	r.whole = true
 	r.splits.end()
 	if r.hidden && !r.alone {
 		r.dst.Missed++
@@ -190,6 +196,7 @@ func (r *Reader) readSome(pids []int32) error {
 		return nil
 	}
 	if !r.alone || r.hidden && r.want[1] {
+		r.whole = false
 		return r.scanner.scan(true, r.emit)
 	}
 	for pid := range r.want {
@@ -201,7 +208,7 @@ func (r *Reader) readSome(pids []int32) error {
 }
 
 // add takes one record into the snapshot that is being read.
-func (r *Reader) add(rec *scanProcessRecord) {
+func (r *Reader) add(rec *scanProcessRecord, was int) {
 	if r.some && !r.want[int32(rec.Pid)] {
 		return
 	}
@@ -218,14 +225,17 @@ func (r *Reader) add(rec *scanProcessRecord) {
 		r.splits.rememberSome(p)
 		return
 	}
-	r.addToAll(rec, p, n)
+	if !r.whole {
+		was = -1
+	}
+	r.addToAll(rec, was, p, n)
 }
 
 // addToAll takes a record of a reading of all processes. Where it is as it was in the
 // last one, p need not be decoded: it is what it was, or what another place of the
 // snapshot was.
-func (r *Reader) addToAll(rec *scanProcessRecord, p *sample.Process, n int) {
-	was, since := r.last.meet(rec, n, r.dst.Monotonic)
+func (r *Reader) addToAll(rec *scanProcessRecord, was int, p *sample.Process, n int) {
+	was, since := r.last.meet(rec, was, n, r.dst.Monotonic)
 	if was > n {
 		if all := r.dst.Processes[:cap(r.dst.Processes)]; was < len(all) {
 			*p = all[was]

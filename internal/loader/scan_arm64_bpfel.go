@@ -64,10 +64,18 @@ type scanScanArgs struct {
 	Only       uint32
 	Max        uint32
 	Exact      uint32
+	First      uint32
+	Padding    uint32
 	Count      uint32
 	Last       uint32
 	Done       uint32
 	LostPlace  uint32
+}
+
+type scanStanding struct {
+	_     structs.HostLayout
+	Slept uint64
+	Same  uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -77,6 +85,7 @@ const (
 	scanMapCpuProbe   = "cpu_probe"
 	scanMapKept       = "kept"
 	scanMapRecords    = "records"
+	scanMapStandings  = "standings"
 	scanMapTaskSpill  = "task_spill"
 	scanMapTaskStates = "task_states"
 	scanMapWork       = "work"
@@ -89,6 +98,7 @@ const (
 	scanVarNrCpus     = "nr_cpus"
 	scanVarNsLevel    = "ns_level"
 	scanVarNsSelf     = "ns_self"
+	scanVarPlaceMask  = "place_mask"
 	scanVarWithEvents = "with_events"
 )
 
@@ -145,6 +155,7 @@ type scanMapSpecs struct {
 	CpuProbe   *ebpf.MapSpec `ebpf:"cpu_probe"`
 	Kept       *ebpf.MapSpec `ebpf:"kept"`
 	Records    *ebpf.MapSpec `ebpf:"records"`
+	Standings  *ebpf.MapSpec `ebpf:"standings"`
 	TaskSpill  *ebpf.MapSpec `ebpf:"task_spill"`
 	TaskStates *ebpf.MapSpec `ebpf:"task_states"`
 	Work       *ebpf.MapSpec `ebpf:"work"`
@@ -161,6 +172,7 @@ type scanVariableSpecs struct {
 	NrCpus     *ebpf.VariableSpec `ebpf:"nr_cpus"`
 	NsLevel    *ebpf.VariableSpec `ebpf:"ns_level"`
 	NsSelf     *ebpf.VariableSpec `ebpf:"ns_self"`
+	PlaceMask  *ebpf.VariableSpec `ebpf:"place_mask"`
 	WithEvents *ebpf.VariableSpec `ebpf:"with_events"`
 }
 
@@ -187,6 +199,7 @@ type scanMaps struct {
 	CpuProbe   *ebpf.Map `ebpf:"cpu_probe"`
 	Kept       *ebpf.Map `ebpf:"kept"`
 	Records    *ebpf.Map `ebpf:"records"`
+	Standings  *ebpf.Map `ebpf:"standings"`
 	TaskSpill  *ebpf.Map `ebpf:"task_spill"`
 	TaskStates *ebpf.Map `ebpf:"task_states"`
 	Work       *ebpf.Map `ebpf:"work"`
@@ -197,6 +210,7 @@ func (m *scanMaps) Close() error {
 		m.CpuProbe,
 		m.Kept,
 		m.Records,
+		m.Standings,
 		m.TaskSpill,
 		m.TaskStates,
 		m.Work,
@@ -214,6 +228,7 @@ type scanVariables struct {
 	NrCpus     *ebpf.Variable `ebpf:"nr_cpus"`
 	NsLevel    *ebpf.Variable `ebpf:"ns_level"`
 	NsSelf     *ebpf.Variable `ebpf:"ns_self"`
+	PlaceMask  *ebpf.Variable `ebpf:"place_mask"`
 	WithEvents *ebpf.Variable `ebpf:"with_events"`
 }
 

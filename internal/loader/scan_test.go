@@ -135,7 +135,7 @@ func TestPlaceIsLostWithItsProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	var p place
-	if err := s.one(int32(cmd.Process.Pid), func(r *scanProcessRecord) { p = place{r.Tgid, r.Task, r.StartBoottimeNs} }); err != nil {
+	if err := s.one(int32(cmd.Process.Pid), func(r *scanProcessRecord, _ int) { p = place{r.Tgid, r.Task, r.StartBoottimeNs} }); err != nil {
 		t.Fatal(err)
 	}
 	at := scanScanArgs{After: p.pid, AfterTask: p.task, AfterStart: p.start, Max: 1}

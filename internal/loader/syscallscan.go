@@ -14,12 +14,18 @@ import (
 type syscallScan struct {
 	loaded  *ebpf.Collection // what objects does not name: the variables' maps
 	objects scanObjects
-	area    []byte // the mapped records
+	areas   [][]byte // the mapped records and what stands of them
 	records []scanProcessRecord
+	stands  []scanStanding
+	places  uint32 // of all processes; one more is for one that is read by itself
+	most    uint32 // records of one run
 	chunk   uint32
 
 	args scanScanArgs
 	seen []place // this scan's processes, in order
+	// aligned is how many processes the scan before emitted, if each was once, in the
+	// order of the places, and these were enough; else 0.
+	aligned uint32
 }
 
 // maxStarts is how often one reading may begin at the head of the list, because
@@ -47,10 +53,10 @@ func openSyscallScan(opts Options, env *environment) (*syscallScan, error) {
 			return nil, fmt.Errorf("set cpu_repeat: %w", err)
 		}
 	}
-	if err := sizeKept(spec); err != nil {
+	s := &syscallScan{most: spec.Maps[scanMapRecords].MaxEntries - 1}
+	if err := sizeMaps(spec); err != nil {
 		return nil, err
 	}
-	s := &syscallScan{}
 	if s.loaded, err = load(spec, opts, env, &s.objects); err != nil {
 		return nil, fmt.Errorf("load the syscall scan: %w", err)
 	}
@@ -68,39 +74,69 @@ const (
 	maxKept = 1 << 16
 )
 
-func sizeKept(spec *ebpf.CollectionSpec) error {
+// Records have places for as many processes as there are tasks, of 312 bytes each, so that
+// the next scan finds each in its own.
+const (
+	minPlaces = 1 << 11
+	maxPlaces = 1 << 15
+)
+
+func sizeMaps(spec *ebpf.CollectionSpec) error {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return fmt.Errorf("count the tasks: %w", err)
 	}
-	places := uint32(minKept)
-	for places < maxKept && places < 4*uint32(info.Procs) {
-		places *= 2
-	}
-	spec.Maps["kept"].MaxEntries = places
-	if err := spec.Variables["kept_mask"].Set(places - 1); err != nil {
-		return fmt.Errorf("set kept_mask: %w", err)
+	kept := powerOfTwo(4*uint32(info.Procs), minKept, maxKept)
+	places := powerOfTwo(uint32(info.Procs), minPlaces, maxPlaces)
+	spec.Maps[scanMapKept].MaxEntries = kept
+	spec.Maps[scanMapRecords].MaxEntries = places + 1
+	spec.Maps[scanMapStandings].MaxEntries = places + 1
+	for name, mask := range map[string]uint32{scanVarKeptMask: kept - 1, scanVarPlaceMask: places - 1} {
+		if err := spec.Variables[name].Set(mask); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
 	}
 	return nil
+}
+
+// powerOfTwo returns the least that is not below n, of those from least to most.
+func powerOfTwo(n, least, most uint32) uint32 {
+	for least < most && least < n {
+		least *= 2
+	}
+	return least
 }
 
 func (s *syscallScan) prepare(opts Options) error {
 	if err := learn(s.objects.Learn); err != nil {
 		return err
 	}
-	n := s.objects.Records.MaxEntries()
-	size := int(n) * int(unsafe.Sizeof(scanProcessRecord{}))
-	area, err := unix.Mmap(s.objects.Records.FD(), 0, size, unix.PROT_READ, unix.MAP_SHARED)
+	records, err := s.mapArray(s.objects.Records)
 	if err != nil {
 		return fmt.Errorf("map the records: %w", err)
 	}
-	s.area = area
-	s.records = unsafe.Slice((*scanProcessRecord)(unsafe.Pointer(&area[0])), n)
-	s.chunk = n
-	if c := uint32(opts.ChunkProcesses); c > 0 && c < n {
+	stands, err := s.mapArray(s.objects.Standings)
+	if err != nil {
+		return fmt.Errorf("map what stands of the records: %w", err)
+	}
+	n := s.objects.Records.MaxEntries()
+	s.records = unsafe.Slice((*scanProcessRecord)(records), n)
+	s.stands = unsafe.Slice((*scanStanding)(stands), n)
+	s.places = n - 1
+	s.chunk = s.most
+	if c := uint32(opts.ChunkProcesses); c > 0 && c < s.most {
 		s.chunk = c
 	}
 	return nil
+}
+
+func (s *syscallScan) mapArray(m *ebpf.Map) (unsafe.Pointer, error) {
+	area, err := unix.Mmap(m.FD(), 0, int(m.MaxEntries()*m.ValueSize()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return nil, err
+	}
+	s.areas = append(s.areas, area)
+	return unsafe.Pointer(&area[0]), nil
 }
 
 // load loads what objects names. The collection that it returns holds the rest.
@@ -149,7 +185,9 @@ func (s *syscallScan) call(args scanScanArgs) error {
 // processes join at its end, so going on behind the last process misses nobody.
 // Where that one is gone, it goes on behind the last one before it that is still
 // there, and leaves out whom it has already seen.
-func (s *syscallScan) scan(exact bool, emit func(*scanProcessRecord)) error {
+func (s *syscallScan) scan(exact bool, emit func(*scanProcessRecord, int)) error {
+	before := s.aligned
+	s.aligned = 0
 	s.seen = s.seen[:0]
 	behind := 0 // how many of seen the next chunk comes behind
 	args := scanScanArgs{Max: s.chunk}
@@ -161,7 +199,7 @@ func (s *syscallScan) scan(exact bool, emit func(*scanProcessRecord)) error {
 			if starts++; starts > maxStarts {
 				return errors.New("run the syscall scan: processes end faster than they can be read")
 			}
-			args.Max = min(s.chunk<<(starts-1), uint32(len(s.records)))
+			args.Max = min(s.chunk<<(starts-1), s.most)
 		}
 		if err := s.call(args); err != nil {
 			return err
@@ -173,8 +211,12 @@ func (s *syscallScan) scan(exact bool, emit func(*scanProcessRecord)) error {
 			behind = s.goBack(&args, behind)
 			continue
 		}
-		s.take(s.seen[behind:], emit)
+		s.take(s.seen[behind:], before, emit)
+		args.First += s.args.Count
 		if s.args.Done != 0 {
+			if int(args.First) == len(s.seen) && args.First <= s.places {
+				s.aligned = args.First
+			}
 			return nil
 		}
 		args.After, args.AfterTask, args.AfterStart = s.args.Last, s.args.LastTask, s.args.LastStart
@@ -182,17 +224,22 @@ func (s *syscallScan) scan(exact bool, emit func(*scanProcessRecord)) error {
 	}
 }
 
-// take emits the records of a run but for those that were seen already.
-func (s *syscallScan) take(seen []place, emit func(*scanProcessRecord)) {
-	for i := range s.records[:s.args.Count] {
-		r := &s.records[i]
+// take emits the records of a run but for those that were seen already, each with where
+// it was in the scan before, if it is known to be the same: its place, of those of before.
+func (s *syscallScan) take(seen []place, before uint32, emit func(*scanProcessRecord, int)) {
+	for i := s.args.First; i < s.args.First+s.args.Count; i++ {
+		r := &s.records[i&(s.places-1)]
 		p := place{r.Tgid, r.Task, r.StartBoottimeNs}
 		// By PID and start: exec by another thread gives a process another task.
 		if slices.ContainsFunc(seen, func(q place) bool { return q.pid == p.pid && q.start == p.start }) {
 			continue
 		}
 		s.seen = append(s.seen, p)
-		emit(r)
+		was := -1
+		if i < before && s.stands[i].Same != 0 {
+			was = int(i)
+		}
+		emit(r, was)
 	}
 }
 
@@ -211,26 +258,26 @@ func (s *syscallScan) goBack(args *scanScanArgs, behind int) int {
 	return 0
 }
 
-func (s *syscallScan) one(pid int32, emit func(*scanProcessRecord)) error {
+func (s *syscallScan) one(pid int32, emit func(*scanProcessRecord, int)) error {
 	if err := s.call(scanScanArgs{Only: uint32(pid), Exact: 1, Max: 1}); err != nil {
 		return err
 	}
 	if s.args.Count == 1 {
-		emit(&s.records[0])
+		emit(&s.records[s.places], -1)
 	}
 	return nil
 }
 
 func (s *syscallScan) mapBytes() (uint64, error) {
-	return mapBytes(s.loaded, s.objects.Records, s.objects.Kept, s.objects.Work, s.objects.CpuProbe)
+	return mapBytes(s.loaded, s.objects.Records, s.objects.Standings, s.objects.Kept, s.objects.Work, s.objects.CpuProbe)
 }
 
 func (s *syscallScan) close() error {
 	var err error
-	if s.area != nil {
-		err = unix.Munmap(s.area)
-		s.area, s.records = nil, nil
+	for _, area := range s.areas {
+		err = errors.Join(err, unix.Munmap(area))
 	}
+	s.areas, s.records, s.stands = nil, nil, nil
 	s.loaded.Close()
 	return errors.Join(err, s.objects.Close())
 }

@@ -63,18 +63,39 @@ func OpenNow(dir int, name Name) (int, unix.Errno) {
 func Close(fd int) { unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0) }
 
 // Extent says how a file gives its text.
-type Extent bool
+type Extent uint8
 
 // The extents.
 const (
 	// Whole files are one record, which one read gives whole (single_open in the
 	// kernel; kernfs and sysctl files too): a read that doesn't fill the buffer
 	// was the last.
-	Whole Extent = false
+	Whole Extent = iota
 	// Records are cut between records wherever the kernel's buffer of a page is
-	// full: only an empty read is the end. Mount tables and diskstats are so.
-	Records Extent = true
+	// full: only an empty read is the end. Mount tables are so.
+	Records
+	// ShortRecords are records of less than 1 KiB, so that a read that left more than
+	// that of a page free was the last: the next record would have found room
+	// (seq_read_iter in fs/seq_file.c). Diskstats and net/dev are so, whose names are
+	// 32 bytes at most and whose 17 numbers 20 digits.
+	ShortRecords
 )
+
+const (
+	seqPage     = 4096 // the least that a page is
+	shortRecord = 1024
+)
+
+// last tells whether a read that got so much, with room for more, was the last.
+func (e Extent) last(got int) bool {
+	switch e {
+	case Whole:
+		return true
+	case ShortRecords:
+		return got < seqPage-shortRecord
+	}
+	return got == 0
+}
 
 // maxSize bounds what one file may make a buffer grow to.
 const maxSize = 16 << 20
@@ -114,7 +135,7 @@ func reread(fd int, e Extent, buf *[]byte, pread func(fd int, b []byte, at int) 
 			return nil, errno
 		}
 		n += got
-		if got == 0 || e == Whole && n < len(*buf) {
+		if got == 0 || n < len(*buf) && e.last(got) {
 			return (*buf)[:n], 0
 		}
 	}

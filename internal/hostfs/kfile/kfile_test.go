@@ -93,7 +93,7 @@ func TestRead(t *testing.T) {
 		if err := os.WriteFile(name.String(), want, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		for _, e := range []Extent{Whole, Records} {
+		for _, e := range []Extent{Whole, Records, ShortRecords} {
 			buf := make([]byte, 16)
 			got, errno := Read(unix.AT_FDCWD, name, e, &buf)
 			if errno != 0 || !bytes.Equal(got, want) {
@@ -117,6 +117,7 @@ func TestRead(t *testing.T) {
 func TestReadProc(t *testing.T) {
 	for name, e := range map[string]Extent{
 		"/proc/cpuinfo": Records, "/proc/self/maps": Records, "/proc/filesystems": Whole, "/proc/self/limits": Whole, "/proc/self/mountinfo": Records,
+		"/proc/diskstats": ShortRecords, "/proc/net/dev": ShortRecords, "/proc/self/smaps": ShortRecords,
 	} {
 		want, err := os.ReadFile(name)
 		if err != nil {
