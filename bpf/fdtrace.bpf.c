@@ -27,6 +27,7 @@ const struct fd_record *unused_record __attribute__((unused));
 
 const volatile u8 calls[FD_CALLS] = {};	       // enum fd_call by system call number
 const volatile u8 compat_calls[FD_CALLS] = {}; // of 32-bit callers
+const volatile u64 concerned[FD_CALLS / 64] = {}; // a bit where either has a class
 const volatile u32 log_entries = 2048;	       // powers of two
 const volatile u32 deep_entries = 64;
 
@@ -38,7 +39,7 @@ const volatile u32 deep_entries = 64;
 #define FAILURE_BURST 64
 #define FAILURE_INTERVAL 62500000ULL
 
-// The first test of every program. A process is looked up by its number: 0 means
+// What every program asks first, after the number of the call. A process is looked up by its number: 0 means
 // that nobody with it is suspect, else it is the first of those who may be. A traced
 // table has a bit, which others may share.
 #define BUCKETS 16384
@@ -46,10 +47,11 @@ const volatile u32 deep_entries = 64;
 u16 first_suspect[BUCKETS];
 u64 table_marks[MARKS / 64];
 
-// By the place of a suspect: its stacks need deep windows.
+// By the place of a suspect: its stacks need deep windows; it runs CPython.
 #define PLACES 512
 _Static_assert(FD_SUSPECTS < PLACES, "places");
 u8 needs_deep[PLACES];
+u8 runs_python[PLACES];
 
 struct fd_counts counts = {};
 u64 last_seq; // of the log
@@ -289,16 +291,15 @@ static __always_inline void publish(u64 *seq, u64 value)
 	__sync_lock_test_and_set(seq, value); // in order after what was written
 }
 
-// A bucket of tokens, filled by the clock: this is asked once it is empty only.
-static __always_inline bool may(struct fd_bucket *b, u64 interval, u64 burst)
+// A bucket of tokens, filled by the clock.
+static __always_inline bool may(struct fd_bucket *b, u64 now, u64 interval, u64 burst)
 {
-	u64 now, came;
+	u64 came;
 
 	if (b->tokens) {
 		b->tokens--;
 		return true;
 	}
-	now = bpf_ktime_get_ns();
 	came = (now - b->filled) / interval;
 	if (!came)
 		return false;
@@ -455,15 +456,22 @@ __attribute__((noinline)) int log_python(u32 slot)
 	return 0;
 }
 
-// Writes an entry of the log, to its own place. It is global, as are the others that
-// are, so that the verifier looks at it once, not once per way to reach it.
-__attribute__((noinline)) int write_log(u64 seq, s32 nr, s32 fd, u32 error, u32 deep)
+static __always_inline u64 deep_interval(u32 place)
+{
+	return needs_deep[place & (PLACES - 1)] ? DEEP_NEEDED_INTERVAL : DEEP_INTERVAL;
+}
+
+// Writes an entry of the log, to its own place, for the suspect at a place. It is global,
+// as are the others that are, so that the verifier looks at it once, not once per way to
+// reach it.
+__attribute__((noinline)) int write_log(u64 seq, s32 nr, s32 fd, u32 error, u32 place)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
 	u32 slot = seq & (log_entries - 1);
 	struct fd_birth *b = bpf_map_lookup_elem(&births, &slot);
+	struct fd_suspect *s = bpf_map_lookup_elem(&suspects, &place);
 
-	if (!b)
+	if (!b || !s)
 		return 0;
 	b->start = t->group_leader->start_boottime;
 	b->exec_id = t->self_exec_id;
@@ -482,9 +490,10 @@ __attribute__((noinline)) int write_log(u64 seq, s32 nr, s32 fd, u32 error, u32 
 		read_registers(&b->regs, (void *)bpf_task_pt_regs(t));
 		b->window = copy_window(b, t);
 		b->chained = copy_chain(b, b->window);
-		if (deep)
+		if (!error && may(&s->deep, b->time, deep_interval(place), DEEP_BURST))
 			b->deep = copy_deep(seq, b->regs.sp, t->mm ? t->mm->env_end : 0);
-		log_python(slot);
+		if (runs_python[place & (PLACES - 1)])
+			log_python(slot);
 	}
 	publish(&b->seq, seq);
 	return 0;
@@ -533,11 +542,6 @@ static __always_inline void put_stamp(struct call *c, struct fd_stamp *st, struc
 	publish(&st->seq, seq);
 }
 
-static __always_inline u64 deep_interval(struct fd_suspect *s)
-{
-	return needs_deep[s->place & (PLACES - 1)] ? DEEP_NEEDED_INTERVAL : DEEP_INTERVAL;
-}
-
 // A descriptor was made, and f is what the table shows. Where that is not certain
 // to be what the call made, exact is false.
 static __always_inline void born(struct call *c, struct task_struct *t, u32 fd, struct shown *f, bool exact)
@@ -563,7 +567,7 @@ static __always_inline void born(struct call *c, struct task_struct *t, u32 fd, 
 	} else {
 		seq = next_seq();
 		if (has_place(seq))
-			write_log(seq, c->nr, fd, 0, may(&s->deep, deep_interval(s), DEEP_BURST));
+			write_log(seq, c->nr, fd, 0, s->place);
 	}
 	if (!st)
 		st = stamp_at(&key);
@@ -585,7 +589,7 @@ static __noinline int made(struct call *c, s32 fd)
 		return 0;
 	if (!show(t, fd, &f)) {
 		ran(HOOK_BIRTH);
-			add(&counts.gone, 1);
+		add(&counts.gone, 1);
 		add(&c->suspect->opened, 1);
 		return 0;
 	}
@@ -794,13 +798,13 @@ static __always_inline void failed(struct call *c, u32 error)
 	add(&counts.failures, 1);
 	add(error == EMFILE ? &s->emfile : &s->enfile, 1);
 
-	if (!may(&s->failure, FAILURE_INTERVAL, FAILURE_BURST)) {
+	if (!may(&s->failure, bpf_ktime_get_ns(), FAILURE_INTERVAL, FAILURE_BURST)) {
 		add(&counts.quiet, 1);
 		return;
 	}
 	seq = next_seq();
 	if (has_place(seq))
-		write_log(seq, c->nr, -1, error, 0);
+		write_log(seq, c->nr, -1, error, s->place);
 }
 
 static __always_inline bool is_birth(u32 class)
@@ -912,18 +916,14 @@ static __always_inline void called_compat(struct call *c, void *regs, u32 class,
 }
 #endif
 
-SEC("tp_btf/sys_exit")
-int BPF_PROG(on_call, struct pt_regs *regs, long ret)
+// A call that may have made a descriptor, or closed one, of who is marked is back.
+static __noinline int back(struct run *r, void *regs, u64 nr, long ret)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
-	struct run *r = ran(HOOK_CALL);
-	u64 nr = call_number(regs);
 	struct made m = {};
 	struct call c = {};
 	u32 class;
 
-	if (!r || !is_marked(r, t))
-		return 0;
 	if (nr >= FD_CALLS)
 		return 0;
 	c.compat = is_compat(t);
@@ -947,6 +947,20 @@ int BPF_PROG(on_call, struct pt_regs *regs, long ret)
 	else
 		called(&c, t, regs, class, ret, &m);
 	made_all(&c, &m);
+	return 0;
+}
+
+// Everybody pays for this one. Most calls end after one line of memory, those of who is
+// not marked after three: with hardly any stack, for since 6.13 a program with 64 bytes
+// or more has one of its own, elsewhere in memory.
+SEC("tp_btf/sys_exit")
+int BPF_PROG(on_call, struct pt_regs *regs, long ret)
+{
+	struct run *r = ran(HOOK_CALL);
+	u64 nr = call_number(regs);
+
+	if (nr < FD_CALLS && concerned[nr / 64] >> (nr & 63) & 1 && r && is_marked(r, bpf_get_current_task_btf()))
+		back(r, regs, nr, ret);
 	return 0;
 }
 

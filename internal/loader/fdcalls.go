@@ -71,3 +71,14 @@ func tracedCalls() (c [fdCalls]uint8) {
 	}
 	return c
 }
+
+// concernedCalls has a bit for each number that either means something to descriptors.
+func concernedCalls() (bits [fdCalls / 64]uint64) {
+	native, compat := tracedCalls(), compatCalls()
+	for nr := range fdCalls {
+		if native[nr] != callNone || compat[nr] != callNone {
+			bits[nr/64] |= 1 << (nr % 64)
+		}
+	}
+	return bits
+}

@@ -86,8 +86,10 @@ type FDTracer struct {
 type fdSuspect struct {
 	place uint32 // in the array of suspects
 	deep  bool   // its stacks need deep windows
-	exec  uint64 // ExecID of its latest birth that was drained
-	files uint64
+	// python: it runs CPython, or did before an exec.
+	python bool
+	exec   uint64 // ExecID of its latest birth that was drained
+	files  uint64
 	// before has the file of each descriptor that was open before it was traced.
 	before []uint64
 }
@@ -140,6 +142,7 @@ func (t *FDTracer) load(o FDTraceOptions) error {
 	for name, v := range map[string]any{
 		fdtraceVarCalls:       tracedCalls(),
 		fdtraceVarCompatCalls: compatCalls(),
+		fdtraceVarConcerned:   concernedCalls(),
 		fdtraceVarLogEntries:  o.LogEntries,
 		fdtraceVarDeepEntries: uint32(deepEntries),
 	} {
@@ -322,7 +325,8 @@ func (t *FDTracer) SetPython(id sample.ID, p sample.PythonLayout) error {
 	if err := t.loaded.Maps[fdtraceMapPythons].Put(uint32(id.PID), &layout); err != nil {
 		return fmt.Errorf("trace the CPython of %v: %w", id, err)
 	}
-	return nil
+	t.suspects[id].python = true
+	return t.setPlaces()
 }
 
 // NeedDeep has the stacks of a process that is traced copied deeply more often: what
@@ -333,19 +337,18 @@ func (t *FDTracer) NeedDeep(id sample.ID) error {
 		return nil
 	}
 	s.deep = true
-	return t.setDeep()
+	return t.setPlaces()
 }
 
-// setDeep says whose stacks need deep windows.
-func (t *FDTracer) setDeep() error {
-	var needs [places]uint8
+// setPlaces says whose stacks need deep windows, and who runs CPython.
+func (t *FDTracer) setPlaces() error {
+	var deep, python [places]bool
 	for _, s := range t.suspects {
-		if s.deep {
-			needs[s.place] = 1
-		}
+		deep[s.place], python[s.place] = s.deep, s.python
 	}
-	if err := t.loaded.Variables[fdtraceVarNeedsDeep].Set(needs); err != nil {
-		return fmt.Errorf("ask for deep stacks: %w", err)
+	err := t.loaded.Variables[fdtraceVarNeedsDeep].Set(deep)
+	if err := errors.Join(err, t.loaded.Variables[fdtraceVarRunsPython].Set(python)); err != nil {
+		return fmt.Errorf("ask for deep stacks and CPython's: %w", err)
 	}
 	return nil
 }
@@ -384,7 +387,7 @@ func (t *FDTracer) dropSuspects(ids []sample.ID) error {
 	if err := t.mark(); err != nil {
 		return err
 	}
-	if err := t.setDeep(); err != nil {
+	if err := t.setPlaces(); err != nil {
 		return err
 	}
 	return t.dropTables()

@@ -224,6 +224,7 @@ const (
 	fdtraceProgSweep           = "sweep"
 	fdtraceVarCalls            = "calls"
 	fdtraceVarCompatCalls      = "compat_calls"
+	fdtraceVarConcerned        = "concerned"
 	fdtraceVarCounts           = "counts"
 	fdtraceVarDeepDrained      = "deep_drained"
 	fdtraceVarDeepEntries      = "deep_entries"
@@ -234,6 +235,7 @@ const (
 	fdtraceVarListArgs         = "list_args"
 	fdtraceVarLogEntries       = "log_entries"
 	fdtraceVarNeedsDeep        = "needs_deep"
+	fdtraceVarRunsPython       = "runs_python"
 	fdtraceVarTableMarks       = "table_marks"
 	fdtraceVarUnusedBirth      = "unused_birth"
 	fdtraceVarUnusedDeep       = "unused_deep"
@@ -320,6 +322,7 @@ type fdtraceMapSpecs struct {
 type fdtraceVariableSpecs struct {
 	Calls        *ebpf.VariableSpec `ebpf:"calls"`
 	CompatCalls  *ebpf.VariableSpec `ebpf:"compat_calls"`
+	Concerned    *ebpf.VariableSpec `ebpf:"concerned"`
 	Counts       *ebpf.VariableSpec `ebpf:"counts"`
 	DeepDrained  *ebpf.VariableSpec `ebpf:"deep_drained"`
 	DeepEntries  *ebpf.VariableSpec `ebpf:"deep_entries"`
@@ -330,6 +333,7 @@ type fdtraceVariableSpecs struct {
 	ListArgs     *ebpf.VariableSpec `ebpf:"list_args"`
 	LogEntries   *ebpf.VariableSpec `ebpf:"log_entries"`
 	NeedsDeep    *ebpf.VariableSpec `ebpf:"needs_deep"`
+	RunsPython   *ebpf.VariableSpec `ebpf:"runs_python"`
 	TableMarks   *ebpf.VariableSpec `ebpf:"table_marks"`
 	UnusedBirth  *ebpf.VariableSpec `ebpf:"unused_birth"`
 	UnusedDeep   *ebpf.VariableSpec `ebpf:"unused_deep"`
@@ -387,6 +391,7 @@ func (m *fdtraceMaps) Close() error {
 type fdtraceVariables struct {
 	Calls        *ebpf.Variable `ebpf:"calls"`
 	CompatCalls  *ebpf.Variable `ebpf:"compat_calls"`
+	Concerned    *ebpf.Variable `ebpf:"concerned"`
 	Counts       *ebpf.Variable `ebpf:"counts"`
 	DeepDrained  *ebpf.Variable `ebpf:"deep_drained"`
 	DeepEntries  *ebpf.Variable `ebpf:"deep_entries"`
@@ -397,6 +402,7 @@ type fdtraceVariables struct {
 	ListArgs     *ebpf.Variable `ebpf:"list_args"`
 	LogEntries   *ebpf.Variable `ebpf:"log_entries"`
 	NeedsDeep    *ebpf.Variable `ebpf:"needs_deep"`
+	RunsPython   *ebpf.Variable `ebpf:"runs_python"`
 	TableMarks   *ebpf.Variable `ebpf:"table_marks"`
 	UnusedBirth  *ebpf.Variable `ebpf:"unused_birth"`
 	UnusedDeep   *ebpf.Variable `ebpf:"unused_deep"`

@@ -107,60 +107,76 @@ func BenchmarkFDTracerIdleGetppid(b *testing.B) {
 	besideTracer(b, 20000, nobody, func() { unix.Getppid() })
 }
 
-// How long attaching and detaching take, and what a bystander's system call takes
-// at the same time.
+// How long attaching and detaching take, and what a bystander's system call takes at the
+// same time: while nothing is attached, while one program that only returns is, which is
+// the kernel's own part, and while the tracer is, in turns.
 func BenchmarkFDTracerAttach(b *testing.B) {
 	tr := openTracer(b, FDTraceOptions{})
 	ids := somebody(b)(tr)
-	var attach, detach []float64
-	var before, during []float64
-	calls := func(stop <-chan bool, out *[]float64) chan bool {
-		done := make(chan bool)
-		go func() {
-			runtime.LockOSThread()
-			for {
-				select {
-				case <-stop:
-					close(done)
-					return
-				default:
-				}
-				for range 100 {
-					start := time.Now()
-					unix.Getppid()
-					*out = append(*out, float64(time.Since(start)))
-				}
-			}
-		}()
-		return done
+	idle := idleProgram(b)
+	var idleLink link.Link
+	ways := []struct {
+		name   string
+		change [2]func() error // attaches and detaches
+		took   [2][]float64
+		calls  []float64
+	}{
+		{name: "nothing", change: [2]func() error{
+			func() error { time.Sleep(10 * time.Millisecond); return nil },
+			func() error { time.Sleep(10 * time.Millisecond); return nil },
+		}},
+		{name: "floor", change: [2]func() error{
+			func() (err error) {
+				idleLink, err = link.AttachTracing(link.TracingOptions{Program: idle})
+				return err
+			},
+			func() error { return idleLink.Close() },
+		}},
+		{name: "tracer", change: [2]func() error{func() error { return tr.Start(ids) }, tr.Stop}},
 	}
 	for b.Loop() {
-		stop := make(chan bool)
-		done := calls(stop, &before)
-		time.Sleep(5 * time.Millisecond)
-		close(stop)
-		<-done
-		stop = make(chan bool)
-		done = calls(stop, &during)
-		start := time.Now()
-		if err := tr.Start(ids); err != nil {
-			b.Fatal(err)
+		for i := range ways {
+			w := &ways[i]
+			for k, change := range w.change {
+				stop, stopped := make(chan bool), make(chan bool)
+				go timeCalls(stop, stopped, &w.calls)
+				<-stopped // it has begun
+				start := time.Now()
+				check(change())
+				w.took[k] = append(w.took[k], float64(time.Since(start)))
+				close(stop)
+				<-stopped
+			}
 		}
-		attach = append(attach, float64(time.Since(start)))
-		start = time.Now()
-		if err := tr.Stop(); err != nil {
-			b.Fatal(err)
-		}
-		detach = append(detach, float64(time.Since(start)))
-		close(stop)
-		<-done
 	}
-	b.ReportMetric(middle(attach)/1e6, "ms-attach")
-	b.ReportMetric(middle(detach)/1e6, "ms-detach")
-	b.ReportMetric(slices.Max(attach)/1e6, "ms-attach-max")
-	b.ReportMetric(slices.Max(detach)/1e6, "ms-detach-max")
-	b.ReportMetric(percentile(before, 0.99), "ns-p99-before")
-	b.ReportMetric(percentile(during, 0.99), "ns-p99-during")
+	for i := range ways {
+		w := &ways[i]
+		b.ReportMetric(middle(w.took[0])/1e6, "ms-attach-"+w.name)
+		b.ReportMetric(middle(w.took[1])/1e6, "ms-detach-"+w.name)
+		b.ReportMetric(max(slices.Max(w.took[0]), slices.Max(w.took[1]))/1e6, "ms-worst-"+w.name)
+		b.ReportMetric(percentile(w.calls, 0.99), "ns-call-p99-"+w.name)
+		b.ReportMetric(slices.Max(w.calls)/1e6, "ms-call-worst-"+w.name)
+	}
+}
+
+// timeCalls appends to out what each of a thread's calls took, until it is to stop.
+func timeCalls(stop <-chan bool, stopped chan<- bool, out *[]float64) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	stopped <- true
+	for {
+		select {
+		case <-stop:
+			stopped <- true
+			return
+		default:
+		}
+		for range 100 {
+			start := time.Now()
+			unix.Getppid()
+			*out = append(*out, float64(time.Since(start)))
+		}
+	}
 }
 
 func percentile(x []float64, p float64) float64 {
@@ -216,12 +232,9 @@ func BenchmarkFDTracerList(b *testing.B) {
 	b.ReportMetric(float64(cpuTime()-start)/float64(n), "ns/fd")
 }
 
-// What the kernel takes for calling any program at the return of a system call: of one
-// that only returns, and of the tracer's, in turns. Of each turn, the quickest of four
-// parts counts, which nobody interrupted: a busy machine moves the result less.
-func BenchmarkFDTracerFloor(b *testing.B) {
-	tr := openTracer(b, FDTraceOptions{})
-	ids := somebody(b)(tr)
+// idleProgram only returns, at the return of every system call.
+func idleProgram(b *testing.B) *ebpf.Program {
+	b.Helper()
 	idle, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type: ebpf.Tracing, AttachType: ebpf.AttachTraceRawTp, AttachTo: "sys_exit", License: "Dual MIT/GPL",
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
@@ -229,7 +242,17 @@ func BenchmarkFDTracerFloor(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer idle.Close()
+	b.Cleanup(func() { idle.Close() })
+	return idle
+}
+
+// What the kernel takes for calling any program at the return of a system call: of one
+// that only returns, and of the tracer's, in turns. Of each turn, the quickest of four
+// parts counts, which nobody interrupted: a busy machine moves the result less.
+func BenchmarkFDTracerFloor(b *testing.B) {
+	tr := openTracer(b, FDTraceOptions{})
+	ids := somebody(b)(tr)
+	idle := idleProgram(b)
 	const part = 250
 	turn := func() float64 {
 		best := time.Hour
