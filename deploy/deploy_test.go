@@ -109,8 +109,8 @@ func TestUnits(t *testing.T) {
 	}
 }
 
-// The other shippers' configurations are files of their kind that name the records'
-// file.
+// The shippers' configurations are files of their kind that name the records' file; the
+// Collector's is run by the module below shipping.
 func TestShippersParse(t *testing.T) {
 	for _, name := range []string{"fluent-bit.yaml", "otelcol.yaml"} {
 		b, err := os.ReadFile("shipping/" + name)

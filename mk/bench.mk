@@ -1,6 +1,6 @@
 # The agent beside its peers: docs/benchmarks.md says what is measured and how.
 
-.PHONY: bench-peers bench-peers-full bench-jobs bench-day
+.PHONY: bench-peers bench-peers-full bench-jobs bench-http bench-day
 
 ## bench-peers: the agent beside its peers, in about two minutes; BENCH_ARGS adds
 ## flags (bin/bench -h)
@@ -18,6 +18,12 @@ bench-peers-full: bench-peers
 ## about three minutes
 bench-jobs: BENCH_ARGS += -suites jobs
 bench-jobs: bench-peers
+
+## bench-http: 200 clients ask an agent beside 5,000 processes, and what one scrape and
+## one list of processes cost; in about two minutes
+bench-http: BENCH_ARGS += -suites http
+bench-http: bench-peers
+	$(GO) test -run '^$$' -bench 'Scrape|Listing|Numbers' -benchmem ./internal/metrics ./internal/server
 
 ## bench-day: a day of 1,000 processes, 8.6 million records, through replay: it fails if
 ## that takes more than 60 s of CPU time or 200 MiB

@@ -58,9 +58,9 @@ func run(ctx context.Context, o options) error {
 	return nil
 }
 
-var suiteNames = []string{"steady", "loops", "burst", "jobs"}
+var suiteNames = []string{"steady", "loops", "burst", "jobs", "http"}
 
-// usualSuites are about the agent; jobs is about exec.
+// usualSuites are about what the agent costs; jobs is about exec, http about who asks.
 var usualSuites = suiteNames[:3]
 
 type suite struct {
@@ -76,6 +76,7 @@ func (b *bench) chosenSuites() []suite {
 		{suiteNames[1], b.besideLoops, time.Duration(b.loopRounds)*(2*perLoops+startTime) + perLoops},
 		{suiteNames[2], b.burst, 2*b.shortTime + 2*time.Second + startTime},
 		{suiteNames[3], b.jobs, time.Duration(b.jobRounds) * jobRoundTime},
+		{suiteNames[4], b.besideClients, b.plannedClients()},
 	}
 	var chosen []suite
 	for _, s := range all {

@@ -7,6 +7,7 @@ type result struct {
 	Loops   []*loopRow    `json:"loops,omitempty"`
 	Burst   *burstResult  `json:"burst,omitempty"`
 	Jobs    []*jobRow     `json:"jobs,omitempty"`
+	Clients []*clientRow  `json:"clients,omitempty"`
 	Failed  []failedSuite `json:"failed,omitempty"`
 }
 

@@ -24,6 +24,7 @@ func (r *result) print(w io.Writer) {
 	printLoops(w, r.Loops)
 	printBurst(w, r.Burst)
 	printJobs(w, r.Jobs)
+	printClients(w, r.Clients)
 	for _, f := range r.Failed {
 		fmt.Fprintf(w, "\n%s: not measured: %s\n", f.Suite, f.Why)
 	}
@@ -203,4 +204,25 @@ func printJobs(w io.Writer, rows []*jobRow) {
 		}
 		t.Flush()
 	}
+}
+
+func printClients(w io.Writer, rows []*clientRow) {
+	if len(rows) == 0 {
+		return
+	}
+	fmt.Fprintf(w, "\n%d clients of the agent's socket beside %d idle processes, one reading a second (rounds: %d)\n", clients, clientsBeside, len(rows[0].Rounds))
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "asked for\teach every\tanswers/s\tKiB\tp50 ms\tp99 ms\tagent's CPU us\twaited for CPU\tgoal\t\t")
+	for _, r := range rows {
+		every, goal, met := "no pause", "", ""
+		if r.EverySeconds > 0 {
+			every = fmt.Sprintf("%g s", r.EverySeconds)
+		}
+		if r.Goal > 0 {
+			goal, met = fmt.Sprintf("p99 under %g ms", r.Goal*1000), verdict(r.P99 < r.Goal)
+		}
+		fmt.Fprintf(t, "%s\t%s\t%.0f\t%.1f\t%.2f\t%.2f\t%.0f\t%.0f %%\t%s\t%s\t\n", r.Path, every, r.PerSecond, float64(r.Bytes)/1024,
+			r.P50*1000, r.P99*1000, r.CPUPerAnswer*1e6, r.AgentWaitRatio*100, goal, met)
+	}
+	t.Flush()
 }

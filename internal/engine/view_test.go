@@ -159,6 +159,21 @@ func BenchmarkViews(b *testing.B) {
 	}
 }
 
+// BenchmarkPublish is what a tick pays for a view that nobody reads.
+func BenchmarkPublish(b *testing.B) {
+	e := realEngine(b)
+	e.Views = NewViews()
+	for range 2 {
+		if err := e.tick(context.Background()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		e.publish(false)
+	}
+}
+
 func memTotal(t *testing.T) uint64 {
 	t.Helper()
 	b, err := os.ReadFile("/proc/meminfo")
