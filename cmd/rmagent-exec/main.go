@@ -17,6 +17,14 @@ func main() {
 	if execcmd.IsMonitor(os.Args) {
 		os.Exit(execcmd.Monitor(os.Args[1:], version, os.Stdout, os.Stderr))
 	}
+	os.Exit(cmdline.Status(run(os.Args[1:]), "rmagent", os.Stderr))
+}
+
+func run(args []string) error {
 	app := cmdline.App(version, os.Stdout, os.Stderr, execcmd.Command(version))
-	os.Exit(cmdline.Status(app.Run(append([]string{"rmagent", "exec"}, os.Args[1:]...)), "rmagent", os.Stderr))
+	command := execcmd.Command(version)
+	if c, ok := cmdline.Quick(app, command, args); ok {
+		return command.Action(c)
+	}
+	return app.Run(append([]string{"rmagent", command.Name}, args...))
 }

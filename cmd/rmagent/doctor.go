@@ -8,6 +8,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
 
@@ -112,7 +114,7 @@ func diagnose(choice source.Choice) (*diagnosis, error) {
 	if err := cgroups.Close(); err != nil {
 		return nil, err
 	}
-	for _, f := range loader.Probe() {
+	for _, f := range append(loader.Probe(), mapTypes()...) {
 		d.Privileges = append(d.Privileges, finding(f))
 	}
 	if err := d.examineSource(choice); err != nil {
@@ -120,6 +122,23 @@ func diagnose(choice source.Choice) (*diagnosis, error) {
 	}
 	d.examineHooks()
 	return d, nil
+}
+
+// mapTypes tries those kinds of map out that are younger than what a scan needs.
+func mapTypes() []loader.Feature {
+	list := []loader.Feature{
+		{Name: "task storage", Why: "no counts by process (needs 5.11)"},
+		{Name: "ring buffer", Why: "no events (needs 5.8)"},
+	}
+	for i, kind := range []ebpf.MapType{ebpf.TaskStorage, ebpf.RingBuf} {
+		f := &list[i]
+		if err := features.HaveMapType(kind); err != nil {
+			f.Why += ": " + err.Error()
+		} else {
+			f.OK, f.Why = true, ""
+		}
+	}
+	return list
 }
 
 func (d *diagnosis) examineSource(choice source.Choice) error {

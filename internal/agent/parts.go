@@ -3,8 +3,10 @@ package agent
 import (
 	"errors"
 	"io"
+	"log/slog"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/exp/zapslog"
 
 	"rmagent/internal/config"
 	"rmagent/internal/gpu"
@@ -69,7 +71,7 @@ func OpenGPU(l *config.Loaded, facts hostfs.Facts, log *zap.Logger) *gpu.Client 
 	if l.GPU == "off" {
 		return nil
 	}
-	return gpu.Open(gpu.Options{Processes: facts.InitialPID, Log: log})
+	return gpu.Open(gpu.Options{Processes: facts.InitialPID, Log: slog.New(zapslog.NewHandler(log.Core()))})
 }
 
 // Close closes the parts in the reverse order of their opening.

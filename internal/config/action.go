@@ -2,7 +2,7 @@ package config
 
 import (
 	"fmt"
-	"net/http"
+	"net/textproto"
 	"net/url"
 	pathpkg "path"
 	"slices"
@@ -34,31 +34,31 @@ const (
 
 // Action is what the agent does when something happens.
 type Action struct {
-	Name string `koanf:"name"`
-	Kind string `koanf:"kind"`
+	Name string `config:"name"`
+	Kind string `config:"kind"`
 
 	// Which of what happens is meant. Lists that are empty choose everything, but On:
 	// an action without it acts only where it is named.
-	On        []string `koanf:"on"`
-	Resources []string `koanf:"resources"`
-	MinState  string   `koanf:"min_state"` // of state and limit
-	Targets   []string `koanf:"targets"`   // patterns of path.Match, where * stands for slashes too
-	Names     []string `koanf:"names"`     // patterns of the process's name
-	Recovery  bool     `koanf:"recovery"`  // also what ends
+	On        []string `config:"on"`
+	Resources []string `config:"resources"`
+	MinState  string   `config:"min_state"` // of state and limit
+	Targets   []string `config:"targets"`   // patterns of path.Match, where * stands for slashes too
+	Names     []string `config:"names"`     // patterns of the process's name
+	Recovery  bool     `config:"recovery"`  // also what ends
 
-	DryRun      bool          `koanf:"dry_run"`
-	MinInterval time.Duration `koanf:"min_interval"`
-	MaxPerHour  int           `koanf:"max_per_hour"`
-	TimeLimit   time.Duration `koanf:"time_limit"` // of a command, or of one request
+	DryRun      bool          `config:"dry_run"`
+	MinInterval time.Duration `config:"min_interval"`
+	MaxPerHour  int           `config:"max_per_hour"`
+	TimeLimit   time.Duration `config:"time_limit"` // of a command, or of one request
 
-	Argv []string `koanf:"argv"`
+	Argv []string `config:"argv"`
 
-	URL               string   `koanf:"url"`
-	Headers           []string `koanf:"headers"` // Name: value
-	AuthorizationFile string   `koanf:"authorization_file"`
-	Retries           int      `koanf:"retries"`
+	URL               string   `config:"url"`
+	Headers           []string `config:"headers"` // Name: value
+	AuthorizationFile string   `config:"authorization_file"`
+	Retries           int      `config:"retries"`
 
-	Signal string `koanf:"signal"` // as TERM
+	Signal string `config:"signal"` // as TERM
 }
 
 // Number returns the number of the action's signal.
@@ -169,8 +169,8 @@ func parseHeader(s string) (any, error) {
 	if !found || !headerName().MatchString(name) || strings.ContainsFunc(value, unicode.IsControl) {
 		return nil, fmt.Errorf("an element is no header")
 	}
-	if slices.Contains([]string{"Host", "Content-Length", "Transfer-Encoding"}, http.CanonicalHeaderKey(name)) {
-		return nil, fmt.Errorf("%s is set by the agent", http.CanonicalHeaderKey(name))
+	if slices.Contains([]string{"Host", "Content-Length", "Transfer-Encoding"}, textproto.CanonicalMIMEHeaderKey(name)) {
+		return nil, fmt.Errorf("%s is set by the agent", textproto.CanonicalMIMEHeaderKey(name))
 	}
 	return s, nil
 }

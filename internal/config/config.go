@@ -5,75 +5,75 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/go-viper/mapstructure/v2"
-	"github.com/knadh/koanf/v2"
 
 	"rmagent/internal/policy"
 )
 
 // Config is the effective configuration.
 type Config struct {
-	Source   string        `koanf:"source"` // auto, ebpf or procfs
-	Interval time.Duration `koanf:"interval"`
+	Source   string        `config:"source"` // auto, ebpf or procfs
+	Interval time.Duration `config:"interval"`
 
-	LogLevel     string `koanf:"log_level"`     // debug, info, warn or error
-	LogFormat    string `koanf:"log_format"`    // auto, json or console
-	LogFile      string `koanf:"log_file"`      // empty: stderr
-	WarningsFile string `koanf:"warnings_file"` // empty: none
+	LogLevel     string `config:"log_level"`     // debug, info, warn or error
+	LogFormat    string `config:"log_format"`    // auto, json or console
+	LogFile      string `config:"log_file"`      // empty: stderr
+	WarningsFile string `config:"warnings_file"` // empty: none
 
-	JSONL       string `koanf:"jsonl"`     // a path, - for stdout, empty: none
-	Processes   string `koanf:"processes"` // active, all or none
-	WithCmdline bool   `koanf:"with_cmdline"`
+	JSONL       string `config:"jsonl"`     // a path, - for stdout, empty: none
+	Processes   string `config:"processes"` // active, all or none
+	WithCmdline bool   `config:"with_cmdline"`
 
-	GPU       string        `koanf:"gpu"`        // auto or off
-	Hooks     []string      `koanf:"hooks"`      // see [Config.HookNames]
-	FDTracing string        `koanf:"fd_tracing"` // auto, always or off
-	Duration  time.Duration `koanf:"duration"`   // 0: until a signal
-	CPUBudget float64       `koanf:"cpu_budget"` // share of one core; 0: none
-	Socket    string        `koanf:"socket"`
+	GPU       string        `config:"gpu"`        // auto or off
+	Hooks     []string      `config:"hooks"`      // see [Config.HookNames]
+	FDTracing string        `config:"fd_tracing"` // auto, always or off
+	Duration  time.Duration `config:"duration"`   // 0: until a signal
+	CPUBudget float64       `config:"cpu_budget"` // share of one core; 0: none
+	Socket    string        `config:"socket"`
 
-	SocketGroup   string `koanf:"socket_group"`    // empty: the socket is its owner's
-	Listen        string `koanf:"listen"`          // empty: no TCP
-	WebConfigFile string `koanf:"web_config_file"` // empty: none
+	SocketGroup   string `config:"socket_group"`    // empty: the socket is its owner's
+	Listen        string `config:"listen"`          // empty: no TCP
+	WebConfigFile string `config:"web_config_file"` // empty: none
 
-	Thresholds map[policy.Resource]policy.Threshold `koanf:"thresholds"`
+	Thresholds map[policy.Resource]policy.Threshold `config:"thresholds"`
 	// NetworkLimitBytesPerSecond is what thresholds of network are shares of; 0: none.
-	NetworkLimitBytesPerSecond float64       `koanf:"network_limit_bytes_per_second"`
-	PredictionHorizon          time.Duration `koanf:"prediction_horizon"` // 0: nothing is foretold
-	Tracked                    []Tracked     `koanf:"tracked"`
+	NetworkLimitBytesPerSecond float64       `config:"network_limit_bytes_per_second"`
+	PredictionHorizon          time.Duration `config:"prediction_horizon"` // 0: nothing is foretold
+	Tracked                    []Tracked     `config:"tracked"`
 
-	Prune `koanf:",squash"`
+	Prune `config:",squash"`
 
-	Actions       []Action `koanf:"actions"`
-	ActionsDryRun bool     `koanf:"actions_dry_run"`
+	Actions       []Action `config:"actions"`
+	ActionsDryRun bool     `config:"actions_dry_run"`
 }
 
 // Prune holds the settings of the prune rule. The first eight also have plain names
 // in the environment. Of every maximum, 0 is none.
 type Prune struct {
-	ObservationPeriod             time.Duration `koanf:"observation_period"`
-	CheckInterval                 time.Duration `koanf:"check_interval"`
-	RollingWindowSize             int           `koanf:"rolling_window_size"`
-	TargetUtilization             float64       `koanf:"target_utilization"`
-	MaxMemoryUsageMB              float64       `koanf:"max_memory_usage_mb"`
-	MaxCPUUsagePercent            float64       `koanf:"max_cpu_usage_percent"`
-	MaxGPUUsagePercent            float64       `koanf:"max_gpu_usage_percent"`
-	MaxNetworkUsageBytesPerSecond float64       `koanf:"max_network_usage_bytes_per_second"`
+	ObservationPeriod             time.Duration `config:"observation_period"`
+	CheckInterval                 time.Duration `config:"check_interval"`
+	RollingWindowSize             int           `config:"rolling_window_size"`
+	TargetUtilization             float64       `config:"target_utilization"`
+	MaxMemoryUsageMB              float64       `config:"max_memory_usage_mb"`
+	MaxCPUUsagePercent            float64       `config:"max_cpu_usage_percent"`
+	MaxGPUUsagePercent            float64       `config:"max_gpu_usage_percent"`
+	MaxNetworkUsageBytesPerSecond float64       `config:"max_network_usage_bytes_per_second"`
 
-	MaxCgroupMemoryUsagePercent float64 `koanf:"max_cgroup_memory_usage_percent"`
-	MaxFDUsagePercent           float64 `koanf:"max_fd_usage_percent"`
-	MaxDiskUsagePercent         float64 `koanf:"max_disk_usage_percent"`
-	MaxGPUMemoryUsagePercent    float64 `koanf:"max_gpu_memory_usage_percent"`
-	MaxPIDsUsagePercent         float64 `koanf:"max_pids_usage_percent"`
-	MaxCPUPressurePercent       float64 `koanf:"max_cpu_pressure_percent"`
-	MaxMemoryPressurePercent    float64 `koanf:"max_memory_pressure_percent"`
-	MaxIOPressurePercent        float64 `koanf:"max_io_pressure_percent"`
+	MaxCgroupMemoryUsagePercent float64 `config:"max_cgroup_memory_usage_percent"`
+	MaxFDUsagePercent           float64 `config:"max_fd_usage_percent"`
+	MaxDiskUsagePercent         float64 `config:"max_disk_usage_percent"`
+	MaxGPUMemoryUsagePercent    float64 `config:"max_gpu_memory_usage_percent"`
+	MaxPIDsUsagePercent         float64 `config:"max_pids_usage_percent"`
+	MaxCPUPressurePercent       float64 `config:"max_cpu_pressure_percent"`
+	MaxMemoryPressurePercent    float64 `config:"max_memory_pressure_percent"`
+	MaxIOPressurePercent        float64 `config:"max_io_pressure_percent"`
 
-	PruneCandidates int      `koanf:"prune_candidates"` // named at most
-	Priorities      []string `koanf:"priorities"`       // SELECTOR=N, the lowest goes first
-	Protected       []string `koanf:"protected"`        // SELECTOR
+	PruneCandidates int      `config:"prune_candidates"` // named at most
+	Priorities      []string `config:"priorities"`       // SELECTOR=N, the lowest goes first
+	Protected       []string `config:"protected"`        // SELECTOR
 }
 
 // The words that stand in hooks for more than one name.
@@ -138,37 +138,25 @@ func (l *Loaded) Hash() string {
 	return hex.EncodeToString(sum[:])
 }
 
-// typedLayer is a koanf.Provider of validated values, by key.
+// typedLayer is validated values, by key.
 type typedLayer map[string]any
-
-func (typedLayer) ReadBytes() ([]byte, error) { return nil, fmt.Errorf("a layer has no bytes") }
-
-func (t typedLayer) Read() (map[string]any, error) {
-	nested := map[string]any{}
-	for name, v := range t {
-		putNested(nested, name, v)
-	}
-	return nested, nil
-}
 
 // merge lays the layers over each other, the later ones on top.
 func merge(layers []typedLayer) (*Loaded, error) {
-	k := koanf.New(".")
-	for _, layer := range layers {
-		if len(layer) == 0 {
-			continue // koanf goes over all that it has for each
-		}
-		if err := k.Load(layer, nil); err != nil {
-			return nil, fmt.Errorf("merge the configuration: %w", err)
-		}
-	}
 	l := &Loaded{values: map[string]any{}, origins: map[string]Origin{}}
-	for _, key := range keys {
-		l.values[key.name] = k.Get(key.name)
+	for _, layer := range layers {
+		maps.Copy(l.values, layer)
 	}
-	err := k.UnmarshalWithConf("", &l.Config, koanf.UnmarshalConf{DecoderConfig: &mapstructure.DecoderConfig{
-		Result: &l.Config, TagName: "koanf", Squash: true, ErrorUnused: true, ErrorUnset: true,
-	}})
+	nested := map[string]any{}
+	for name, v := range l.values {
+		putNested(nested, name, v)
+	}
+	d, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{
+		Result: &l.Config, TagName: "config", Squash: true, ErrorUnused: true, ErrorUnset: true,
+	})
+	if err == nil {
+		err = d.Decode(nested)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("fill in the configuration: %w", err)
 	}

@@ -327,7 +327,7 @@ func textsOf(v any) []string {
 
 // mapstructureOf makes a map of a struct, by the names of its keys.
 func mapstructureOf(from any, to *map[string]any) error {
-	d, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{Result: to, TagName: "koanf"})
+	d, err := mapstructure.NewDecoder(&mapstructure.DecoderConfig{Result: to, TagName: "config"})
 	if err != nil {
 		return err
 	}

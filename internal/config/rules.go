@@ -16,26 +16,26 @@ const mebibyte = 1 << 20
 
 // Tracked chooses processes, and says what they may use; 0 is no limit.
 type Tracked struct {
-	Label string `koanf:"label"` // what records and actions call the rule
-	PID   int    `koanf:"pid"`
+	Label string `config:"label"` // what records and actions call the rule
+	PID   int    `config:"pid"`
 	// StartTicks is when that process began, in ticks since boot, as field 22 of
 	// /proc/PID/stat; 0: whoever has the PID when the rule is first in force.
-	StartTicks int    `koanf:"start_ticks"`
-	Name       string `koanf:"name"` // patterns, as those of package pattern
-	Unit       string `koanf:"unit"`
-	Cgroup     string `koanf:"cgroup"`
-	Job        string `koanf:"job"` // a pattern of categories: the rule is for jobs, each as a whole
+	StartTicks int    `config:"start_ticks"`
+	Name       string `config:"name"` // patterns, as those of package pattern
+	Unit       string `config:"unit"`
+	Cgroup     string `config:"cgroup"`
+	Job        string `config:"job"` // a pattern of categories: the rule is for jobs, each as a whole
 
-	MaxCPUPercent            float64 `koanf:"max_cpu_percent"` // of one CPU
-	MaxMemoryMB              float64 `koanf:"max_memory_mb"`
-	MaxFD                    float64 `koanf:"max_fd"`
-	MaxDiskBytesPerSecond    float64 `koanf:"max_disk_bytes_per_second"`
-	MaxNetworkBytesPerSecond float64 `koanf:"max_network_bytes_per_second"`
-	MaxGPUPercent            float64 `koanf:"max_gpu_percent"`
-	MaxGPUMemoryMB           float64 `koanf:"max_gpu_memory_mb"`
+	MaxCPUPercent            float64 `config:"max_cpu_percent"` // of one CPU
+	MaxMemoryMB              float64 `config:"max_memory_mb"`
+	MaxFD                    float64 `config:"max_fd"`
+	MaxDiskBytesPerSecond    float64 `config:"max_disk_bytes_per_second"`
+	MaxNetworkBytesPerSecond float64 `config:"max_network_bytes_per_second"`
+	MaxGPUPercent            float64 `config:"max_gpu_percent"`
+	MaxGPUMemoryMB           float64 `config:"max_gpu_memory_mb"`
 
-	Prune   bool     `koanf:"prune"`   // the limits are maxima of the prune rule, too
-	Actions []string `koanf:"actions"` // for when a limit is broken
+	Prune   bool     `config:"prune"`   // the limits are maxima of the prune rule, too
+	Actions []string `config:"actions"` // for when a limit is broken
 }
 
 const trackedName = "tracked"

@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"sync"
 	"time"
-
-	"go.uber.org/zap"
 
 	"rmagent/internal/clock"
 	"rmagent/internal/sample"
@@ -23,7 +22,7 @@ type Options struct {
 	// Processes says that PIDs here are the machine's: the agent is in the initial
 	// PID namespace. Elsewhere what processes hold is unknown.
 	Processes bool
-	Log       *zap.Logger
+	Log       *slog.Logger
 }
 
 // timing is what tests shorten.

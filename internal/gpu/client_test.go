@@ -3,6 +3,7 @@ package gpu
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -10,7 +11,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
-	"go.uber.org/zap"
+	"go.uber.org/zap/exp/zapslog"
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
@@ -58,7 +59,7 @@ func watch(t *testing.T, m *gputest.Machine, timing timing, change ...func(*Opti
 	t.Cleanup(func() { goleak.VerifyNone(t) })
 	t.Setenv("LD_LIBRARY_PATH", m.Library)
 	core, logs := observer.New(zapcore.InfoLevel)
-	o := Options{Root: m.Root, Helper: helper, Processes: true, Log: zap.New(core)}
+	o := Options{Root: m.Root, Helper: helper, Processes: true, Log: slog.New(zapslog.NewHandler(core))}
 	for _, f := range change {
 		f(&o)
 	}
@@ -433,7 +434,7 @@ func TestHostileChildren(t *testing.T) {
 			(&gputest.Machine{Root: root}).Load(t)
 			short := short
 			short.patience = 500 * time.Millisecond
-			c := open(Options{Root: root, Helper: path, Log: zap.NewNop()}, short)
+			c := open(Options{Root: root, Helper: path, Log: slog.New(slog.DiscardHandler)}, short)
 			defer c.Close()
 			ctx, cancel := context.WithTimeout(context.Background(), patience)
 			defer cancel()
@@ -495,7 +496,7 @@ func BenchmarkPoll(b *testing.B) {
 	}
 	m := gputest.New(b, script)
 	b.Setenv("LD_LIBRARY_PATH", m.Library)
-	c := Open(Options{Root: m.Root, Helper: helper, Processes: true, Log: zap.NewNop()})
+	c := Open(Options{Root: m.Root, Helper: helper, Processes: true, Log: slog.New(slog.DiscardHandler)})
 	defer c.Close()
 	if _, s := c.Read(context.Background()); s.State != Reading {
 		b.Fatalf("%+v", s)

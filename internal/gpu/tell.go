@@ -1,9 +1,8 @@
 package gpu
 
 import (
+	"log/slog"
 	"slices"
-
-	"go.uber.org/zap"
 
 	"rmagent/internal/gpu/wire"
 	"rmagent/internal/sample"
@@ -18,12 +17,12 @@ func (c *Client) tell(s *sample.GPUs, now *Status) {
 		c.tellCards(s, now)
 	case now.State == before.State && now.Why == before.Why:
 	case now.State == Absent:
-		c.o.Log.Info("gpu_none", zap.String("why", now.Why))
+		c.o.Log.Info("gpu_none", slog.String("why", now.Why))
 	case now.State == Failing:
-		c.o.Log.Warn("gpu_unavailable", zap.String("why", record.Text([]byte(now.Why))), zap.String("helper", now.Helper))
+		c.o.Log.Warn("gpu_unavailable", slog.String("why", record.Text([]byte(now.Why))), slog.String("helper", now.Helper))
 	default:
-		c.o.Log.Info("gpu_available", zap.Int("gpus", len(s.Devices)), zap.Strings("names", names(s)),
-			zap.String("driver", record.Text([]byte(now.Driver))), zap.String("helper", now.Helper))
+		c.o.Log.Info("gpu_available", slog.Int("gpus", len(s.Devices)), slog.Any("names", names(s)),
+			slog.String("driver", record.Text([]byte(now.Driver))), slog.String("helper", now.Helper))
 		c.tellFailures(s, nil, now.Failures)
 	}
 }
@@ -51,7 +50,7 @@ func (c *Client) tellFailures(s *sample.GPUs, before, now map[int]string) {
 		case is == "":
 			c.o.Log.Info("gpu_recovered", card(d)...)
 		default:
-			c.o.Log.Warn("gpu_failing", append(card(d), zap.String("why", record.Text([]byte(is))))...)
+			c.o.Log.Warn("gpu_failing", append(card(d), slog.String("why", record.Text([]byte(is))))...)
 		}
 	}
 }
@@ -66,11 +65,11 @@ func hasCard(s *sample.GPUs, d *sample.GPU) bool {
 	})
 }
 
-func card(d *sample.GPU) []zap.Field {
-	return []zap.Field{
-		zap.Int("index", d.Index),
-		zap.String("uuid", record.Text([]byte(d.UUID))),
-		zap.String("name", record.Text([]byte(d.Name))),
+func card(d *sample.GPU) []any {
+	return []any{
+		slog.Int("index", d.Index),
+		slog.String("uuid", record.Text([]byte(d.UUID))),
+		slog.String("name", record.Text([]byte(d.Name))),
 	}
 }
 

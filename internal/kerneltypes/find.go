@@ -49,8 +49,12 @@ var tails = [32]struct{ known, fixed, each uint8 }{
 	DeclTag: {1, 4, 0}, TypeTag: {known: 1}, Enum64: {1, 0, 12},
 }
 
-// stride is how many types there are between two whose places are remembered.
-const stride = 256
+// stride is how many types there are between two whose places are remembered, meanBytes
+// how long one is, or shorter.
+const (
+	stride    = 32
+	meanBytes = 16
+)
 
 // Table is a kernel's types, of which those with certain names were found.
 type Table struct {
@@ -73,11 +77,7 @@ func Find(b []byte, names []string) (*Table, error) {
 	if err := t.split(b); err != nil {
 		return nil, err
 	}
-	offsets, err := t.locate(names)
-	if err != nil {
-		return nil, err
-	}
-	return t, t.walk(offsets)
+	return t, t.walk(newWanted(names))
 }
 
 func (t *Table) split(b []byte) error {
@@ -101,40 +101,52 @@ func (t *Table) split(b []byte) error {
 	return nil
 }
 
-// locate finds where names stand among the strings.
-func (t *Table) locate(names []string) (map[uint32]string, error) {
-	wanted := make(map[string]struct{}, len(names))
-	var letters [64]uint32 // by length: which first letters there are, as bits
+// wanted are names. By how they begin, most others are told apart at once.
+type wanted struct {
+	names map[string]struct{}
+	heads [1 << (headBits - 6)]uint64 // a bit for each hash of a beginning
+}
+
+// headBits is of how many bits the hash of a name's beginning is.
+const headBits = 12
+
+func newWanted(names []string) *wanted {
+	w := &wanted{names: make(map[string]struct{}, len(names))}
 	for _, name := range names {
 		if name == "" {
 			continue
 		}
-		wanted[name] = struct{}{}
-		letters[len(name)%64] |= 1 << (name[0] % 32)
-	}
-	offsets := map[uint32]string{}
-	for at := 0; at < len(t.strings); {
-		n := bytes.IndexByte(t.strings[at:], 0)
-		if n < 0 {
-			return nil, ErrMalformed
-		}
-		if n > 0 && letters[n%64]&(1<<(t.strings[at]%32)) != 0 {
-			name := t.strings[at : at+n]
-			if _, ok := wanted[string(name)]; ok {
-				offsets[uint32(at)] = string(name)
+		w.names[name] = struct{}{}
+		if len(name) < 4 { // what follows it decides, too
+			for i := range w.heads {
+				w.heads[i] = ^uint64(0)
 			}
+			continue
 		}
-		at += n + 1
+		h := hashed(binary.NativeEndian.Uint32([]byte(name[:4])))
+		w.heads[h/64] |= 1 << (h % 64)
 	}
-	return offsets, nil
+	return w
+}
+
+// hashed is multiplicative: Knuth, The Art of Computer Programming, 6.4.
+func hashed(head uint32) uint32 { return head * 2654435769 >> (32 - headBits) }
+
+// of returns the name that begins a text, if it is wanted.
+func (w *wanted) of(text []byte) (string, bool) {
+	n := bytes.IndexByte(text, 0)
+	if n <= 0 {
+		return "", false
+	}
+	if _, ok := w.names[string(text[:n])]; !ok {
+		return "", false
+	}
+	return string(text[:n]), true
 }
 
 // walk goes over all types.
-func (t *Table) walk(offsets map[uint32]string) error {
-	var near [256]uint32 // a bit for each name's place: most types need no look at the map
-	for at := range offsets {
-		near[at>>5%256] |= 1 << (at % 32)
-	}
+func (t *Table) walk(w *wanted) error {
+	t.places = make([]uint32, 0, len(t.types)/(stride*meanBytes)+1)
 	for at := 0; at < len(t.types); {
 		if t.count%stride == 0 {
 			t.places = append(t.places, uint32(at))
@@ -144,12 +156,19 @@ func (t *Table) walk(offsets map[uint32]string) error {
 		if err != nil {
 			return err
 		}
-		if near[name>>5%256]&(1<<(name%32)) != 0 {
-			if text, ok := offsets[name]; ok {
-				t.found[text] = append(t.found[text], hit{t.count, kind})
+		at += size
+		if uint64(name) >= uint64(len(t.strings)) {
+			continue
+		}
+		text := t.strings[name:]
+		if len(text) >= 4 {
+			if h := hashed(binary.NativeEndian.Uint32(text)); w.heads[h/64]&(1<<(h%64)) == 0 {
+				continue
 			}
 		}
-		at += size
+		if name, ok := w.of(text); ok {
+			t.found[name] = append(t.found[name], hit{t.count, kind})
+		}
 	}
 	return nil
 }
@@ -168,6 +187,31 @@ func (t *Table) head(at int) (name uint32, kind Kind, size int, err error) {
 		return 0, 0, 0, ErrMalformed
 	}
 	return binary.NativeEndian.Uint32(head), kind, size, nil
+}
+
+// Names returns the names of all structs, unions and enums of BTF, some of them twice.
+func Names(b []byte) ([]string, error) {
+	var t Table
+	if err := t.split(b); err != nil {
+		return nil, err
+	}
+	var names []string
+	for at := 0; at < len(t.types); {
+		name, kind, size, err := t.head(at)
+		if err != nil {
+			return nil, err
+		}
+		at += size
+		switch kind {
+		case Struct, Union, Enum, Enum64:
+			if uint64(name) >= uint64(len(t.strings)) {
+				return nil, ErrMalformed
+			}
+			text, _, _ := bytes.Cut(t.strings[name:], []byte{0})
+			names = append(names, string(text))
+		}
+	}
+	return names, nil
 }
 
 // ID returns the ID of the type of a kind and name; false: there is none, or several.

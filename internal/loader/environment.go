@@ -11,7 +11,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
-	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/sample"
@@ -43,12 +42,6 @@ type environment struct {
 }
 
 func readEnvironment() (*environment, error) {
-	// Before 5.11 maps count against RLIMIT_MEMLOCK, and one that is too large is
-	// refused as if by lack of privilege. Later kernels charge the memory cgroup, and
-	// this does nothing.
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("raise RLIMIT_MEMLOCK: %w", err)
-	}
 	cpus, err := ebpf.PossibleCPU()
 	if err != nil {
 		return nil, fmt.Errorf("count the possible CPUs: %w", err)

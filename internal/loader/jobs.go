@@ -95,15 +95,16 @@ func OpenJobs(capacity int) (_ *Jobs, err error) {
 }
 
 func (j *Jobs) load(env *environment) error {
-	spec, err := loadJobs()
-	if err != nil {
-		return fmt.Errorf("read the jobs' object: %w", err)
+	read := func() (*ebpf.CollectionSpec, error) {
+		spec, err := loadJobs()
+		if err != nil {
+			return nil, fmt.Errorf("read the jobs' object: %w", err)
+		}
+		spec.Maps[jobsMapJobs].MaxEntries = j.capacity + 1 // place 0 is nobody's
+		return spec, env.configure(spec)
 	}
-	if err := env.configure(spec); err != nil {
-		return err
-	}
-	spec.Maps[jobsMapJobs].MaxEntries = j.capacity + 1 // place 0 is nobody's
-	if j.programs, err = loadQuickly(spec, env, j.choose); err != nil {
+	var err error
+	if j.programs, err = loadQuickly(_JobsBytes, read, env.options(), j.choose); err != nil {
 		return fmt.Errorf("load jobs: %w", refused(err))
 	}
 	j.launchers = j.programs.Maps[jobsMapLaunchers]

@@ -8,8 +8,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 )
 
@@ -37,8 +35,6 @@ func Probe() []Feature {
 	add("initial PID namespace", probeNamespace())
 	add("syscall scan", tryScan(ScanSyscall))
 	add("task iterator", tryScan(ScanIter))
-	add("task storage", plain(features.HaveMapType(ebpf.TaskStorage), "no counts by process (needs 5.11)"))
-	add("ring buffer", plain(features.HaveMapType(ebpf.RingBuf), "no events (needs 5.8)"))
 	return fs
 }
 

@@ -2,6 +2,7 @@ package loader
 
 import (
 	"bytes"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"slices"
@@ -19,107 +20,145 @@ import (
 // than all else: cilium/ebpf wants them whole, for relocations as for what a program is
 // attached to. Relocations are still the library's.
 type quickLoader struct {
-	spec  *ebpf.CollectionSpec
-	types *btf.Spec            // those of the kernel that the programs look into
-	ids   map[string]uint32    // by program: of what it is attached to, in the kernel's types
-	maps  map[string]*ebpf.Map // by name
+	*kernelTypes
+	spec *ebpf.CollectionSpec
+	maps map[string]*ebpf.Map // by name
 }
 
-// loadQuickly makes the maps of a spec and those of its programs that choose names, which
-// may ask what the kernel has.
-func loadQuickly(spec *ebpf.CollectionSpec, env *environment, choose func(*quickLoader) []string) (*ebpf.Collection, error) {
-	l, err := learnTypes(spec)
+// loadQuickly makes the maps of an object and those of its programs that choose names,
+// which may ask what the kernel has. read decodes the object and fits it to this machine;
+// meanwhile the kernel's types are searched.
+func loadQuickly(object []byte, read func() (*ebpf.CollectionSpec, error), options *ebpf.CollectionOptions, choose func(*quickLoader) []string) (*ebpf.Collection, error) {
+	var types *kernelTypes
+	var typesErr error
+	learned := make(chan struct{})
+	go func() {
+		defer close(learned)
+		types, typesErr = learnTypes(object)
+	}()
+	spec, loaded, err := makeMaps(read, options)
+	<-learned
 	if err != nil {
 		return nil, err
 	}
-	names := choose(l)
-	programs := spec.Programs
-	spec.Programs = nil
-	loaded, err := ebpf.NewCollectionWithOptions(spec, *env.options())
-	if err != nil {
-		return nil, err
+	l := &quickLoader{kernelTypes: types, spec: spec, maps: loaded.Maps}
+	if err = typesErr; err == nil {
+		err = l.all(choose(l), loaded.Programs)
 	}
-	spec.Programs, l.maps, loaded.Programs = programs, loaded.Maps, map[string]*ebpf.Program{}
-	if err := l.all(names, loaded.Programs); err != nil {
+	if err != nil {
 		loaded.Close()
 		return nil, err
 	}
 	return loaded, nil
 }
 
-// learnTypes finds the kernel's types that the programs name.
-func learnTypes(spec *ebpf.CollectionSpec) (*quickLoader, error) {
-	l := &quickLoader{spec: spec, ids: map[string]uint32{}}
-	names, err := l.names()
+// makeMaps reads an object and makes its maps, and no program.
+func makeMaps(read func() (*ebpf.CollectionSpec, error), options *ebpf.CollectionOptions) (*ebpf.CollectionSpec, *ebpf.Collection, error) {
+	spec, err := read()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	err = kerneltypes.Kernel(func(b []byte) error { return l.learn(b, names) })
+	programs := spec.Programs
+	spec.Programs = nil
+	loaded, err := ebpf.NewCollectionWithOptions(spec, *options)
+	if err != nil {
+		return nil, nil, err
+	}
+	spec.Programs, loaded.Programs = programs, map[string]*ebpf.Program{}
+	return spec, loaded, nil
+}
+
+// kernelTypes are the few of the kernel's types that an object needs.
+type kernelTypes struct {
+	types *btf.Spec             // those that its programs look into
+	ids   map[attachment]uint32 // of what its programs are attached to, in all of the kernel's types
+}
+
+// attachment is the type in the kernel's BTF that stands for what a program is attached to
+// (kernel/bpf/verifier.c, bpf_check_attach_target).
+type attachment struct {
+	kind kerneltypes.Kind
+	name string
+}
+
+// attachmentOf knows it by the name of the section that a program is in.
+func attachmentOf(section string) (a attachment, ok bool) {
+	how, to, _ := strings.Cut(section, "/")
+	switch how {
+	case "tp_btf":
+		return attachment{kerneltypes.Typedef, "btf_trace_" + to}, true
+	case "iter":
+		return attachment{kerneltypes.Func, "bpf_iter_" + to}, true
+	case "fentry", "fexit":
+		return attachment{kerneltypes.Func, to}, true
+	}
+	return a, false
+}
+
+// learnTypes finds the kernel's types that an object names.
+func learnTypes(object []byte) (*kernelTypes, error) {
+	names, attached, err := namesOf(object)
+	if err != nil {
+		return nil, fmt.Errorf("types of the programs: %w", err)
+	}
+	k := &kernelTypes{ids: map[attachment]uint32{}}
+	err = kerneltypes.Kernel(func(b []byte) error { return k.learn(b, names, attached) })
 	if err != nil {
 		return nil, fmt.Errorf("read the kernel's types: %w", err)
 	}
-	return l, nil
+	return k, nil
 }
 
-// names are those of types that the programs look into, and of what they are attached to.
-func (l *quickLoader) names() ([]string, error) {
-	var names []string
-	for t, err := range l.spec.Types.All() {
-		if err != nil {
-			return nil, fmt.Errorf("types of the programs: %w", err)
-		}
-		name, _, _ := strings.Cut(t.TypeName(), "___") // a flavour: Documentation/bpf/libbpf/libbpf_overview.rst
-		switch t.(type) {
-		case *btf.Struct, *btf.Union, *btf.Enum:
-			names = append(names, name)
+// namesOf are those of types that an object's programs look into, and of what they are
+// attached to.
+func namesOf(object []byte) (names []string, attached []attachment, err error) {
+	file, err := elf.NewFile(bytes.NewReader(object))
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, section := range file.Sections {
+		if a, ok := attachmentOf(section.Name); ok {
+			names, attached = append(names, a.name), append(attached, a)
 		}
 	}
-	for _, p := range l.spec.Programs {
-		if _, name, ok := attachType(p); ok {
-			names = append(names, name)
-		}
+	section := file.Section(".BTF")
+	if section == nil {
+		return nil, nil, errors.New("there are none")
 	}
-	return names, nil
+	data, err := section.Data()
+	if err != nil {
+		return nil, nil, err
+	}
+	own, err := kerneltypes.Names(data)
+	for _, name := range own {
+		name, _, _ = strings.Cut(name, "___") // a flavour: Documentation/bpf/libbpf/libbpf_overview.rst
+		names = append(names, name)
+	}
+	return names, attached, err
 }
 
-func (l *quickLoader) learn(b []byte, names []string) error {
+func (k *kernelTypes) learn(b []byte, names []string, attached []attachment) error {
 	all, err := kerneltypes.Find(b, names)
 	if err != nil {
 		return err
 	}
-	for name, p := range l.spec.Programs {
-		if kind, of, ok := attachType(p); ok {
-			if id, ok := all.ID(kind, of); ok {
-				l.ids[name] = id
-			}
+	for _, a := range attached {
+		if id, ok := all.ID(a.kind, a.name); ok {
+			k.ids[a] = id
 		}
 	}
 	few, err := all.Types()
 	if err != nil {
 		return err
 	}
-	l.types, err = btf.LoadSpecFromReader(bytes.NewReader(few))
+	k.types, err = btf.LoadSpecFromReader(bytes.NewReader(few))
 	return err
-}
-
-// attachType is the type in the kernel's BTF that stands for what a program is attached
-// to (kernel/bpf/verifier.c, bpf_check_attach_target).
-func attachType(p *ebpf.ProgramSpec) (kerneltypes.Kind, string, bool) {
-	switch p.AttachType {
-	case ebpf.AttachTraceRawTp:
-		return kerneltypes.Typedef, "btf_trace_" + p.AttachTo, true
-	case ebpf.AttachTraceIter:
-		return kerneltypes.Func, "bpf_iter_" + p.AttachTo, true
-	case ebpf.AttachTraceFEntry, ebpf.AttachTraceFExit:
-		return kerneltypes.Func, p.AttachTo, true
-	}
-	return 0, "", false
 }
 
 // attachable tells whether what a program is attached to is there, and only once.
 func (l *quickLoader) attachable(program string) bool {
-	_, ok := l.ids[program]
-	return ok
+	a, ok := attachmentOf(l.spec.Programs[program].SectionName)
+	return ok && l.ids[a] != 0
 }
 
 // all loads programs, as many at once as there are CPUs: the kernel verifies each by
@@ -144,7 +183,8 @@ func (l *quickLoader) one(name string) (*ebpf.Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	fd, err := l.push(p, l.ids[name])
+	at, _ := attachmentOf(p.SectionName)
+	fd, err := l.push(p, l.ids[at])
 	if err != nil {
 		// The library takes its time, and says at which instruction what was wrong.
 		program, err := ebpf.NewProgramWithOptions(p, ebpf.ProgramOptions{KernelTypes: l.types})

@@ -18,7 +18,7 @@ func TestQuickLoadFitsLikeTheLibrary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := learnTypes(spec)
+	l, err := learnTypes(_JobsBytes)
 	if err != nil {
 		t.Skip(err)
 	}
@@ -49,11 +49,14 @@ func TestQuickLoadFitsLikeTheLibrary(t *testing.T) {
 				t.Errorf("%s: %v: %v, the library %v", name, relocations[i], &quick[i], &whole[i])
 			}
 		}
-		kind, of, attached := attachType(p)
-		if id := l.ids[name]; attached && id != 0 {
+		at, attached := attachmentOf(p.SectionName)
+		if p.AttachTo != "" && !attached {
+			t.Errorf("%s: nobody knows what it is attached to", p.SectionName)
+		}
+		if id := l.ids[at]; id != 0 {
 			typ, err := kernel.TypeByID(btf.TypeID(id))
-			if err != nil || typ.TypeName() != of {
-				t.Errorf("%s is attached to %v (kind %d), want %s: %v", name, typ, kind, of, err)
+			if err != nil || typ.TypeName() != at.name {
+				t.Errorf("%s is attached to %v (kind %d), want %s: %v", name, typ, at.kind, at.name, err)
 			}
 		}
 	}
@@ -69,33 +72,28 @@ func TestQuickLoadNeedsNoLibrary(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	spec, err := loadJobs()
+	types, err := learnTypes(_JobsBytes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := env.configure(spec); err != nil {
-		t.Fatal(err)
-	}
-	l, err := learnTypes(spec)
-	if err != nil {
-		t.Fatal(err)
-	}
-	names := (&Jobs{}).choose(l)
-	programs := spec.Programs
-	spec.Programs = nil
-	loaded, err := ebpf.NewCollectionWithOptions(spec, *env.options())
+	spec, loaded, err := makeMaps(func() (*ebpf.CollectionSpec, error) {
+		spec, err := loadJobs()
+		return spec, errors.Join(err, env.configure(spec))
+	}, env.options())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer loaded.Close()
-	spec.Programs, l.maps = programs, loaded.Maps
+	l := &quickLoader{kernelTypes: types, spec: spec, maps: loaded.Maps}
+	names := (&Jobs{}).choose(l)
 	for _, name := range names {
 		p, err := l.withMaps(name)
 		if err != nil {
 			t.Error(err)
 			continue
 		}
-		fd, err := l.push(p, l.ids[name])
+		at, _ := attachmentOf(p.SectionName)
+		fd, err := l.push(p, l.ids[at])
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -115,10 +113,11 @@ func TestARefusedProgramIsExplained(t *testing.T) {
 	}
 	wrong := spec.Programs[jobsProgLearnJobs]
 	wrong.Instructions = asm.Instructions{asm.LoadMem(asm.R0, asm.R9, 0, asm.DWord), asm.Return()}
-	l, err := learnTypes(spec)
+	types, err := learnTypes(_JobsBytes)
 	if err != nil {
 		t.Skip(err)
 	}
+	l := &quickLoader{kernelTypes: types, spec: spec}
 	_, err = l.one(jobsProgLearnJobs)
 	var verifier *ebpf.VerifierError
 	if !errors.As(err, &verifier) {

@@ -5,9 +5,8 @@ package cards
 
 import (
 	"fmt"
+	"log/slog"
 	"time"
-
-	"go.uber.org/zap"
 
 	"rmagent/internal/clock"
 	"rmagent/internal/gpu"
@@ -66,7 +65,7 @@ func (o *Own) Use(processes []sample.JobProcess) job.GPUUse {
 	}
 	if o.client == nil {
 		initial, err := hostfs.InitialPIDNamespace("")
-		o.client = gpu.Open(gpu.Options{Root: o.root, Processes: err == nil && initial, Log: zap.NewNop()})
+		o.client = gpu.Open(gpu.Options{Root: o.root, Processes: err == nil && initial, Log: slog.New(slog.DiscardHandler)})
 	}
 	return use(o.client, processes)
 }
