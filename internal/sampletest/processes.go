@@ -44,6 +44,10 @@ func testComplete(t *testing.T, s *suite) {
 
 // testIdentity compares what always holds of every process.
 func testIdentity(t *testing.T, s *suite) {
+	before := map[int32]truth{}
+	for _, pid := range procPIDs(t) {
+		before[pid], _ = readTruth(pid)
+	}
 	s.read()
 	compared := 0
 	for i := range s.s.Processes {
@@ -58,6 +62,9 @@ func testIdentity(t *testing.T, s *suite) {
 		}
 		if p.KernelThread != want.kernel {
 			t.Errorf("%v: kernel thread %v", p.ID, p.KernelThread)
+		}
+		if was := before[p.ID.PID]; was.start != want.start || was.comm != want.comm {
+			continue // it became another program meanwhile
 		}
 		if comm := string(p.Comm.Bytes()); comm != want.comm && !want.kernel { // a kworker's tells its work there
 			t.Errorf("%v: comm %q, want %q", p.ID, comm, want.comm)
