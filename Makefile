@@ -18,9 +18,9 @@ export GOFLAGS := -tags=urfave_cli_no_docs
 
 all: build
 
-## build: the agent, static, in bin/
+## build: the agent, and its command exec alone, static, in bin/
 build:
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/rmagent ./cmd/rmagent
+	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/rmagent ./cmd/rmagent-exec
 
 ## run: the agent with output for a person; ARGS adds flags. Without root it
 ## shows what procfs allows.

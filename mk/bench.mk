@@ -8,6 +8,7 @@ bench-peers:
 	@scripts/setup test bench
 	@$(MAKE) --no-print-directory build
 	$(GO) build -o bin/bench ./internal/bench
+	$(GO) build -ldflags '-s -w' -o bin/bench-run ./internal/bench/programs/run
 	bin/bench $(BENCH_ARGS)
 
 ## bench-peers-full: the same with long windows and more rounds
@@ -15,7 +16,7 @@ bench-peers-full: BENCH_ARGS += -full
 bench-peers-full: bench-peers
 
 ## bench-jobs: rmagent exec beside GNU time and cctools' resource_monitor, in turns, in
-## about three minutes
+## about five minutes
 bench-jobs: BENCH_ARGS += -suites jobs
 bench-jobs: bench-peers
 

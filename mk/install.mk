@@ -15,6 +15,7 @@ EXAMPLEDIR ?= $(PREFIX)/share/doc/rmagent
 ## install: everything, below DESTDIR and PREFIX; a configuration that is there stays
 install: build
 	install -Dm755 bin/rmagent $(DESTDIR)$(PREFIX)/bin/rmagent
+	install -m755 bin/rmagent-exec $(DESTDIR)$(PREFIX)/bin/rmagent-exec
 	if [ -x bin/rmagent-nvml ]; then install -Dm755 bin/rmagent-nvml $(DESTDIR)$(PREFIX)/libexec/rmagent/rmagent-nvml; fi
 	install -d $(DESTDIR)$(MANDIR) $(DESTDIR)$(BASHDIR) $(DESTDIR)$(ZSHDIR) $(DESTDIR)$(FISHDIR) $(DESTDIR)$(UNITDIR)
 	bin/rmagent man $(DESTDIR)$(MANDIR)
@@ -30,6 +31,6 @@ install: build
 
 ## uninstall: takes all of it away but the configuration and the records
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/rmagent $(DESTDIR)$(MANDIR)/rmagent.1 $(DESTDIR)$(MANDIR)/rmagent-*.1 $(DESTDIR)$(BASHDIR)/rmagent \
+	rm -f $(DESTDIR)$(PREFIX)/bin/rmagent $(DESTDIR)$(PREFIX)/bin/rmagent-exec $(DESTDIR)$(MANDIR)/rmagent.1 $(DESTDIR)$(MANDIR)/rmagent-*.1 $(DESTDIR)$(BASHDIR)/rmagent \
 		$(DESTDIR)$(ZSHDIR)/_rmagent $(DESTDIR)$(FISHDIR)/rmagent.fish $(DESTDIR)$(UNITDIR)/rmagent.service $(DESTDIR)$(UNITDIR)/rmagent.socket
 	rm -rf $(DESTDIR)$(PREFIX)/libexec/rmagent $(DESTDIR)$(EXAMPLEDIR)

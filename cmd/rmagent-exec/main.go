@@ -15,7 +15,7 @@ var version = "unknown"
 
 func main() {
 	if execcmd.IsMonitor(os.Args) {
-		os.Exit(execcmd.Monitor(os.Args[1:], version, os.Stdout, os.Stderr))
+		os.Exit(execcmd.Monitor(os.Args, version, os.Stdout, os.Stderr))
 	}
 	os.Exit(cmdline.Status(run(os.Args[1:]), "rmagent", os.Stderr))
 }

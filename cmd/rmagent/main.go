@@ -21,7 +21,7 @@ func main() { os.Exit(execute(os.Args, os.Stdout, os.Stderr)) }
 // execute runs one command line and returns its exit status.
 func execute(args []string, stdout, stderr io.Writer) int {
 	if execcmd.IsMonitor(args) {
-		return execcmd.Monitor(args[1:], version, stdout, stderr)
+		return execcmd.Monitor(args, version, stdout, stderr)
 	}
 	return cmdline.Status(newApp(stdout, stderr).Run(args), "rmagent", stderr)
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -19,16 +20,20 @@ type wrapper struct {
 	missing string   // why it can't run here
 }
 
-const besideAgentName = "rmagent exec beside an agent"
-
-// wrappers are who is compared, each with what it writes thrown away.
+// wrappers are who is compared, each with what it writes thrown away. Those of rmagent
+// come last, and those that need an agent at the very end.
 func (b *bench) wrappers() []wrapper {
+	beside := func(name string) string { return filepath.Join(filepath.Dir(b.agent), name) }
+	alone, agent := []string{"-q", "--local", "--"}, []string{"-q", "--socket", b.agentSocket(), "--"}
 	all := []wrapper{
 		{name: "bare"},
 		{name: "GNU time", argv: []string{"/usr/bin/time", "-o", "/dev/null"}},
+		{name: "a Go program that runs it", argv: []string{beside("bench-run")}},
 		{name: "resource_monitor", argv: []string{"resource_monitor", "-O", filepath.Join(b.cache, "job"), "--"}},
-		{name: "rmagent exec alone", argv: []string{b.agent, "exec", "-q", "--local", "--"}},
-		{name: besideAgentName, argv: []string{b.agent, "exec", "-q", "--socket", b.agentSocket(), "--"}},
+		{name: "rmagent exec alone", argv: append([]string{b.agent, "exec"}, alone...)},
+		{name: "rmagent-exec alone", argv: append([]string{beside("rmagent-exec")}, alone...)},
+		{name: "rmagent exec beside an agent", argv: append([]string{b.agent, "exec"}, agent...)},
+		{name: "rmagent-exec beside an agent", argv: append([]string{beside("rmagent-exec")}, agent...)},
 	}
 	for i := range all[1:] {
 		w := &all[i+1]
@@ -86,7 +91,9 @@ func (b *bench) jobs(ctx context.Context) error {
 	wrappers := b.wrappers()
 	agent, err := startWatcher(ctx, b.agentPeer(), nil)
 	if err != nil {
-		wrappers[len(wrappers)-1].missing = err.Error()
+		for i := len(wrappers) - 2; i < len(wrappers); i++ {
+			wrappers[i].missing = err.Error()
+		}
 	} else {
 		defer agent.stop()
 	}
@@ -95,7 +102,7 @@ func (b *bench) jobs(ctx context.Context) error {
 		rows := make([]*jobRow, len(wrappers))
 		for i, w := range wrappers {
 			rows[i] = &jobRow{Task: task.name, Wrapper: w.name, Missing: w.missing}
-			if i >= len(wrappers)-2 {
+			if i >= len(wrappers)-4 {
 				rows[i].Goal = task.goal
 			}
 		}
@@ -156,16 +163,15 @@ func (r *jobRow) median() float64 {
 	return median(r.milliseconds())
 }
 
-func (r *jobRow) least() float64 {
-	all := r.milliseconds()
-	if len(all) == 0 {
-		return 0
+func (r *jobRow) least() float64 { return least(r.milliseconds()) }
+
+// leastCPU is the least CPU time, in milliseconds.
+func (r *jobRow) leastCPU() float64 {
+	var all []float64
+	for _, run := range r.Runs {
+		all = append(all, run.CPUSeconds*1000)
 	}
-	least := all[0]
-	for _, v := range all {
-		least = min(least, v)
-	}
-	return least
+	return least(all)
 }
 
 func (r *jobRow) milliseconds() []float64 {
@@ -174,6 +180,13 @@ func (r *jobRow) milliseconds() []float64 {
 		all = append(all, run.WallSeconds*1000)
 	}
 	return all
+}
+
+func least(all []float64) float64 {
+	if len(all) == 0 {
+		return 0
+	}
+	return slices.Min(all)
 }
 
 func (r *jobRow) verdict() string {

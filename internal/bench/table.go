@@ -193,14 +193,14 @@ func printJobs(w io.Writer, rows []*jobRow) {
 		task := rows[i].Task
 		fmt.Fprintf(w, "\n%s (rounds: %d)\n", task, len(rows[i].Runs))
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-		fmt.Fprintln(t, "in\tleast ms\tmedian ms\twall ratio\tCPU ratio\tgoal\t")
+		fmt.Fprintln(t, "in\tleast ms\tmedian ms\tleast CPU ms\twall ratio\tCPU ratio\tgoal\t")
 		for ; i < len(rows) && rows[i].Task == task; i++ {
 			r := rows[i]
 			if r.Missing != "" {
-				fmt.Fprintf(t, "%s\tmissing: %s\t\t\t\t\t\n", r.Wrapper, r.Missing)
+				fmt.Fprintf(t, "%s\tmissing: %s\t\t\t\t\t\t\n", r.Wrapper, r.Missing)
 				continue
 			}
-			fmt.Fprintf(t, "%s\t%.1f\t%.1f\t%.3f\t%.3f\t%s\t\n", r.Wrapper, r.least(), r.median(), r.WallRatio, r.CPURatio, r.verdict())
+			fmt.Fprintf(t, "%s\t%.1f\t%.1f\t%.1f\t%.3f\t%.3f\t%s\t\n", r.Wrapper, r.least(), r.median(), r.leastCPU(), r.WallRatio, r.CPURatio, r.verdict())
 		}
 		t.Flush()
 	}

@@ -39,6 +39,7 @@ type plan struct {
 	local    bool
 	// asMonitor: this is resource_monitor, cctools' reader its reader.
 	asMonitor bool
+	makeDir   bool      // make the directory that files go to
 	debug     io.Writer // what it says of itself; nil: nothing
 	source    string
 	noGPUs    bool // gpu: off

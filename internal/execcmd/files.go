@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"rmagent/internal/cctools"
@@ -20,7 +21,7 @@ type jobFiles struct {
 	summary string   // path; empty: none
 	series  *os.File // nil: none
 	records *os.File // nil: none
-	made    []string // files that were not there before
+	made    []string // files and directories that were not there before
 	line    []byte
 	start   time.Time
 }
@@ -32,6 +33,11 @@ func openJobFiles(p *plan) (_ *jobFiles, err error) {
 			err = errors.Join(err, f.discard())
 		}
 	}()
+	if p.makeDir {
+		if err := f.makeDir(filepath.Dir(p.Template)); err != nil {
+			return nil, err
+		}
+	}
 	if p.Template != "" {
 		f.summary = p.Template + ".summary"
 		probe, err := f.create(f.summary, os.O_TRUNC)
@@ -68,10 +74,27 @@ func (f *jobFiles) create(path string, flag int) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|flag, 0)
 }
 
+// makeDir makes a directory, and those above it.
+func (f *jobFiles) makeDir(dir string) error {
+	err := os.Mkdir(dir, 0o777)
+	if errors.Is(err, os.ErrNotExist) {
+		if err = f.makeDir(filepath.Dir(dir)); err == nil {
+			err = os.Mkdir(dir, 0o777)
+		}
+	}
+	if errors.Is(err, os.ErrExist) {
+		return nil // a file is told of when one is made in it
+	}
+	if err == nil {
+		f.made = append(f.made, dir)
+	}
+	return err
+}
+
 // discard removes what was made for a job that never was.
 func (f *jobFiles) discard() error {
 	errs := []error{f.close()}
-	for _, path := range f.made {
+	for _, path := range slices.Backward(f.made) {
 		errs = append(errs, os.Remove(path))
 	}
 	return errors.Join(errs...)

@@ -23,10 +23,12 @@ const (
 	monitorFailed   = 4 // the monitor failed, or there is no such command
 )
 
-// monitorNames are the names of links to rmagent that make it cctools'
-// resource_monitor. Work Queue, TaskVine and Makeflow send it to where jobs run by
-// the second.
-var monitorNames = []string{"resource_monitor", "cctools-monitor"}
+// The names of links to this program that make it cctools' resource_monitor. Work Queue,
+// TaskVine and Makeflow send it to where jobs run by the second.
+const (
+	monitorName = "resource_monitor"
+	sentName    = "cctools-monitor"
+)
 
 // IsMonitor reports whether this program was called as resource_monitor.
 func IsMonitor(args []string) bool {
@@ -34,7 +36,7 @@ func IsMonitor(args []string) bool {
 		return false
 	}
 	base := filepath.Base(args[0])
-	return base == monitorNames[0] || base == monitorNames[1]
+	return base == monitorName || base == sentName
 }
 
 const monitorHelp = `Use: resource_monitor [options] -- command [arguments]
@@ -70,10 +72,10 @@ Exit status: 0 the command ended with 0, 1 it did not, 2 a limit ended it, 4 the
 monitor failed or could not run it.
 `
 
-// Monitor is the program under that name: it runs one command line, without the name,
-// and returns its exit status.
+// Monitor is the program under these names: it runs one command line and returns its exit
+// status.
 func Monitor(args []string, version string, stdout, stderr io.Writer) int {
-	o, action, err := cctools.ParseArgs(args, readFew)
+	o, action, err := cctools.ParseArgs(args[1:], readFew)
 	switch {
 	case err != nil:
 		return monitorError(stderr, err)
@@ -93,7 +95,9 @@ func Monitor(args []string, version string, stdout, stderr io.Writer) int {
 	}
 	p := &plan{
 		Options: *o, grace: job.DefaultGrace, mainOnly: true, quiet: true, asMonitor: true, version: version,
-		source: l.Source, noGPUs: l.GPU == "off", socket: cmdline.SocketPath(l),
+		// Makeflow names a directory of its own, which is not there where the job runs.
+		makeDir: filepath.Base(args[0]) == sentName,
+		source:  l.Source, noGPUs: l.GPU == "off", socket: cmdline.SocketPath(l),
 	}
 	debug, err := openMonitorDebug(o.DebugFile, stdout, stderr)
 	if err != nil {
