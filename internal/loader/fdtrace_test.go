@@ -366,6 +366,18 @@ func TestExecKeepsBirths(t *testing.T) {
 		if attributed, of := compare(t, tr, &list, l, held); attributed != 6 || of != 6 {
 			t.Errorf("%d of %d attributed", attributed, of)
 		}
+		before, after := 0, 0 // each program's births have its number
+		for _, b := range l.births {
+			switch now := tr.ExecID(id); {
+			case b.ExecID == now:
+				after++
+			case b.ExecID+1 == now:
+				before++
+			}
+		}
+		if before == 0 || after == 0 || before+after != len(l.births) {
+			t.Errorf("%d births before the exec and %d after it, of %d", before, after, len(l.births))
+		}
 		h.next()
 	})
 }
