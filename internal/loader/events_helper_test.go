@@ -40,6 +40,7 @@ var helpers = map[string]func(args []string){
 	"family":  helpFamily,
 	"tracer":  helpTracer,
 	"reborn":  helpReborn,
+	"pace":    helpPace,
 	"files":   helpFiles,
 	"trace":   helpTrace,
 	"pass":    func([]string) { step("ready") },

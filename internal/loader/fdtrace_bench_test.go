@@ -1,9 +1,15 @@
 package loader
 
 import (
+	"bytes"
+	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,6 +18,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/childtest"
 	"rmagent/internal/sample"
 )
 
@@ -281,4 +288,92 @@ func BenchmarkFDTracerFloor(b *testing.B) {
 	b.ReportMetric(middle(off), "ns-without")
 	b.ReportMetric(middle(floor), "ns-more-floor")
 	b.ReportMetric(middle(traced), "ns-more-traced")
+}
+
+// helpPace says at each line of its input how long an open and a close take: the
+// quickest of a few parts, on the clock, for who is stopped by a tracer uses no CPU.
+func helpPace([]string) {
+	const part = 300
+	fmt.Println("ready")
+	for {
+		if _, err := stdin.ReadString('\n'); err != nil {
+			return
+		}
+		best := time.Hour
+		for range 5 {
+			start := time.Now()
+			for range part {
+				openClose()
+			}
+			best = min(best, time.Since(start))
+		}
+		fmt.Println(float64(best) / part)
+	}
+}
+
+// What an open and a close take who is traced, with the stack of every one, beside what
+// they take under bpftrace, which sums stacks, and under strace, which prints calls, in
+// turns.
+func BenchmarkFDTracerBesideOthers(b *testing.B) {
+	h := childtest.Start(b, childtest.Itself(helperVariable, "pace"))
+	h.Ready()
+	tr := openTracer(b, FDTraceOptions{LogEntries: 4096})
+	id := idOf(b, tr, h.Process.Pid)
+	opens := fmt.Sprintf("tracepoint:syscalls:sys_exit_openat /pid == %[1]d/ { @[ustack] = count(); } "+
+		"tracepoint:syscalls:sys_exit_close /pid == %[1]d/ { @closed = count(); }", id.PID)
+	call := func() float64 {
+		h.Say("")
+		ns, err := strconv.ParseFloat(h.Hear(""), 64)
+		check(err)
+		return ns
+	}
+	ratios := map[string][]float64{}
+	for b.Loop() {
+		alone := call()
+		check(tr.Start([]sample.ID{id}))
+		ratios["rmagent"] = append(ratios["rmagent"], call()/alone)
+		var births sample.FDBirths
+		check(errors.Join(tr.Drain(&births), tr.Stop()))
+		stop := watchBy(b, "bpftrace", func(pid int) bool { return hasDescriptor(pid, "perf_event") }, "-q", "-e", opens)
+		ratios["bpftrace"] = append(ratios["bpftrace"], call()/alone)
+		stop()
+		stop = watchBy(b, "strace", func(int) bool {
+			status, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", id.PID))
+			return !bytes.Contains(status, []byte("TracerPid:\t0\n"))
+		}, "-f", "-o", os.DevNull, "-e", "trace=openat,close", "-p", strconv.Itoa(int(id.PID)))
+		ratios["strace"] = append(ratios["strace"], call()/alone)
+		stop()
+	}
+	for name, r := range ratios {
+		b.ReportMetric(middle(r), "ratio-"+name)
+	}
+}
+
+// watchBy starts another tracer and waits until it is there.
+func watchBy(b *testing.B, name string, there func(pid int) bool, args ...string) (stop func()) {
+	b.Helper()
+	if _, err := exec.LookPath(name); err != nil {
+		b.Skipf("there is no %s: scripts/setup test", name)
+	}
+	cmd := exec.Command(name, args...)
+	check(cmd.Start())
+	for end := time.Now().Add(time.Minute); !there(cmd.Process.Pid); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			b.Fatalf("%s did not begin", name)
+		}
+	}
+	return func() {
+		check(cmd.Process.Signal(unix.SIGINT))
+		_ = cmd.Wait() // by that signal
+	}
+}
+
+// hasDescriptor tells whether a process has a descriptor whose name contains a word.
+func hasDescriptor(pid int, word string) bool {
+	dir := fmt.Sprintf("/proc/%d/fd/", pid)
+	entries, _ := os.ReadDir(dir)
+	return slices.ContainsFunc(entries, func(e os.DirEntry) bool {
+		to, _ := os.Readlink(dir + e.Name())
+		return strings.Contains(to, word)
+	})
 }
