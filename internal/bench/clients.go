@@ -28,7 +28,8 @@ type question struct {
 const (
 	clients        = 200
 	clientsBeside  = 5000
-	leastAsked     = 10 * time.Second
+	leastAsked     = 20 * time.Second
+	warmTime       = 5 * time.Second // in which answers don't count: an agent runs for long
 	answerDeadline = 30 * time.Second
 )
 
@@ -39,7 +40,7 @@ var questions = []question{
 	{path: "/resources/all", every: time.Second, goal: time.Millisecond},
 	{path: "/resources/all", every: 100 * time.Millisecond},
 	{path: "/resources/all"},
-	{path: "/v1/processes", every: 10 * time.Second, goal: 30 * time.Millisecond},
+	{path: "/v1/processes", every: 5 * time.Second, goal: 30 * time.Millisecond},
 	{path: "/v1/processes", every: time.Second},
 	{path: "/v1/processes"},
 	{path: "/v1/processes?sort=rss_bytes&limit=20", every: time.Second},
@@ -62,7 +63,7 @@ type clientRow struct {
 }
 
 func (b *bench) plannedClients() time.Duration {
-	return time.Duration(len(questions)*b.rounds)*(max(b.span, leastAsked)+time.Second) + 10*time.Second
+	return time.Duration(len(questions)*b.rounds)*(max(b.span, leastAsked)+warmTime+time.Second) + 10*time.Second
 }
 
 // besideClients runs the agent beside many processes, and asks.
@@ -119,16 +120,21 @@ func (b *bench) quietCost(ctx context.Context, w *watcher) (float64, error) {
 // askAll has all clients ask for one window, and adds a round to the row.
 func (b *bench) askAll(ctx context.Context, w *watcher, q question, row *clientRow, quiet float64) error {
 	pid := w.cmd.Process.Pid
-	cpu, waited, counted, begin := readCPU(descendants(pid)), waitedForCPU(pid), w.out.counts(), time.Now()
-	ctx, cancel := context.WithTimeout(ctx, max(b.span, leastAsked))
+	counts := time.Now().Add(warmTime)
+	ctx, cancel := context.WithDeadline(ctx, counts.Add(max(b.span, leastAsked)))
 	defer cancel()
 	var wait sync.WaitGroup
 	all := make([]clientConn, clients)
 	errs := make([]error, clients)
 	for i := range all {
 		phase := time.Duration(rand.New(rand.NewPCG(uint64(i), 7)).Float64() * float64(q.every))
+		all[i].counts = counts
 		wait.Go(func() { errs[i] = all[i].ask(ctx, b.agentSocket(), q, phase) })
 	}
+	if err := pause(ctx, time.Until(counts)); err != nil {
+		return err
+	}
+	cpu, waited, counted, begin := readCPU(descendants(pid)), waitedForCPU(pid), w.out.counts(), time.Now()
 	wait.Wait()
 	seconds := time.Since(begin).Seconds()
 	var took []time.Duration
@@ -160,10 +166,11 @@ func (b *bench) askAll(ctx context.Context, w *watcher, q question, row *clientR
 // more than what is measured.
 type clientConn struct {
 	net.Conn
-	in    *bufio.Reader
-	buf   []byte
-	took  []time.Duration
-	bytes int64
+	in     *bufio.Reader
+	buf    []byte
+	counts time.Time       // from when on
+	took   []time.Duration // by each answer
+	bytes  int64
 
 	busyUntil time.Time // with the answer before
 }
@@ -187,11 +194,15 @@ func (c *clientConn) ask(ctx context.Context, socket string, q question, phase t
 		if q.every > 0 && c.busyUntil.After(due) {
 			begin = due
 		}
-		if err := c.once(request); err != nil {
+		n, err := c.once(request)
+		if err != nil {
 			return err
 		}
 		c.busyUntil = time.Now()
-		c.took = append(c.took, c.busyUntil.Sub(begin))
+		if begin.After(c.counts) {
+			c.took = append(c.took, c.busyUntil.Sub(begin))
+			c.bytes += n
+		}
 		due = due.Add(q.every)
 		if pause(ctx, time.Until(due)) != nil {
 			return nil
@@ -200,24 +211,22 @@ func (c *clientConn) ask(ctx context.Context, socket string, q question, phase t
 }
 
 // once asks and takes the answer.
-func (c *clientConn) once(request []byte) error {
+func (c *clientConn) once(request []byte) (bytes int64, err error) {
 	if err := c.SetDeadline(time.Now().Add(answerDeadline)); err != nil {
-		return err
+		return 0, err
 	}
 	if _, err := c.Write(request); err != nil {
-		return err
+		return 0, err
 	}
 	resp, err := http.ReadResponse(c.in, nil)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("status %s", resp.Status)
+		return 0, fmt.Errorf("status %s", resp.Status)
 	}
-	n, err := io.CopyBuffer(struct{ io.Writer }{io.Discard}, resp.Body, c.buf) // its own buffer: io.Discard's is small
-	c.bytes += n
-	return err
+	return io.CopyBuffer(struct{ io.Writer }{io.Discard}, resp.Body, c.buf) // its own buffer: io.Discard's is small
 }
 
 // waitedForCPU is how long a process's threads were ready to run and had no CPU (the

@@ -27,14 +27,18 @@ type Shipper struct {
 	Halt func(t *testing.T) (resume func())
 	// Unordered programs may send the end of an old file behind the beginning of the new.
 	Unordered bool
+
+	seqs   []uint64
+	parsed int // bytes of what arrived
 }
 
 // Seqs are the numbers of the records that arrived. Each line must be a record: a hole
 // that a truncated file would have is none.
-func (s *Shipper) Seqs(t *testing.T) (list []uint64) {
+func (s *Shipper) Seqs(t *testing.T) []uint64 {
 	t.Helper()
 	b := s.Arrived(t)
-	for line := range bytes.Lines(b[:bytes.LastIndexByte(b, '\n')+1]) {
+	b = b[s.parsed : bytes.LastIndexByte(b, '\n')+1]
+	for line := range bytes.Lines(b) {
 		if bytes.IndexByte(line, 0) >= 0 {
 			t.Fatalf("a hole arrived: %.80q", line)
 		}
@@ -42,9 +46,10 @@ func (s *Shipper) Seqs(t *testing.T) (list []uint64) {
 		if err != nil {
 			t.Fatalf("%v: %.200q", err, line)
 		}
-		list = append(list, r.Head().Seq)
+		s.seqs = append(s.seqs, r.Head().Seq)
 	}
-	return list
+	s.parsed += len(b)
+	return slices.Clone(s.seqs)
 }
 
 // greatest is the number of the latest record that arrived.
