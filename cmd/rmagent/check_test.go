@@ -128,3 +128,14 @@ func TestCheckStatus(t *testing.T) {
 		}
 	}
 }
+
+// A kernel thread opens no files: whether more would be safe can't be told.
+func TestCheckOfAKernelThread(t *testing.T) {
+	if comm, _ := os.ReadFile("/proc/2/comm"); string(comm) != "kthreadd\n" {
+		t.Skip("there are no kernel threads in this PID namespace")
+	}
+	r := runToEnd(t, agentCommand(t, "check", "--files", "5", "--pid", "2"))
+	if want := "CANNOT TELL: pid 2 (kthreadd) is a kernel thread: it has no descriptors\n"; r.status != exitUnknown || !strings.HasPrefix(r.stdout, want) {
+		t.Errorf("exit status %d: %s%s", r.status, r.stdout, r.stderr)
+	}
+}
