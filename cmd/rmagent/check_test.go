@@ -42,7 +42,7 @@ func TestCheck(t *testing.T) {
 	}
 
 	full.Say("")
-	await(t, "that it closes them", func() bool { return descriptors(t, full) < 30 })
+	full.Ready()
 	open = descriptors(t, full)
 	fit := int(200*8/10 - 1 - open - 10)
 	if r, answer := ask(fit); r.status != 0 || !answer.Safe.Or(false) || answer.Batch.Or(0) != uint64(fit) {
