@@ -104,6 +104,15 @@ var jobIDs atomic.Uint64
 // of [exec.Cmd.Start], or ctx's, which ends the job.
 //
 // The program must not reap the command by itself, as with wait4(-1).
+//
+// An ordinary user without an agent and without a cgroup of their own to make others in
+// has less of Measure than of rmagent exec, which becomes the child subreaper of its job
+// (PR_SET_CHILD_SUBREAPER). That is of the whole process: Measure would make a program the
+// parent of the orphans of all commands that it starts elsewhere, whom nobody waits for, and
+// could not tell those of the job from them. So there orphans go to init. Those that a
+// reading saw before, one of ten a second, are still followed and ended; a process that
+// loses its parent before is not, nor are its descendants. The summary then has the
+// processes, CPU time and bytes that were seen among what is known at least (AtLeast).
 func Measure(ctx context.Context, cmd *exec.Cmd, o JobOptions) (*Job, error) {
 	limits, err := jobLimits(o.Limits)
 	if err != nil {

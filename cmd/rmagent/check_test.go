@@ -42,7 +42,7 @@ func TestCheck(t *testing.T) {
 	}
 
 	full.Say("")
-	await(t, "that it closes them", func() bool { return descriptors(t, full) < 30 })
+	full.Ready()
 	open = descriptors(t, full)
 	fit := int(200*8/10 - 1 - open - 10)
 	if r, answer := ask(fit); r.status != 0 || !answer.Safe.Or(false) || answer.Batch.Or(0) != uint64(fit) {
@@ -126,5 +126,16 @@ func TestCheckStatus(t *testing.T) {
 		if got := checkStatus(&record.FDCheck{Safe: c.safe}); !errors.Is(got, c.want) {
 			t.Errorf("%v: %v", c.safe, got)
 		}
+	}
+}
+
+// A kernel thread opens no files: whether more would be safe can't be told.
+func TestCheckOfAKernelThread(t *testing.T) {
+	if comm, _ := os.ReadFile("/proc/2/comm"); string(comm) != "kthreadd\n" {
+		t.Skip("there are no kernel threads in this PID namespace")
+	}
+	r := runToEnd(t, agentCommand(t, "check", "--files", "5", "--pid", "2"))
+	if want := "CANNOT TELL: pid 2 (kthreadd) is a kernel thread: it has no descriptors\n"; r.status != exitUnknown || !strings.HasPrefix(r.stdout, want) {
+		t.Errorf("exit status %d: %s%s", r.status, r.stdout, r.stderr)
 	}
 }

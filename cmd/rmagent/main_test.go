@@ -248,6 +248,7 @@ func help(words []string) {
 		for _, fd := range open {
 			unix.Close(fd)
 		}
+		say()
 		wait()
 	case "burn":
 		say()

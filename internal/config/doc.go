@@ -4,7 +4,7 @@
 // The file is walked node by node, so that a mistake is named by file, line and
 // key; all mistakes are reported at once. Anchors, aliases and merge keys are
 // refused: a file of settings needs none, and they are how a small file becomes
-// a large one. The layers are merged by koanf.
+// a large one.
 //
 // [Load] is pure: bytes and lists in, a Config out. [Read] is Load over the files
 // of this machine.

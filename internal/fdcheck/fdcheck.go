@@ -58,6 +58,8 @@ type Usage struct {
 	StartTicks uint64
 	Comm       string
 
+	KernelThread bool // it has no descriptors, and nothing else is known
+
 	Open  record.Opt[uint64] // descriptors that take a place below the soft limit
 	Limit record.Opt[uint64] // soft
 	Hard  record.Opt[uint64]

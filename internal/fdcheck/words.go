@@ -16,6 +16,11 @@ const (
 // explain fills in what a person reads.
 func explain(c *record.FDCheck, u *Usage) {
 	safe, known := c.Safe.Get()
+	if u.KernelThread {
+		c.Message = fmt.Sprintf("pid %d (%s) is a kernel thread: it has no descriptors", u.PID, u.Comm)
+		c.Advice = "Name the process that is to open the files, by --pid."
+		return
+	}
 	if !known {
 		c.Message = fmt.Sprintf("FD usage unknown for %s: %s", files(c.Files), whyUnknown(u))
 		c.Advice = fmt.Sprintf("Look as root, or as the user of the process: ls /proc/%d/fd | wc -l; prlimit --pid %d --nofile.", u.PID, u.PID)

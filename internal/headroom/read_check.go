@@ -21,6 +21,9 @@ func (r *Reader) ReadDescriptors(ctx context.Context, pid int32) (*fdcheck.Usage
 	if err != nil {
 		return nil, err
 	}
+	if f.KernelThread {
+		return &fdcheck.Usage{PID: f.ID.PID, StartTicks: f.ID.StartTicks, Comm: f.Comm, KernelThread: true}, nil
+	}
 	open := f.FDOpen
 	limit := f.Rlimits[nofile]
 	if limit.Known && open.Or(0) > limit.Soft { // it was lowered: which numbers are above it?

@@ -1,11 +1,13 @@
 package job
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -13,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"rmagent/internal/uringtest"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,6 +50,7 @@ func init() { // they name each other
 		"tree":    helpTree,
 		"threads": helpThreads,
 		"tcp":     helpTCP,
+		"workers": helpWorkers,
 		"exec":    helpExec,
 		"daemon":  helpDaemon,
 		"hop":     helpHop,
@@ -132,6 +137,31 @@ func helpTCP(args []string) {
 	if got != n {
 		check(fmt.Errorf("%d bytes came back of %d", got, n))
 	}
+}
+
+// workers ADDRESS BYTES: a thread that the kernel made for io_uring sends so many.
+func helpWorkers(args []string) {
+	c, err := net.Dial("tcp", args[0])
+	check(err)
+	f, err := c.(*net.TCPConn).File() // it blocks
+	check(err)
+	ring, err := uringtest.New()
+	check(err)
+	b := make([]byte, 1<<16)
+	for left := number(args[1]); left > 0; {
+		const send = 26 // IORING_OP_SEND
+		n, err := ring.Async(send, int(f.Fd()), b[:min(left, len(b))])
+		check(err)
+		left -= n
+	}
+	names, err := filepath.Glob("/proc/self/task/*/comm")
+	check(err)
+	for _, name := range names {
+		if comm, _ := os.ReadFile(name); strings.HasPrefix(string(comm), "iou-wrk-") {
+			return
+		}
+	}
+	check(errors.New("no worker of io_uring is among the threads"))
 }
 
 type zeros struct{}

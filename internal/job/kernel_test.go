@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -171,6 +172,37 @@ func TestJobNetwork(t *testing.T) {
 		if sum.Sent != bytes || sum.Received != bytes || got.Load() != bytes {
 			t.Errorf("%s: %d sent and %d received, of %d each; the peer got %d", family, sum.Sent, sum.Received, bytes, got.Load())
 		}
+	}
+}
+
+// TestJobThatSendsByWorkers has the kernel's own threads in a process, io_uring's, send what
+// the job's sum must have.
+func TestJobThatSendsByWorkers(t *testing.T) {
+	const bytes = 3<<20 + 1
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	got := make(chan int64, 1)
+	go func() {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		defer c.Close()
+		n, _ := io.Copy(io.Discard, c)
+		got <- n
+	}()
+	r := measure(t, helper("workers", l.Addr().String(), strconv.Itoa(bytes)))
+	if !r.State.Success() {
+		t.Fatal(r.State)
+	}
+	if n := <-got; n != bytes || r.Meter.Totals().Sent != bytes {
+		t.Errorf("%d bytes sent of %d; the peer got %d", r.Meter.Totals().Sent, bytes, n)
+	}
+	if n := r.Meter.Totals().Lost; n > 0 {
+		t.Errorf("%d tasks have no tag", n)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/sample"
+	"rmagent/internal/uringtest"
 )
 
 // netTotal is how many bytes each way of sending moves. A multiple of every
@@ -105,10 +106,10 @@ var netWays = []netWay{
 	{"writev", false, func(fd int) int { return must(unix.Writev(fd, [][]byte{netBuffer[:3000], netBuffer[:5000]})) }, readv},
 	{"sendmmsg", false, sendmmsg, recv},
 	{"sendfile", true, sendfile, recv},
-	{"io_uring", false, func(fd int) int { return ring().do(unixIORingSend, fd, netBuffer[:8000]) }, func(fd int, p []byte) (int, error) {
-		return ring().do(unixIORingRecv, fd, p), nil
+	{"io_uring", false, func(fd int) int { return done(ring().Do(unixIORingSend, fd, netBuffer[:8000])) }, func(fd int, p []byte) (int, error) {
+		return ring().Do(unixIORingRecv, fd, p)
 	}},
-	{"io_uring worker", false, func(fd int) int { return ring().async(unixIORingSend, fd, netBuffer[:8000]) }, recv},
+	{"io_uring worker", false, func(fd int) int { return done(ring().Async(unixIORingSend, fd, netBuffer[:8000])) }, recv},
 	{"MSG_ZEROCOPY", true, sendZerocopy, recv},
 	{"peek first", false, func(fd int) int { check(unix.Send(fd, netBuffer[:8000], 0)); return 8000 }, func(fd int, p []byte) (int, error) {
 		if _, _, err := unix.Recvfrom(fd, p, unix.MSG_PEEK); err != nil {
@@ -229,103 +230,25 @@ const (
 	unixIORingRecv = 27
 )
 
-type uring struct {
-	fd       int
-	sq, sqes []byte
-	sqTail   *uint32
-	sqArray  *uint32
-	cqHead   *uint32
-	cqTail   *uint32
-	cqes     unsafe.Pointer
-	mask     uint32
-}
+var theRing *uringtest.Ring
 
-var theRing *uring
-
-func ring() *uring {
+func ring() *uringtest.Ring {
 	if theRing == nil {
 		theRing = newRing()
 	}
 	return theRing
 }
 
-// uringParams is struct io_uring_params.
-type uringParams struct {
-	sqEntries, cqEntries, flags, sqThreadCPU, sqThreadIdle, features, wqFD uint32
-	_                                                                      [3]uint32
-	sqOff                                                                  struct {
-		head, tail, mask, entries, flags, dropped, array, _ uint32
-		_                                                   uint64
-	}
-	cqOff struct {
-		head, tail, mask, entries, overflow, cqes, flags, _ uint32
-		_                                                   uint64
-	}
-}
-
-func newRing() *uring {
-	var p uringParams
-	fd, _, errno := unix.Syscall(unix.SYS_IO_URING_SETUP, 4, uintptr(unsafe.Pointer(&p)), 0)
-	if errno != 0 {
-		check(fmt.Errorf("io_uring_setup: %w", errno))
-	}
-	size := max(int(p.sqOff.array+4*p.sqEntries), int(p.cqOff.cqes+16*p.cqEntries))
-	mem, err := unix.Mmap(int(fd), 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+func newRing() *uringtest.Ring {
+	r, err := uringtest.New()
 	check(err)
-	sqes, err := unix.Mmap(int(fd), 0x10000000, int(64*p.sqEntries), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	return r
+}
+
+// done is a number of bytes that were moved.
+func done(n int, err error) int {
 	check(err)
-	at := func(off uint32) *uint32 { return (*uint32)(unsafe.Pointer(&mem[off])) }
-	return &uring{
-		fd: int(fd), sq: mem, sqes: sqes,
-		sqTail: at(p.sqOff.tail), sqArray: at(p.sqOff.array),
-		cqHead: at(p.cqOff.head), cqTail: at(p.cqOff.tail),
-		cqes: unsafe.Pointer(&mem[p.cqOff.cqes]), mask: p.cqEntries - 1,
-	}
-}
-
-func (r *uring) do(op byte, fd int, p []byte) int    { return r.submit(op, 0, fd, p) }
-func (r *uring) async(op byte, fd int, p []byte) int { return r.submit(op, 1<<4, fd, p) } // IOSQE_ASYNC
-
-func (r *uring) submit(op, flags byte, fd int, p []byte) int {
-	res := r.run(func(sqe []byte) {
-		sqe[0], sqe[1] = op, flags
-		*(*int32)(unsafe.Pointer(&sqe[4])) = int32(fd)
-		*(*uint64)(unsafe.Pointer(&sqe[16])) = uint64(uintptr(unsafe.Pointer(&p[0])))
-		*(*uint32)(unsafe.Pointer(&sqe[24])) = uint32(len(p))
-	})
-	if res < 0 {
-		check(fmt.Errorf("io_uring operation %d: %w", op, unix.Errno(-res)))
-	}
-	return res
-}
-
-// run runs one operation and returns its result. One that needs a worker is cancelled
-// where the kernel could not start any: signals interrupt clone, as those by which Go
-// preempts do, and it tries but a few times (Linux, "io_uring/io-wq: limit retrying
-// worker initialisation", July 2024). Nothing was done then, so it is asked again.
-func (r *uring) run(fill func(sqe []byte)) int {
-	for {
-		if res := r.once(fill); res != -int(unix.ECANCELED) {
-			return res
-		}
-	}
-}
-
-// once runs one operation, as run does. io_uring_enter orders the memory on both sides.
-func (r *uring) once(fill func(sqe []byte)) int {
-	clear(r.sqes[:64])
-	fill(r.sqes[:64])
-	*(*[4]uint32)(unsafe.Pointer(r.sqArray)) = [4]uint32{}
-	*r.sqTail++
-	for *r.cqHead == *r.cqTail {
-		n := uintptr(1)
-		if _, _, errno := unix.Syscall6(unix.SYS_IO_URING_ENTER, uintptr(r.fd), n, 1, 1, 0, 0); errno != 0 && errno != unix.EINTR {
-			check(fmt.Errorf("io_uring_enter: %w", errno))
-		}
-	}
-	res := *(*int32)(unsafe.Add(r.cqes, 16*(*r.cqHead&r.mask)+8))
-	*r.cqHead++
-	return int(res)
+	return n
 }
 
 // counters reads what a living process has counted.

@@ -16,6 +16,7 @@ import (
 	"rmagent/internal/clock"
 	"rmagent/internal/sample"
 	"rmagent/internal/sampletest"
+	"rmagent/internal/uringtest"
 )
 
 // truth is what a process knows of a descriptor that it holds: which of its own
@@ -41,7 +42,7 @@ type worker struct {
 	high int // its own range of numbers begins there
 	rng  *rand.Rand
 	held map[int]truth
-	ring *uring
+	ring *uringtest.Ring
 	step string
 }
 
@@ -137,7 +138,7 @@ func allBirths() []birthWay {
 		{"pidfd_open", one(unix.SYS_PIDFD_OPEN, uintptr(os.Getpid()), 0)},
 		{"pidfd_getfd", birthByPidfd},
 		{"io_uring_setup", func(w *worker) []truth {
-			var p uringParams
+			var p uringtest.Params
 			return w.call(unix.SYS_IO_URING_SETUP, 4, uintptr(unsafe.Pointer(&p)))
 		}},
 		{"open_tree", one(unix.SYS_OPEN_TREE, ^uintptr(99), rootPath, 0)},
@@ -307,7 +308,7 @@ const (
 	ringAsync  = 1 << 4 // IOSQE_ASYNC
 )
 
-func (w *worker) theRing() *uring {
+func (w *worker) theRing() *uringtest.Ring {
 	if w.ring == nil {
 		w.ring = newRing()
 	}
@@ -317,7 +318,7 @@ func (w *worker) theRing() *uring {
 func (w *worker) ringOpen(flags byte) []truth {
 	r := w.theRing()
 	from := now()
-	fd := r.run(func(sqe []byte) {
+	fd := r.Run(func(sqe []byte) {
 		sqe[0], sqe[1] = ringOpenat, flags
 		*(*int32)(unsafe.Pointer(&sqe[4])) = unix.AT_FDCWD
 		*(*uint64)(unsafe.Pointer(&sqe[16])) = uint64(devNull)
@@ -334,7 +335,7 @@ func birthByRingWorker(w *worker) []truth { return w.ringOpen(ringAsync) }
 func birthByRingSocket(w *worker) []truth {
 	r := w.theRing()
 	from := now()
-	fd := r.run(func(sqe []byte) {
+	fd := r.Run(func(sqe []byte) {
 		sqe[0] = ringSocket
 		*(*int32)(unsafe.Pointer(&sqe[4])) = unix.AF_INET
 		*(*uint64)(unsafe.Pointer(&sqe[8])) = unix.SOCK_STREAM
@@ -363,7 +364,7 @@ func (w *worker) lose(fd int) {
 		check(unix.CloseRange(uint(fd), uint(fd), 0))
 	case 1:
 		if w.ring != nil {
-			res := w.ring.run(func(sqe []byte) {
+			res := w.ring.Run(func(sqe []byte) {
 				sqe[0] = ringClose
 				*(*int32)(unsafe.Pointer(&sqe[4])) = int32(fd)
 			})
