@@ -199,6 +199,7 @@ func TestTopAsksTheAgent(t *testing.T) {
 	}
 
 	agent.stop() // top says so, and does not end
+	s.keys("Escape")
 	s.shows(`no answer: `)
 	s.keys("C-c")
 	if status := s.ends(); status != 0 {

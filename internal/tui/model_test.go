@@ -12,6 +12,7 @@ import (
 	"time"
 	"unicode"
 
+	tea "charm.land/bubbletea/v2"
 	"github.com/charmbracelet/x/ansi"
 	"github.com/google/go-cmp/cmp"
 
@@ -341,6 +342,21 @@ func TestDetailIsAskedForOnceAtATime(t *testing.T) {
 	m.Key("esc", "")
 	if e := m.Take(busy(23)); e != None {
 		t.Error("asked without anybody looking")
+	}
+}
+
+// Esc and a key that were read together arrive as the key with Alt.
+func TestAltIsEscAndTheKey(t *testing.T) {
+	m := watched(Options{}, 80, 24)
+	d := &driver{ctx: t.Context(), model: m}
+	m.Key("enter", "")
+	d.Update(tea.KeyPressMsg{Code: 't', Mod: tea.ModAlt})
+	if text := fits(t, m); !strings.Contains(text, "enter look") || !m.tree {
+		t.Errorf("%v %s", m.tree, text)
+	}
+	_, cmd := d.Update(tea.KeyPressMsg{Code: 'c', Mod: tea.ModAlt | tea.ModCtrl})
+	if cmd == nil || cmd() != tea.Quit() {
+		t.Error("Esc and Ctrl-C don't end it")
 	}
 }
 

@@ -56,7 +56,7 @@ func (d *driver) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 	case tea.WindowSizeMsg:
 		d.model.Resize(msg.Width, msg.Height)
 	case tea.KeyPressMsg:
-		return d, d.do(d.model.Key(msg.String(), msg.Text))
+		return d, d.key(msg)
 	case tea.PasteMsg:
 		return d, d.do(d.model.Key("paste", msg.Content))
 	case *Reading:
@@ -73,6 +73,16 @@ func (d *driver) Update(msg tea.Msg) (tea.Model, tea.Cmd) {
 		return d, d.next(time.Time(msg))
 	}
 	return d, nil
+}
+
+// key gives the model a key. Terminals send Alt and a key as Esc and the key, so what was
+// read at once, on a busy machine, is Esc and then a key: there are no commands with Alt.
+func (d *driver) key(k tea.KeyPressMsg) tea.Cmd {
+	if !k.Mod.Contains(tea.ModAlt) {
+		return d.do(d.model.Key(k.String(), k.Text))
+	}
+	k.Mod &^= tea.ModAlt
+	return tea.Batch(d.do(d.model.Key("esc", "")), d.do(d.model.Key(k.String(), k.Text)))
 }
 
 type retry time.Time
