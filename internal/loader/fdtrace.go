@@ -42,7 +42,7 @@ type FDTraceOptions struct {
 const (
 	defaultLogEntries = 2048
 	defaultStamps     = 65536
-	deepEntries       = 64
+	deepEntries       = 128
 	maxAncestors      = 4 // FD_ANCESTORS of bpf/fdtrace.h
 	maxSuspects       = 256
 )
