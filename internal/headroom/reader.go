@@ -186,7 +186,7 @@ func (r *Reader) file(dir int, name kfile.Name) []byte {
 
 func (r *Reader) link(dir int, name kfile.Name) (string, unix.Errno) {
 	var b [4096]byte
-	s, errno := kfile.Readlink(dir, name, b[:])
+	s, errno := kfile.ReadlinkNow(dir, name, b[:])
 	return string(s), errno
 }
 

@@ -59,7 +59,7 @@ func (i *Identifier) Identify(p *sample.Process) *sample.Identity {
 	id := &sample.Identity{}
 	known := i.cgroupByID(p, id)
 	i.name = kfile.AppendPID(i.name[:0], p.ID.PID)
-	dir, errno := kfile.OpenDir(i.proc, i.name)
+	dir, errno := kfile.OpenDirNow(i.proc, i.name)
 	if errno != 0 {
 		return id
 	}
@@ -152,7 +152,7 @@ func (i *Identifier) label(path []byte) *labels {
 
 // readExe reads the link, which is empty for what may not be looked into.
 func (i *Identifier) readExe(dir int) string {
-	b, errno := kfile.Readlink(dir, exeName, i.buf)
+	b, errno := kfile.ReadlinkNow(dir, exeName, i.buf)
 	if errno != 0 {
 		return ""
 	}
@@ -192,7 +192,7 @@ func parseCmdline(b []byte) []string {
 // isStill reports whether the process that dir belongs to is id: it is the last
 // thing read, so that it vouches for what was read before.
 func (i *Identifier) isStill(dir int, id sample.ID) bool {
-	b, errno := kfile.Read(dir, statName, kfile.Whole, &i.buf)
+	b, errno := kfile.ReadNow(dir, statName, kfile.Whole, &i.buf)
 	if errno != 0 {
 		return false
 	}

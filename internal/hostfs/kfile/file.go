@@ -53,9 +53,16 @@ func open(dir int, name Name, flags int) (int, unix.Errno) {
 }
 
 // OpenNow is Open for a directory whose kernel side answers at once: see [RereadNow].
-func OpenNow(dir int, name Name) (int, unix.Errno) {
+func OpenNow(dir int, name Name) (int, unix.Errno) { return openNow(dir, name, unix.O_RDONLY) }
+
+// OpenDirNow is OpenDir for such a directory.
+func OpenDirNow(dir int, name Name) (int, unix.Errno) {
+	return openNow(dir, name, unix.O_RDONLY|unix.O_DIRECTORY)
+}
+
+func openNow(dir int, name Name, flags int) (int, unix.Errno) {
 	fd, _, errno := unix.RawSyscall6(unix.SYS_OPENAT, uintptr(dir), uintptr(unsafe.Pointer(&name[0])),
-		unix.O_RDONLY|unix.O_CLOEXEC, 0, 0, 0)
+		uintptr(flags|unix.O_CLOEXEC), 0, 0, 0)
 	return int(fd), errno
 }
 
@@ -108,6 +115,17 @@ func Read(dir int, name Name, e Extent, buf *[]byte) ([]byte, unix.Errno) {
 		return nil, errno
 	}
 	b, errno := reread(fd, e, buf, pread)
+	Close(fd)
+	return b, errno
+}
+
+// ReadNow is Read for a file that the kernel makes up at once: see [RereadNow].
+func ReadNow(dir int, name Name, e Extent, buf *[]byte) ([]byte, unix.Errno) {
+	fd, errno := OpenNow(dir, name)
+	if errno != 0 {
+		return nil, errno
+	}
+	b, errno := RereadNow(fd, e, buf)
 	Close(fd)
 	return b, errno
 }
@@ -189,9 +207,10 @@ func StatfsNow(name Name, st *unix.Statfs_t) unix.Errno {
 	return errno
 }
 
-// Readlink reads the link name below dir into b.
-func Readlink(dir int, name Name, b []byte) ([]byte, unix.Errno) {
-	n, _, errno := unix.Syscall6(unix.SYS_READLINKAT, uintptr(dir), uintptr(unsafe.Pointer(&name[0])),
+// ReadlinkNow reads the link name below dir into b. The kernel must say at once where it
+// leads: see [RereadNow].
+func ReadlinkNow(dir int, name Name, b []byte) ([]byte, unix.Errno) {
+	n, _, errno := unix.RawSyscall6(unix.SYS_READLINKAT, uintptr(dir), uintptr(unsafe.Pointer(&name[0])),
 		uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0)
 	if errno != 0 {
 		return nil, errno
