@@ -27,7 +27,7 @@ type drive struct {
 }
 
 func rlimitIs(resource int, v uint64) func(*testing.T, *child) {
-	return func(_ *testing.T, c *child) { c.limit(resource, v) }
+	return func(_ *testing.T, c *child) { c.lower(resource, v) }
 }
 
 // above sets an rlimit to what the process uses already and more.
@@ -37,7 +37,7 @@ func above(resource, kind int, more uint64) func(*testing.T, *child) {
 		if !ok {
 			t.Fatal("use unknown")
 		}
-		c.limit(resource, uint64(used)+more)
+		c.lower(resource, uint64(used)+more)
 	}
 }
 

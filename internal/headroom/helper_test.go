@@ -344,8 +344,16 @@ func (c *child) becomeOrdinary() {
 	c.Hear("ready")
 }
 
-// limit has the helper set both limits of an rlimit.
+// limit sets both limits of an rlimit.
 func (c *child) limit(resource int, v uint64) {
+	c.t.Helper()
+	if err := unix.Prlimit(int(c.PID()), resource, &unix.Rlimit{Cur: v, Max: v}, nil); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// lower has the helper lower both limits of an rlimit itself, which nobody may forbid.
+func (c *child) lower(resource int, v uint64) {
 	c.t.Helper()
 	c.Say("limit %d %d", resource, v)
 	c.Hear("ready")
