@@ -24,6 +24,9 @@ func SomeIf[T any](v T, known bool) Opt[T] {
 	return Some(v)
 }
 
+// Float returns a whole number as a fraction, unknown where it is unknown.
+func Float(o Opt[uint64]) Opt[float64] { return SomeIf(float64(o.value), o.known) }
+
 // Get returns the value and whether it is known; an unknown value is T's zero.
 func (o Opt[T]) Get() (T, bool) { return o.value, o.known }
 

@@ -19,7 +19,7 @@ func cgroupRows(f *Facts) []row {
 	for i := range c.PIDs {
 		l := &c.PIDs[i]
 		r := cgroupRow(f, "tasks", "pids.max", "tasks", &l.CgroupLevel, l.Max)
-		r.Used = floatOf(l.Tasks)
+		r.Used = record.Float(l.Tasks)
 		r.Consequence = "EAGAIN: fork, clone and new threads fail"
 		out = append(out, unknownIf(r, ""))
 	}
@@ -70,7 +70,7 @@ func memoryRows(f *Facts, l *sample.MemoryLevel) []row {
 		return out
 	}
 	swap := cgroupRow(f, "swap", "memory.swap.max", "bytes", &l.CgroupLevel, l.SwapMax)
-	swap.Used = floatOf(l.SwapBytes)
+	swap.Used = record.Float(l.SwapBytes)
 	swap.Consequence = "no more of it is swapped out, so memory.max kills"
 	if l.Version == 1 {
 		swap.Resource, swap.Name = "memory", "memory.memsw.limit_in_bytes"

@@ -49,7 +49,7 @@ func gpuRows(f *Facts) (out []row) {
 		r := newRow("gpu_memory", "GPU memory", fmt.Sprintf("GPU %d (%s)", g.Index, g.Name), "bytes")
 		r.Consequence = "CUDA_ERROR_OUT_OF_MEMORY: allocations on this GPU fail, and most programs end"
 		if r.Why = g.Why; r.Why == "" {
-			r.Used, r.Limit = floatOf(g.UsedBytes), floatOf(g.TotalBytes)
+			r.Used, r.Limit = record.Float(g.UsedBytes), record.Float(g.TotalBytes)
 			r.Raise = "stop what takes it: rmagent snapshot, by gpu_memory_bytes; or use another GPU"
 			r = unknownIf(r, "the driver does not tell")
 		}

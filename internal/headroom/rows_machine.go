@@ -39,7 +39,7 @@ func filesystemRows(f *Facts) []row {
 }
 
 func fill(r *row, used, available, limit sample.Opt[uint64]) {
-	r.Used, r.Available, r.Limit = floatOf(used), floatOf(available), floatOf(limit)
+	r.Used, r.Available, r.Limit = record.Float(used), record.Float(available), record.Float(limit)
 	*r = unknownIf(*r, "")
 }
 
@@ -89,7 +89,7 @@ func numbersLeft(f *Facts) record.Opt[float64] {
 func machineRow(resource, name, unit string, used, limit sample.Opt[uint64], consequence string) row {
 	r := newRow(resource, name, scopeMachine, unit)
 	v, ok := limit.Get()
-	r.Used, r.Consequence = floatOf(used), consequence
+	r.Used, r.Consequence = record.Float(used), consequence
 	if !ok {
 		r.Why = name + " can't be read"
 		return r

@@ -7,11 +7,6 @@ import (
 	"rmagent/record"
 )
 
-func floatOf(o sample.Opt[uint64]) record.Opt[float64] {
-	v, ok := o.Get()
-	return record.SomeIf(float64(v), ok)
-}
-
 // limitOf returns a limit as a row has it: null where there is none. Values from
 // 2^63 - 2^16 on are how several kernel files write that.
 func limitOf(v uint64) record.Opt[float64] {
@@ -48,7 +43,7 @@ func processRows(f *Facts) []row {
 	}
 	if v, ok := f.Machine.NROpen.Get(); ok && !f.KernelThread {
 		r := newRow("open_files", "fs.nr_open", scopeProcess, "files")
-		r.Used, r.Limit = floatOf(f.FDOpen), limitOf(v)
+		r.Used, r.Limit = record.Float(f.FDOpen), limitOf(v)
 		r.Consequence = "EMFILE: no RLIMIT_NOFILE can be raised beyond it"
 		r.Raise = sysctl("fs.nr_open", v)
 		out = append(out, unknownIf(r, f.Denied))
@@ -121,15 +116,15 @@ func rlimitRow(f *Facts, i int, scope string, limit uint64) row {
 func rlimitUse(f *Facts, i int) record.Opt[float64] {
 	switch i {
 	case nofile:
-		return floatOf(f.FDOpen)
+		return record.Float(f.FDOpen)
 	case addressSpace:
-		return floatOf(f.VirtualBytes)
+		return record.Float(f.VirtualBytes)
 	case data:
-		return floatOf(f.DataBytes)
+		return record.Float(f.DataBytes)
 	case stack:
-		return floatOf(f.StackBytes)
+		return record.Float(f.StackBytes)
 	case memlock:
-		return floatOf(f.LockedBytes)
+		return record.Float(f.LockedBytes)
 	case cpuTime:
 		v, ok := f.CPUNanos.Get()
 		return record.SomeIf(float64(v)/1e9, ok)
@@ -170,7 +165,7 @@ func rlimitConsequence(f *Facts, i int) string {
 func mapCountRow(f *Facts) row {
 	r := newRow("memory_mappings", "vm.max_map_count", scopeProcess, "mappings")
 	v, ok := f.Machine.MaxMapCount.Get()
-	r.Used, r.Limit = floatOf(f.Mappings), record.SomeIf(float64(v), ok)
+	r.Used, r.Limit = record.Float(f.Mappings), record.SomeIf(float64(v), ok)
 	r.Consequence = "ENOMEM: mmap, mprotect and new threads fail"
 	r.Raise = sysctl("vm.max_map_count", v)
 	if !ok {
@@ -213,13 +208,13 @@ func userRlimit(f *Facts, i int, scope string, limit uint64) row {
 	r := newRow(k.resource, k.name, scope, k.counts)
 	r.Limit = limitOf(limit)
 	if i == nproc {
-		r.Used = floatOf(f.User.Tasks)
+		r.Used = record.Float(f.User.Tasks)
 		r.Consequence = "EAGAIN: fork, clone and new threads fail"
 		if f.exemptFromNPROC() {
 			r.Limit, r.Consequence = record.Opt[float64]{}, "none: root, CAP_SYS_RESOURCE and CAP_SYS_ADMIN are exempt"
 		}
 	} else {
-		r.Used = floatOf(f.Signals)
+		r.Used = record.Float(f.Signals)
 		r.Consequence = "EAGAIN: sigqueue and timer_create fail"
 	}
 	if r.Limit.Known() {
@@ -237,7 +232,7 @@ func (f *Facts) exemptFromNPROC() bool {
 func inotifyRow(f *Facts, resource, name, scope, unit string, used, limit sample.Opt[uint64], consequence string) row {
 	r := newRow(resource, name, scope, unit)
 	v, ok := limit.Get()
-	r.Used, r.Limit = floatOf(used), record.SomeIf(float64(v), ok)
+	r.Used, r.Limit = record.Float(used), record.SomeIf(float64(v), ok)
 	r.Consequence, r.Raise = consequence, sysctl(name, v)
 	if !ok {
 		r.Why = name + " can't be read"

@@ -68,9 +68,9 @@ func (s *Store) host(r *record.Host) {
 	s.begin(r.Time)
 	s.take(r.Time, host, []reading{
 		{"cpu", "percent", percent(r.CPURatio), r.CPURatio},
-		{"memory", "bytes", float(r.MemoryUsedBytes), share(r.MemoryUsedBytes, r.MemoryTotalBytes)},
-		{"fd", "files", float(r.FilesOpen), share(r.FilesOpen, r.FilesLimit)},
-		{"pids", "threads", float(r.Threads), share(r.Threads, r.PIDLimit)},
+		{"memory", "bytes", record.Float(r.MemoryUsedBytes), share(r.MemoryUsedBytes, r.MemoryTotalBytes)},
+		{"fd", "files", record.Float(r.FilesOpen), share(r.FilesOpen, r.FilesLimit)},
+		{"pids", "threads", record.Float(r.Threads), share(r.Threads, r.PIDLimit)},
 		{"network", "bytes_per_second", sum(r.NetReceivedBytesPerSecond, r.NetSentBytesPerSecond), record.Opt[float64]{}},
 		{"pressure_cpu", "percent", percent(r.PressureCPUSomeRatio), r.PressureCPUSomeRatio},
 		{"pressure_memory", "percent", percent(r.PressureMemorySomeRatio), r.PressureMemorySomeRatio},
@@ -88,7 +88,7 @@ func (s *Store) disks(r *record.Host) {
 		if !used.Known() {
 			continue
 		}
-		x := reading{"disk", "bytes", float(used), share(used, limit)}
+		x := reading{"disk", "bytes", record.Float(used), share(used, limit)}
 		if x.ratio.Or(-1) > fullest.ratio.Or(-1) {
 			fullest = x
 		}
@@ -104,7 +104,7 @@ func (s *Store) gpu(r *record.GPU) {
 	target := "gpu:" + r.UUID.Or(strconv.Itoa(r.Index))
 	s.take(r.Time, target, []reading{
 		{"gpu", "percent", percent(r.UtilizationRatio), r.UtilizationRatio},
-		{"gpu_memory", "bytes", float(r.MemoryUsedBytes), share(r.MemoryUsedBytes, r.MemoryTotalBytes)},
+		{"gpu_memory", "bytes", record.Float(r.MemoryUsedBytes), share(r.MemoryUsedBytes, r.MemoryTotalBytes)},
 	})
 }
 
@@ -116,9 +116,9 @@ func (s *Store) cgroup(r *record.Cgroup) {
 	}
 	s.begin(r.Time)
 	s.take(r.Time, "cgroup:"+r.Path, []reading{
-		{"memory", "bytes", float(r.MemoryBytes), share(r.MemoryBytes, r.MemoryLimitBytes)},
-		{"pids", "threads", float(r.PIDs), share(r.PIDs, r.PIDsLimit)},
-		{"fd", "files", float(r.FDOpen), record.Opt[float64]{}},
+		{"memory", "bytes", record.Float(r.MemoryBytes), share(r.MemoryBytes, r.MemoryLimitBytes)},
+		{"pids", "threads", record.Float(r.PIDs), share(r.PIDs, r.PIDsLimit)},
+		{"fd", "files", record.Float(r.FDOpen), record.Opt[float64]{}},
 	})
 }
 
@@ -135,8 +135,8 @@ func (s *Store) process(r *record.Process) {
 	s.begin(r.Time)
 	s.take(r.Time, target, []reading{
 		{"cpu", "percent", percent(r.CPUCores), record.Opt[float64]{}},
-		{"memory", "bytes", float(r.RSSBytes), record.Opt[float64]{}},
-		{"fd", "files", float(r.FDOpen), r.FDRatio},
+		{"memory", "bytes", record.Float(r.RSSBytes), record.Opt[float64]{}},
+		{"fd", "files", record.Float(r.FDOpen), r.FDRatio},
 		{"network", "bytes_per_second", sum(r.NetReceivedBytesPerSecond, r.NetSentBytesPerSecond), record.Opt[float64]{}},
 	})
 }
@@ -159,11 +159,6 @@ func (s *Store) crossed(r *record.StateChange) {
 			x.critical++
 		}
 	}
-}
-
-func float(v record.Opt[uint64]) record.Opt[float64] {
-	n, ok := v.Get()
-	return record.SomeIf(float64(n), ok)
 }
 
 func percent(v record.Opt[float64]) record.Opt[float64] {

@@ -157,16 +157,11 @@ func (c *jobCategory) add(ms int64, j *endedJob) {
 	for _, v := range [...]struct {
 		to   *peak
 		from record.Opt[float64]
-	}{{&c.wall, j.WallTimeSeconds}, {&c.cores, j.Cores}, {&c.memory, float(j.MemoryBytes)}, {&c.disk, float(j.DiskBytes)}, {&c.processes, float(j.MaxConcurrentProcesses)}} {
+	}{{&c.wall, j.WallTimeSeconds}, {&c.cores, j.Cores}, {&c.memory, record.Float(j.MemoryBytes)}, {&c.disk, record.Float(j.DiskBytes)}, {&c.processes, record.Float(j.MaxConcurrentProcesses)}} {
 		if x, ok := v.from.Get(); ok {
 			v.to.add(x, ms)
 		}
 	}
-}
-
-func float(o record.Opt[uint64]) record.Opt[float64] {
-	v, ok := o.Get()
-	return record.SomeIf(float64(v), ok)
 }
 
 // jobRow tells of a job, or of those of one category.
@@ -235,7 +230,7 @@ func (v *view) stillRunning() (list []*readJob) {
 
 func (v *view) readRow(j *readJob, end string) jobRow {
 	row := jobRow{Who: human.Text(jobName(j.job)), What: human.Text(j.what), Class: "info", End: end,
-		Wall: optional(j.elapsed, seconds), CPU: optional(j.cpu, seconds), Processes: optional(float(j.processes), count)}
+		Wall: optional(j.elapsed, seconds), CPU: optional(j.cpu, seconds), Processes: optional(record.Float(j.processes), count)}
 	if j.memory.known {
 		row.Memory = human.Bytes(j.memory.value)
 	}
@@ -257,8 +252,8 @@ func (v *view) jobRow(j *endedJob) jobRow {
 	row := jobRow{
 		Who: fmt.Sprintf("pid %d", j.pid), What: human.Text(j.what), Class: "good", End: "ended well",
 		Wall: optional(j.WallTimeSeconds, seconds), CPU: optional(j.CPUTimeSeconds, seconds), Cores: optional(j.Cores, count),
-		Memory: optional(float(j.MemoryBytes), human.Bytes), Disk: optional(float(j.DiskBytes), human.Bytes),
-		Processes: optional(float(j.TotalProcesses), count), File: optional(float(j.OpenFiles), count),
+		Memory: optional(record.Float(j.MemoryBytes), human.Bytes), Disk: optional(record.Float(j.DiskBytes), human.Bytes),
+		Processes: optional(record.Float(j.TotalProcesses), count), File: optional(record.Float(j.OpenFiles), count),
 	}
 	if j.command != "" {
 		row.Who = fmt.Sprintf("%s (pid %d)", human.Text(j.command), j.pid)

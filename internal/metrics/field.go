@@ -93,11 +93,6 @@ func (t *table[T]) write(e *exposition, rows ...row[T]) {
 	}
 }
 
-func float(o record.Opt[uint64]) num {
-	v, ok := o.Get()
-	return record.SomeIf(float64(v), ok)
-}
-
 func ratio(part, whole record.Opt[uint64]) num {
 	p, ok1 := part.Get()
 	w, ok2 := whole.Get()

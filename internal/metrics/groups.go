@@ -39,9 +39,9 @@ type group struct {
 
 func (g *group) add(p *record.Process) {
 	g.processes++
-	g.threads.add(float(p.Threads))
-	g.fds.add(float(p.FDOpen))
-	g.rss.add(float(p.RSSBytes))
+	g.threads.add(record.Float(p.Threads))
+	g.fds.add(record.Float(p.FDOpen))
+	g.rss.add(record.Float(p.RSSBytes))
 	g.cpu.add(p.CPUCores)
 	g.diskRead.add(p.DiskReadBytesPerSecond)
 	g.diskWritten.add(p.DiskWrittenBytesPerSecond)
@@ -113,8 +113,8 @@ func largest[T any](list []T, n int, order func(a, b *T) int) []*T {
 func topProcesses(list []record.Process, n int) []*record.Process {
 	keys := []func(*record.Process) float64{
 		func(p *record.Process) float64 { return p.CPUCores.Or(0) },
-		func(p *record.Process) float64 { return float(p.RSSBytes).Or(0) },
-		func(p *record.Process) float64 { return float(p.FDOpen).Or(0) },
+		func(p *record.Process) float64 { return record.Float(p.RSSBytes).Or(0) },
+		func(p *record.Process) float64 { return record.Float(p.FDOpen).Or(0) },
 	}
 	chosen := map[*record.Process]bool{}
 	var top []*record.Process

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"rmagent/internal/aggregate"
 	"rmagent/internal/engine"
 	"rmagent/record"
 )
@@ -240,9 +241,7 @@ func (s *page) addStanding(d *engine.Details) {
 
 // used is the share of total that is not available.
 func used(total, available record.Opt[uint64]) num {
-	t, ok1 := total.Get()
-	a, ok2 := available.Get()
-	return ratio(record.SomeIf(t-min(a, t), ok1 && ok2), total)
+	return ratio(aggregate.Used(total, available), total)
 }
 
 func (s *page) addAgent(a *record.Agent) {

@@ -188,7 +188,5 @@ func ratio(part, whole record.Opt[uint64]) num {
 
 // usedShare is the share of total that is not available.
 func usedShare(total, available record.Opt[uint64]) num {
-	t, ok1 := total.Get()
-	a, ok2 := available.Get()
-	return ratio(record.SomeIf(t-min(a, t), ok1 && ok2), total)
+	return ratio(aggregate.Used(total, available), total)
 }

@@ -13,6 +13,7 @@ import (
 
 	"rmagent/internal/engine"
 	"rmagent/internal/human"
+	"rmagent/record"
 )
 
 //go:embed page.html
@@ -55,16 +56,16 @@ func rowsOf(v *engine.View) []row {
 	h := &v.Host
 	rows := []row{
 		{"CPU", share(h.CPURatio), fmt.Sprintf("of %d", h.CPUCount.Or(0))},
-		{"Memory", share(usedShare(h.MemoryTotalBytes, h.MemoryAvailableBytes)), amount(float(h.MemoryUsedBytes), "") + " of " + amount(float(h.MemoryTotalBytes), "")},
+		{"Memory", share(usedShare(h.MemoryTotalBytes, h.MemoryAvailableBytes)), amount(record.Float(h.MemoryUsedBytes), "") + " of " + amount(record.Float(h.MemoryTotalBytes), "")},
 		{"Network", amount(h.NetReceivedBytesPerSecond, "/s"), "in, " + amount(h.NetSentBytesPerSecond, "/s") + " out"},
 		{"Disk", amount(h.DiskReadBytesPerSecond, "/s"), "read, " + amount(h.DiskWrittenBytesPerSecond, "/s") + " written"},
-		{"Open files", count(float(h.FilesOpen)), "of " + count(float(h.FilesLimit))},
-		{"Processes", count(float(h.Processes)), count(float(h.Threads)) + " threads of " + count(float(h.PIDLimit))},
+		{"Open files", count(record.Float(h.FilesOpen)), "of " + count(record.Float(h.FilesLimit))},
+		{"Processes", count(record.Float(h.Processes)), count(record.Float(h.Threads)) + " threads of " + count(record.Float(h.PIDLimit))},
 	}
 	for i := range v.GPUs {
 		g := &v.GPUs[i]
 		rows = append(rows, row{fmt.Sprintf("GPU %d", g.Index), share(g.UtilizationRatio),
-			amount(float(g.MemoryUsedBytes), "") + " of " + amount(float(g.MemoryTotalBytes), "") + " memory"})
+			amount(record.Float(g.MemoryUsedBytes), "") + " of " + amount(record.Float(g.MemoryTotalBytes), "") + " memory"})
 	}
 	return rows
 }

@@ -55,22 +55,17 @@ func someNumber(s string) error {
 var sortKeys = map[string]func(*record.Process) num{
 	"cpu_cores":                     func(p *record.Process) num { return p.CPUCores },
 	"cpu_seconds_total":             func(p *record.Process) num { return p.CPUSecondsTotal },
-	"rss_bytes":                     func(p *record.Process) num { return float(p.RSSBytes) },
-	"swap_bytes":                    func(p *record.Process) num { return float(p.SwapBytes) },
-	"threads":                       func(p *record.Process) num { return float(p.Threads) },
-	"fd_open":                       func(p *record.Process) num { return float(p.FDOpen) },
+	"rss_bytes":                     func(p *record.Process) num { return record.Float(p.RSSBytes) },
+	"swap_bytes":                    func(p *record.Process) num { return record.Float(p.SwapBytes) },
+	"threads":                       func(p *record.Process) num { return record.Float(p.Threads) },
+	"fd_open":                       func(p *record.Process) num { return record.Float(p.FDOpen) },
 	"fd_ratio":                      func(p *record.Process) num { return p.FDRatio },
 	"fd_growth_per_second":          func(p *record.Process) num { return p.FDGrowthPerSecond },
 	"disk_read_bytes_per_second":    func(p *record.Process) num { return p.DiskReadBytesPerSecond },
 	"disk_written_bytes_per_second": func(p *record.Process) num { return p.DiskWrittenBytesPerSecond },
 	"net_received_bytes_per_second": func(p *record.Process) num { return p.NetReceivedBytesPerSecond },
 	"net_sent_bytes_per_second":     func(p *record.Process) num { return p.NetSentBytesPerSecond },
-	"gpu_memory_bytes":              func(p *record.Process) num { return float(p.GPUMemoryBytes) },
-}
-
-func float(o record.Opt[uint64]) num {
-	v, ok := o.Get()
-	return record.SomeIf(float64(v), ok)
+	"gpu_memory_bytes":              func(p *record.Process) num { return record.Float(p.GPUMemoryBytes) },
 }
 
 func sortNames() []string {

@@ -105,8 +105,8 @@ func memoryUsage(_ *Server, v *engine.View, _ string) (Usage, error) {
 		}
 	}
 	return Usage{
-		Utilization: usedShare(h.MemoryTotalBytes, h.MemoryAvailableBytes), Total: float(h.MemoryTotalBytes),
-		Available: float(h.MemoryAvailableBytes), Unit: "bytes", State: stateOf(v, policy.Memory, "host"), Details: d,
+		Utilization: usedShare(h.MemoryTotalBytes, h.MemoryAvailableBytes), Total: record.Float(h.MemoryTotalBytes),
+		Available: record.Float(h.MemoryAvailableBytes), Unit: "bytes", State: stateOf(v, policy.Memory, "host"), Details: d,
 	}, nil
 }
 
@@ -142,8 +142,8 @@ func diskUsage(_ *Server, v *engine.View, path string) (Usage, error) {
 		d := countersOf(path)
 		d.InodesTotal, d.InodesAvailable = f.InodesTotal, f.InodesAvailable
 		return Usage{
-			Path: record.Some(path), Utilization: ratio(f.Space()), Total: float(f.TotalBytes),
-			Available: float(f.AvailableBytes), Unit: "bytes", State: stateOf(v, "disk", "mount:"+path), Details: d,
+			Path: record.Some(path), Utilization: ratio(f.Space()), Total: record.Float(f.TotalBytes),
+			Available: record.Float(f.AvailableBytes), Unit: "bytes", State: stateOf(v, "disk", "mount:"+path), Details: d,
 		}, nil
 	}
 	return Usage{}, problemf(http.StatusNotFound, "No filesystem that is watched is mounted at %q; those that are: %s.", path, strings.Join(paths, ", "))
@@ -201,7 +201,7 @@ func gpuUsage(s *Server, v *engine.View, _ string) (Usage, error) {
 	}{cards}
 	if busiest >= 0 {
 		g := &v.GPUs[busiest]
-		u.Utilization, u.Total = g.UtilizationRatio, float(g.MemoryTotalBytes)
+		u.Utilization, u.Total = g.UtilizationRatio, record.Float(g.MemoryTotalBytes)
 		total, ok1 := g.MemoryTotalBytes.Get()
 		used, ok2 := g.MemoryUsedBytes.Get()
 		u.Available = record.SomeIf(float64(total-min(used, total)), ok1 && ok2)
@@ -224,7 +224,7 @@ func fdUsage(_ *Server, v *engine.View, _ string) (Usage, error) {
 	open, ok1 := v.Host.FilesOpen.Get()
 	limit, ok2 := v.Host.FilesLimit.Get()
 	return Usage{
-		Utilization: ratio(v.Host.FilesOpen, v.Host.FilesLimit), Total: float(v.Host.FilesLimit),
+		Utilization: ratio(v.Host.FilesOpen, v.Host.FilesLimit), Total: record.Float(v.Host.FilesLimit),
 		Available: record.SomeIf(float64(limit-min(open, limit)), ok1 && ok2), Unit: "files",
 		State: stateOf(v, policy.FD, "host"), Details: struct{}{},
 	}, nil

@@ -53,8 +53,8 @@ func known(a, b record.Opt[float64]) int {
 }
 
 func cores(r *row) record.Opt[float64]  { return r.CPUCores }
-func memory(r *row) record.Opt[float64] { return float(r.RSSBytes) }
-func files(r *row) record.Opt[float64]  { return float(r.FDOpen) }
+func memory(r *row) record.Opt[float64] { return record.Float(r.RSSBytes) }
+func files(r *row) record.Opt[float64]  { return record.Float(r.FDOpen) }
 func used(r *row) record.Opt[float64]   { return r.FDRatio }
 func disk(r *row) record.Opt[float64] {
 	return sum(r.DiskReadBytesPerSecond, r.DiskWrittenBytesPerSecond)
@@ -62,8 +62,8 @@ func disk(r *row) record.Opt[float64] {
 func network(r *row) record.Opt[float64] {
 	return sum(r.NetReceivedBytesPerSecond, r.NetSentBytesPerSecond)
 }
-func gpuMemory(r *row) record.Opt[float64] { return float(r.GPUMemoryBytes) }
-func threads(r *row) record.Opt[float64]   { return float(r.Threads) }
+func gpuMemory(r *row) record.Opt[float64] { return record.Float(r.GPUMemoryBytes) }
+func threads(r *row) record.Opt[float64]   { return record.Float(r.Threads) }
 
 // timeLeft is when the descriptors run out: as the leak's record says, or the
 // process's own.

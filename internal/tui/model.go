@@ -205,8 +205,8 @@ func (m *Model) remember(r *Reading) {
 		}
 		x.seen = m.readings
 		x.cpu.add(p.CPUCores)
-		x.memory.add(float(p.RSSBytes))
-		x.files.add(float(p.FDOpen))
+		x.memory.add(record.Float(p.RSSBytes))
+		x.files.add(record.Float(p.FDOpen))
 	}
 	for key, x := range m.pasts {
 		if x.seen != m.readings {

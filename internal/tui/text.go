@@ -202,8 +202,3 @@ func (h *history) add(o record.Opt[float64]) {
 }
 
 func (h history) last(n int) history { return h[max(0, len(h)-n):] }
-
-func float(o record.Opt[uint64]) record.Opt[float64] {
-	v, ok := o.Get()
-	return record.SomeIf(float64(v), ok)
-}
