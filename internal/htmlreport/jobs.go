@@ -27,9 +27,24 @@ type jobs struct {
 	goneCount  uint64
 	ended      *top[*endedJob]
 	categories *keyed[*jobCategory]
-	count      uint64
-	failed     uint64
-	broke      uint64
+	tally
+}
+
+// tally counts how jobs ended.
+type tally struct {
+	count  uint64
+	broke  uint64 // a limit
+	failed uint64 // otherwise
+}
+
+func (t *tally) add(j *endedJob) {
+	t.count++
+	switch {
+	case len(j.limits) > 0:
+		t.broke++
+	case j.failed():
+		t.failed++
+	}
 }
 
 // endedJob is what a job's record says.
@@ -54,7 +69,7 @@ type readJob struct {
 // jobCategory sums up the jobs of one kind.
 type jobCategory struct {
 	name                string
-	jobs, failed, broke uint64
+	tally               tally
 	cpu                 float64
 	wall, memory, cores peak
 	disk, processes     peak
@@ -131,28 +146,16 @@ func (s *jobs) add(b *boot, ms int64, r *record.Job) {
 		l.Resource, l.Unit = clip(l.Resource, maxName), clip(l.Unit, maxName)
 		j.limits = append(j.limits, l)
 	}
-	s.count++
+	s.tally.add(j)
 	c := s.categories.get(clip(r.Category.Or(""), maxName), func() *jobCategory { return &jobCategory{name: clip(r.Category.Or(""), maxName)} })
 	if c != nil {
 		c.add(ms, j)
-	}
-	switch {
-	case len(j.limits) > 0:
-		s.broke++
-	case j.failed():
-		s.failed++
 	}
 	s.ended.offer(j)
 }
 
 func (c *jobCategory) add(ms int64, j *endedJob) {
-	c.jobs++
-	switch {
-	case len(j.limits) > 0:
-		c.broke++
-	case j.failed():
-		c.failed++
-	}
+	c.tally.add(j)
 	c.cpu += j.CPUTimeSeconds.Or(0)
 	for _, v := range [...]struct {
 		to   *peak
@@ -297,9 +300,9 @@ func (v *view) categoryRows() []jobRow {
 	slices.SortStableFunc(list, func(a, b *jobCategory) int { return cmp.Compare(b.cpu, a.cpu) })
 	var rows []jobRow
 	for _, c := range list[:min(len(list), shownGroups)] {
-		row := jobRow{Who: human.Text(cmp.Or(c.name, "without a category")), Processes: number(c.jobs), CPU: seconds(c.cpu)}
-		if c.failed > 0 || c.broke > 0 {
-			row.End = fmt.Sprintf("%s broke a limit, %s failed", number(c.broke), number(c.failed))
+		row := jobRow{Who: human.Text(cmp.Or(c.name, "without a category")), Processes: number(c.tally.count), CPU: seconds(c.cpu)}
+		if c.tally.failed > 0 || c.tally.broke > 0 {
+			row.End = fmt.Sprintf("%s broke a limit, %s failed", number(c.tally.broke), number(c.tally.failed))
 		}
 		for _, x := range [...]struct {
 			to     *string

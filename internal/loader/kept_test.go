@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"os"
-	"os/exec"
 	"slices"
 	"testing"
 
@@ -27,17 +25,7 @@ func testKept(t *testing.T, between func(*syscallScan) error) {
 	defer keeper.Close()
 	s := keeper.scanner.(*syscallScan)
 	for range 3 { // make some that come and go
-		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = append(os.Environ(), waitVariable+"=1")
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		defer cmd.Wait()
-		defer in.Close()
+		startWaiter(t)
 	}
 	compared := 0
 	for range 4 {
@@ -101,23 +89,8 @@ func unsplit(p sample.Process) sample.Process {
 func TestTheSameIsTheSame(t *testing.T) {
 	r := openScan(t, Options{Scan: ScanSyscall})
 	defer r.Close()
-	sleeper := func() (end func()) {
-		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = append(os.Environ(), waitVariable+"=1")
-		in, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		return func() {
-			in.Close()
-			cmd.Wait()
-		}
-	}
-	first, second := sleeper(), sleeper()
-	defer second()
+	_, first := startWaiter(t)
+	startWaiter(t)
 	var last []scanProcessRecord
 	read := func() (known, same int) {
 		t.Helper()

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"unsafe"
@@ -120,11 +121,9 @@ func TestAutoTakesTheBestScan(t *testing.T) {
 	}
 }
 
-// A place is lost when its process is gone, and when another has its PID.
-func TestPlaceIsLostWithItsProcess(t *testing.T) {
-	r := openScan(t, Options{Scan: ScanSyscall})
-	defer r.Close()
-	s := r.scanner.(*syscallScan)
+// startWaiter starts a process that sleeps until it is ended, or the test ends.
+func startWaiter(t *testing.T) (pid int32, end func()) {
+	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), waitVariable+"=1")
 	in, err := cmd.StdinPipe()
@@ -134,8 +133,22 @@ func TestPlaceIsLostWithItsProcess(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	end = sync.OnceFunc(func() {
+		in.Close()
+		cmd.Wait()
+	})
+	t.Cleanup(end)
+	return int32(cmd.Process.Pid), end
+}
+
+// A place is lost when its process is gone, and when another has its PID.
+func TestPlaceIsLostWithItsProcess(t *testing.T) {
+	r := openScan(t, Options{Scan: ScanSyscall})
+	defer r.Close()
+	s := r.scanner.(*syscallScan)
+	pid, end := startWaiter(t)
 	var p place
-	if err := s.one(int32(cmd.Process.Pid), func(r *scanProcessRecord, _ int) { p = place{r.Tgid, r.Task, r.StartBoottimeNs} }); err != nil {
+	if err := s.one(pid, func(r *scanProcessRecord, _ int) { p = place{r.Tgid, r.Task, r.StartBoottimeNs} }); err != nil {
 		t.Fatal(err)
 	}
 	at := scanScanArgs{After: p.pid, AfterTask: p.task, AfterStart: p.start, Max: 1}
@@ -157,8 +170,7 @@ func TestPlaceIsLostWithItsProcess(t *testing.T) {
 			t.Errorf("found the place of a process with another %s", name)
 		}
 	}
-	in.Close()
-	cmd.Wait()
+	end()
 	if !lost(at) {
 		t.Error("found a place whose process is gone")
 	}

@@ -73,13 +73,7 @@ func (s *Shipper) LosesNothingAtRenames(t *testing.T) {
 		await(t, "a second of lines in the renamed file", func() bool { return w.written.Load() > before+2500 })
 		w.out.Reopen()
 	}
-	s.awaitMore(t, w)
-	n := w.end(t)
-	await(t, "the last line", func() bool { return s.greatest(t) == n })
-	list := s.Seqs(t)
-	if s.Unordered {
-		slices.Sort(list)
-	}
+	list, n := s.end(t, w)
 	for i, seq := range list {
 		if seq != uint64(i)+1 {
 			t.Fatalf("line %d has seq %d of %d", i+1, seq, n)
@@ -105,13 +99,7 @@ func (s *Shipper) ShowsGapsAtCopytruncate(t *testing.T) {
 		}
 		resume()
 	}
-	s.awaitMore(t, w)
-	n := w.end(t)
-	await(t, "the last line", func() bool { return s.greatest(t) == n })
-	list := s.Seqs(t)
-	if s.Unordered {
-		slices.Sort(list)
-	}
+	list, n := s.end(t, w)
 	last, gaps := uint64(0), uint64(0)
 	for _, seq := range list {
 		if seq <= last {
@@ -130,6 +118,19 @@ func (s *Shipper) ShowsGapsAtCopytruncate(t *testing.T) {
 	if line := b[:max(bytes.IndexByte(b, '\n'), 0)]; !json.Valid(line) || bytes.IndexByte(b, 0) >= 0 {
 		t.Errorf("the cut file begins with %.80q", line)
 	}
+}
+
+// end ends the writing, and returns what arrived, and the last that was written.
+func (s *Shipper) end(t *testing.T, w *writing) (list []uint64, last uint64) {
+	t.Helper()
+	s.awaitMore(t, w)
+	last = w.end(t)
+	await(t, "the last line", func() bool { return s.greatest(t) == last })
+	list = s.Seqs(t)
+	if s.Unordered {
+		slices.Sort(list)
+	}
+	return list, last
 }
 
 // awaitMore waits until a record has arrived that is written from now on.
