@@ -12,17 +12,17 @@ bench-peers:
 	bin/bench $(BENCH_ARGS)
 
 ## bench-peers-full: the same with long windows and more rounds
-bench-peers-full: BENCH_ARGS += -full
+bench-peers-full: override BENCH_ARGS += -full
 bench-peers-full: bench-peers
 
 ## bench-jobs: rmagent exec beside GNU time and cctools' resource_monitor, in turns, in
 ## about five minutes
-bench-jobs: BENCH_ARGS += -suites jobs
+bench-jobs: override BENCH_ARGS += -suites jobs
 bench-jobs: bench-peers
 
 ## bench-http: 200 clients ask an agent beside 5,000 processes, and what one scrape and
 ## one list of processes cost; in about two minutes
-bench-http: BENCH_ARGS += -suites http
+bench-http: override BENCH_ARGS += -suites http
 bench-http: bench-peers
 	$(GO) test -run '^$$' -bench 'Scrape|Listing|Numbers' -benchmem ./internal/metrics ./internal/server
 
