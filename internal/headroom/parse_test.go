@@ -73,6 +73,7 @@ func FuzzLimits(f *testing.F) {
 func FuzzDescriptor(f *testing.F) {
 	own(f, "fdinfo/0")
 	f.Add([]byte("flags: 7777777777777777777777\nmnt_id: -1\ninotify wd\n"))
+	f.Add([]byte("mnt_id:7000000000"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if d, _ := parseDescriptor(b); d.mount < 0 || d.watches > uint64(len(b)) {
 			t.Errorf("%+v", d)

@@ -68,10 +68,13 @@ func NextUint(b []byte) (v uint64, rest []byte, ok bool) {
 	return v, rest, ok
 }
 
-// PID reads b as a process id: a number from 1 that an int32 holds.
+// PID reads b as a process id: a number from 1 that an int32 holds. Else it is 0.
 func PID(b []byte) (int32, bool) {
 	v, ok := Uint(b)
-	return int32(v), ok && v > 0 && v <= 1<<31-1
+	if !ok || v > 1<<31-1 {
+		return 0, false
+	}
+	return int32(v), v > 0
 }
 
 // Decimal reads b, which must be digits, a point and two digits more
