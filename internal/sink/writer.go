@@ -27,7 +27,7 @@ var ErrReaderGone = errors.New("the reader of the output has closed it")
 
 // wakeAt is how many bytes gather before they are written without waiting for a
 // flush.
-const wakeAt = 256 << 10
+const wakeAt = 64 << 10
 
 // keepAt is the largest buffer that is kept whatever it is needed for.
 const keepAt = 1 << 20
