@@ -196,6 +196,62 @@ func TestWriteAllocatesNothing(t *testing.T) {
 	}
 }
 
+// TestBuffersStay: flushes of much more than is written at once use the same memory again,
+// into a file, which the goroutine writes, and into a pipe, which takes most at once.
+func TestBuffersStay(t *testing.T) {
+	piped, r := pipe(t, 0)
+	go func() { _, _ = io.Copy(io.Discard, r) }()
+	for name, s := range map[string]*JSONL{
+		"device": open(t, os.DevNull, 0),
+		"file":   open(t, filepath.Join(t.TempDir(), "out"), 0),
+		"pipe":   piped,
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &record.StateChange{Message: strings.Repeat("x", 1000)}
+			flush := func() {
+				for range 3 * keepAt / 1000 {
+					_ = s.Write(r)
+				}
+				_ = s.Flush()
+				settle(t, s)
+			}
+			for range 2 {
+				flush()
+			}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			for range 4 {
+				flush()
+			}
+			runtime.ReadMemStats(&after)
+			// Made anew each time they take 60 MiB; if one grows yet, it takes 15.
+			if n := after.TotalAlloc - before.TotalAlloc; n > 40*keepAt {
+				t.Errorf("%d bytes were allocated for four flushes of 3 MiB", n)
+			}
+		})
+	}
+}
+
+// TestBuffersAreGivenBack: what a crowd of records took is not kept for ever.
+func TestBuffersAreGivenBack(t *testing.T) {
+	w := &writer{}
+	crowd := w.keep(make([]byte, 0, 16*keepAt), 16*keepAt)
+	if crowd == nil {
+		t.Fatal("a buffer that was full is not kept")
+	}
+	flushes := 0
+	for ; crowd != nil && flushes < 1000; flushes++ {
+		_ = w.flushNow()
+		crowd = w.keep(crowd, 1000)
+	}
+	if crowd != nil {
+		t.Errorf("%d bytes are kept for %d flushes of 1,000", cap(crowd), flushes)
+	}
+	if w.keep(make([]byte, 0, keepAt), 1000) == nil {
+		t.Error("a buffer that is always kept was not")
+	}
+}
+
 func TestEncodeErrorUsesUpItsSeq(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "out")
 	s := open(t, path, 0)

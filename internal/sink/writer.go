@@ -27,9 +27,9 @@ var ErrReaderGone = errors.New("the reader of the output has closed it")
 
 // wakeAt is how many bytes gather before they are written without waiting for a
 // flush.
-const wakeAt = 256 << 10
+const wakeAt = 64 << 10
 
-// keepAt is the largest buffer that is kept for the next time.
+// keepAt is the largest buffer that is kept whatever it is needed for.
 const keepAt = 1 << 20
 
 // How long a target may keep one write before it counts as hanging when the sink is
@@ -65,6 +65,7 @@ type writer struct {
 	closing  bool
 	gone     bool // ErrReaderGone
 	failed   error
+	need     int    // bytes that a buffer held lately, at most: it falls a little with each flush
 	written  uint64 // lines
 	lost     map[string]uint64
 }
@@ -103,7 +104,11 @@ func (w *writer) add(encode func(dst []byte) ([]byte, error)) (full bool, err er
 		return false, nil
 	}
 	w.buf = next
-	full = len(next) >= wakeAt && w.inFlight == 0
+	if len(w.buf) < wakeAt || w.inFlight > 0 {
+		return false, nil
+	}
+	w.writeNow()
+	full = len(w.buf) >= wakeAt
 	if full {
 		w.signal()
 	}
@@ -124,6 +129,7 @@ func (w *writer) signal() {
 func (w *writer) flushNow() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	w.need -= w.need / 64
 	w.writeNow()
 	if len(w.buf) > 0 {
 		w.signal()
@@ -145,10 +151,22 @@ func (w *writer) writeNow() {
 	}
 	n := w.target.writeNow(w.buf)
 	w.written += lines(w.buf[:n])
+	held := len(w.buf)
 	w.buf = append(w.buf[:0], w.buf[n:]...)
-	if len(w.buf) == 0 && cap(w.buf) > keepAt {
-		w.buf = nil
+	if len(w.buf) == 0 {
+		w.buf = w.keep(w.buf, held)
 	}
+}
+
+// keep returns an empty buffer that held so many bytes, or nil where it is far larger than
+// what was needed of late: growing one anew each time costs several times what writing its
+// lines does. mu is held.
+func (w *writer) keep(empty []byte, held int) []byte {
+	w.need = max(held, w.need)
+	if cap(empty) > max(keepAt, 4*w.need) {
+		return nil
+	}
+	return empty
 }
 
 // reopen has the lines so far written to the old file and later ones to a new
@@ -244,11 +262,7 @@ func (w *writer) run(ctx context.Context) {
 			if !more {
 				break
 			}
-			w.deliver(ctx, batch, split)
-			spare = batch[:0]
-			if cap(spare) > keepAt {
-				spare = nil
-			}
+			spare = w.deliver(ctx, batch, split)
 		}
 		if w.ended() {
 			w.given()
@@ -279,18 +293,21 @@ func (w *writer) ended() bool {
 	return w.closing && len(w.buf) == 0
 }
 
-func (w *writer) deliver(ctx context.Context, batch []byte, split int) {
+// deliver writes a batch, and returns its memory for another if that is worth keeping.
+func (w *writer) deliver(ctx context.Context, batch []byte, split int) (spare []byte) {
+	rest := batch
 	if split >= 0 {
 		w.put(ctx, batch[:split])
 		w.given()
 		w.settle(0, 0, "", w.target.reopen())
-		batch = batch[split:]
+		rest = batch[split:]
 	}
-	w.put(ctx, batch)
+	w.put(ctx, rest)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.busy, w.inFlight, w.since = false, 0, time.Time{}
 	w.idle.Broadcast()
+	return w.keep(batch[:0], len(batch))
 }
 
 // put writes lines and counts what became of them.
