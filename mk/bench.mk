@@ -9,6 +9,7 @@ bench-peers:
 	@$(MAKE) --no-print-directory build
 	$(GO) build -o bin/bench ./internal/bench
 	$(GO) build -ldflags '-s -w' -o bin/bench-run ./internal/bench/programs/run
+	$(GO) build -ldflags '-s -w' -o bin/bench-serve ./internal/bench/programs/serve
 	bin/bench $(BENCH_ARGS)
 
 ## bench-peers-full: the same with long windows and more rounds

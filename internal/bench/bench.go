@@ -34,6 +34,11 @@ const startTime = time.Second
 // result, and the others go on.
 func run(ctx context.Context, o options) error {
 	b := &bench{options: o, start: time.Now()}
+	var err error
+	if b.sockets, err = os.MkdirTemp("", "rmagent-bench-"); err != nil {
+		return fmt.Errorf("make a directory for sockets: %w", err)
+	}
+	defer os.RemoveAll(b.sockets)
 	if err := b.prepare(ctx); err != nil {
 		return err
 	}

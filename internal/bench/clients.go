@@ -1,20 +1,19 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A question is what clients of the agent's socket ask.
@@ -24,79 +23,150 @@ type question struct {
 	goal  time.Duration // of the 99th percentile; 0: none
 }
 
-// clients are how many ask at once, beside how many processes.
+// clients are how many ask at once.
 const (
 	clients        = 200
-	clientsBeside  = 5000
 	leastAsked     = 20 * time.Second
-	warmTime       = 5 * time.Second // in which answers don't count: an agent runs for long
+	warmTime       = 3 * time.Second // in which answers don't count: an agent runs for long
 	answerDeadline = 30 * time.Second
 )
 
-// questions are asked one after the other. The agent has something new to say once a
-// second, so who asks once a second knows all. Clients that don't wait at all measure
-// how much it can answer, and no more: then each waits for the 199 others.
-var questions = []question{
+// goals are asked for beside any number of processes.
+var goals = []question{
 	{path: "/resources/all", every: time.Second, goal: time.Millisecond},
+	{path: "/v1/processes", every: 5 * time.Second, goal: 30 * time.Millisecond},
+}
+
+// questions are asked beside the largest number of processes, one after the other. The
+// agent has something new to say once a second, so who asks once a second knows all.
+// Clients that don't wait at all measure how much it can answer, and no more: then each
+// waits for the 199 others.
+var questions = append(slices.Clone(goals), []question{
 	{path: "/resources/all", every: 100 * time.Millisecond},
 	{path: "/resources/all"},
-	{path: "/v1/processes", every: 5 * time.Second, goal: 30 * time.Millisecond},
 	{path: "/v1/processes", every: time.Second},
 	{path: "/v1/processes"},
 	{path: "/v1/processes?sort=rss_bytes&limit=20", every: time.Second},
-}
+}...)
 
 // clientRow is what became of one question.
 type clientRow struct {
-	Path            string    `json:"path"`
-	EverySeconds    float64   `json:"every_seconds"` // of each client; 0: at once
-	Answers         int       `json:"answers"`
-	PerSecond       float64   `json:"answers_per_second"`
-	Bytes           int64     `json:"bytes"` // of one answer, on average
-	P50             float64   `json:"p50_seconds"`
-	P99             float64   `json:"p99_seconds"` // median of the rounds
-	Rounds          []float64 `json:"p99_rounds_seconds"`
-	Goal            float64   `json:"goal_seconds,omitempty"`
-	CPUPerAnswer    float64   `json:"agent_cpu_seconds_per_answer"` // without its own readings
-	AgentWaitRatio  float64   `json:"agent_wait_ratio"`             // of the time, for a CPU: what others on the machine cost
-	ReadingsASecond float64   `json:"readings_per_second"`          // of the agent meanwhile
+	Processes       int     `json:"processes"`
+	Path            string  `json:"path"`
+	EverySeconds    float64 `json:"every_seconds"` // of each client; 0: at once
+	Answers         int     `json:"answers"`
+	PerSecond       float64 `json:"answers_per_second"`
+	Bytes           int64   `json:"bytes"` // of one answer, on average
+	Agent           waits   `json:"agent"`
+	Goal            float64 `json:"goal_seconds,omitempty"`
+	CPUPerAnswer    float64 `json:"agent_cpu_seconds_per_answer"` // without its own readings
+	AgentWaitRatio  float64 `json:"agent_wait_ratio"`             // of the time, for a CPU: what others on the machine cost
+	ReadingsASecond float64 `json:"readings_per_second"`          // of the agent meanwhile
+
+	// The same clients, and answers as long, of a server that does nothing else: while the
+	// agent reads and nobody asks it, and while it is stopped. Nil where there is no goal.
+	Beside *waits `json:"floor_beside,omitempty"`
+	Alone  *waits `json:"floor_alone,omitempty"`
 }
 
-func (b *bench) plannedClients() time.Duration {
-	return time.Duration(len(questions)*b.rounds)*(max(b.span, leastAsked)+warmTime+time.Second) + 10*time.Second
+// waits are how long clients waited, in seconds.
+type waits struct {
+	P50  float64   `json:"p50_seconds"` // median of the rounds
+	P99  float64   `json:"p99_seconds"`
+	P50s []float64 `json:"p50_rounds_seconds"`
+	P99s []float64 `json:"p99_rounds_seconds"`
 }
 
-// besideClients runs the agent beside many processes, and asks.
+func (w *waits) add(took []time.Duration) {
+	slices.Sort(took)
+	at := func(percent int) float64 { return took[min(len(took)*percent/100, len(took)-1)].Seconds() }
+	w.P50s, w.P99s = append(w.P50s, at(50)), append(w.P99s, at(99))
+	w.P50, w.P99 = median(w.P50s), median(w.P99s)
+}
+
+// overFloor is the 99th percentile as a multiple of the plain server's beside the agent,
+// by rounds, which are in turns.
+func (r *clientRow) overFloor() float64 {
+	var ratios []float64
+	for i, p99 := range r.Agent.P99s {
+		ratios = append(ratios, p99/r.Beside.P99s[i])
+	}
+	return median(ratios)
+}
+
+func (b *bench) questionsBeside(n int) []question {
+	if n == slices.Max(b.idle) {
+		return questions
+	}
+	return goals
+}
+
+func (b *bench) plannedClients() (sum time.Duration) {
+	for _, n := range b.idle {
+		for _, q := range b.questionsBeside(n) {
+			windows := 1
+			if q.goal > 0 {
+				windows = 3
+			}
+			sum += time.Duration(b.rounds*windows) * (max(b.span, leastAsked) + warmTime)
+		}
+		sum += 10 * time.Second
+	}
+	return sum
+}
+
+// besideClients runs the agent beside so many processes, and asks.
 func (b *bench) besideClients(ctx context.Context) error {
-	watched, err := startPopulation(ctx, population{n: clientsBeside}, b.cache)
+	for _, n := range b.idle {
+		if err := b.askBeside(ctx, n); err != nil {
+			return fmt.Errorf("beside %d processes: %w", n, err)
+		}
+	}
+	return nil
+}
+
+func (b *bench) askBeside(ctx context.Context, n int) error {
+	watched, err := startPopulation(ctx, population{n: n}, b.cache)
 	if err != nil {
 		return err
 	}
 	defer watched.stop()
-	w, err := startWatcher(ctx, b.agentPeer(), watched.pids)
+	agent, err := startWatcher(ctx, b.agentPeer(), watched.pids)
 	if err != nil {
 		return err
 	}
-	defer w.stop()
-	rows := make([]*clientRow, len(questions))
-	for i, q := range questions {
-		rows[i] = &clientRow{Path: q.path, EverySeconds: q.every.Seconds(), Goal: q.goal.Seconds()}
-	}
-	quiet, err := b.quietCost(ctx, w)
+	defer agent.stop()
+	floor, err := startWatcher(ctx, b.floorPeer(), nil)
 	if err != nil {
 		return err
+	}
+	defer floor.stop()
+	a := &asking{bench: b, agent: agent}
+	if a.quiet, err = quietCost(ctx, agent); err != nil {
+		return err
+	}
+	var rows []*clientRow
+	for _, q := range b.questionsBeside(n) {
+		rows = append(rows, &clientRow{Processes: n, Path: q.path, EverySeconds: q.every.Seconds(), Goal: q.goal.Seconds()})
 	}
 	for round := range b.rounds {
-		for i, q := range questions {
-			b.progress("round %d of %d: %s", round+1, b.rounds, q)
-			if err := b.askAll(ctx, w, q, rows[i], quiet); err != nil {
+		for i, q := range b.questionsBeside(n) {
+			b.progress("round %d of %d beside %d processes: %s", round+1, b.rounds, n, q)
+			if err := a.turn(ctx, q, rows[i]); err != nil {
 				return err
 			}
 		}
 	}
-	b.result.Clients = rows
+	b.result.Clients = append(b.result.Clients, rows...)
 	return nil
 }
+
+// floorPeer is the plain server.
+func (b *bench) floorPeer() peer {
+	return found(peer{name: "a plain server", argv: []string{filepath.Join(filepath.Dir(b.agent), "bench-serve"), b.floorSocket()}, mark: "ready"})
+}
+
+func (b *bench) floorSocket() string { return filepath.Join(b.sockets, "floor.sock") }
 
 func (q question) String() string {
 	if q.every == 0 {
@@ -106,7 +176,7 @@ func (q question) String() string {
 }
 
 // quietCost is the agent's CPU time a second while nobody asks.
-func (b *bench) quietCost(ctx context.Context, w *watcher) (float64, error) {
+func quietCost(ctx context.Context, w *watcher) (float64, error) {
 	if err := pause(ctx, settle); err != nil {
 		return 0, err
 	}
@@ -117,9 +187,72 @@ func (b *bench) quietCost(ctx context.Context, w *watcher) (float64, error) {
 	return readCPU(descendants(w.cmd.Process.Pid)).since(before).Seconds() / 3, nil
 }
 
-// askAll has all clients ask for one window, and adds a round to the row.
-func (b *bench) askAll(ctx context.Context, w *watcher, q question, row *clientRow, quiet float64) error {
-	pid := w.cmd.Process.Pid
+// asking is an agent that is asked, in turns with the plain server.
+type asking struct {
+	*bench
+	agent *watcher
+	quiet float64 // what the agent's own readings cost, in CPU seconds a second
+}
+
+// turn is one window of each.
+func (a *asking) turn(ctx context.Context, q question, row *clientRow) error {
+	if err := a.askAgent(ctx, q, row); err != nil || q.goal == 0 {
+		return err
+	}
+	if row.Beside == nil {
+		row.Beside, row.Alone = &waits{}, &waits{}
+	}
+	floor := q
+	floor.path = fmt.Sprintf("/?bytes=%d", row.Bytes)
+	if err := a.askFloor(ctx, floor, row.Beside); err != nil {
+		return err
+	}
+	pid := a.agent.cmd.Process.Pid
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		return fmt.Errorf("stop the agent for a while: %w", err)
+	}
+	err := a.askFloor(ctx, floor, row.Alone)
+	return errors.Join(err, unix.Kill(pid, unix.SIGCONT))
+}
+
+func (a *asking) askFloor(ctx context.Context, q question, w *waits) error {
+	all, err := a.ask(ctx, a.floorSocket(), q, func() {})
+	if err == nil {
+		w.add(all.took)
+	}
+	return err
+}
+
+func (a *asking) askAgent(ctx context.Context, q question, row *clientRow) error {
+	pid := a.agent.cmd.Process.Pid
+	var cpu cpuReading
+	var waited time.Duration
+	var counted counts
+	all, err := a.ask(ctx, a.agentSocket(), q, func() {
+		cpu, waited, counted = readCPU(descendants(pid)), waitedForCPU(pid), a.agent.out.counts()
+	})
+	if err != nil {
+		return err
+	}
+	n := float64(len(all.took))
+	used := readCPU(descendants(pid)).since(cpu).Seconds() - a.quiet*all.seconds
+	row.Answers, row.PerSecond, row.Bytes = len(all.took), n/all.seconds, all.bytes/int64(len(all.took))
+	row.Agent.add(all.took)
+	row.CPUPerAnswer = max(used, 0) / n
+	row.AgentWaitRatio = (waitedForCPU(pid) - waited).Seconds() / all.seconds
+	row.ReadingsASecond = float64(a.agent.out.counts().readings-counted.readings) / all.seconds
+	return nil
+}
+
+// answers are those of one window, by all clients.
+type answers struct {
+	took    []time.Duration
+	bytes   int64
+	seconds float64
+}
+
+// ask has all clients ask for one window. It calls begin when answers begin to count.
+func (b *bench) ask(ctx context.Context, socket string, q question, begin func()) (a answers, err error) {
 	counts := time.Now().Add(warmTime)
 	ctx, cancel := context.WithDeadline(ctx, counts.Add(max(b.span, leastAsked)))
 	defer cancel()
@@ -129,104 +262,26 @@ func (b *bench) askAll(ctx context.Context, w *watcher, q question, row *clientR
 	for i := range all {
 		phase := time.Duration(rand.New(rand.NewPCG(uint64(i), 7)).Float64() * float64(q.every))
 		all[i].counts = counts
-		wait.Go(func() { errs[i] = all[i].ask(ctx, b.agentSocket(), q, phase) })
+		wait.Go(func() { errs[i] = all[i].ask(ctx, socket, q, phase) })
 	}
 	if err := pause(ctx, time.Until(counts)); err != nil {
-		return err
+		return a, err
 	}
-	cpu, waited, counted, begin := readCPU(descendants(pid)), waitedForCPU(pid), w.out.counts(), time.Now()
+	begin()
+	began := time.Now()
 	wait.Wait()
-	seconds := time.Since(begin).Seconds()
-	var took []time.Duration
-	var bytes int64
+	a.seconds = time.Since(began).Seconds()
 	for i := range all {
 		if errs[i] != nil {
-			return fmt.Errorf("%s: %w", q, errs[i])
+			return a, fmt.Errorf("%s: %w", q, errs[i])
 		}
-		took = append(took, all[i].took...)
-		bytes += all[i].bytes
+		a.took = append(a.took, all[i].took...)
+		a.bytes += all[i].bytes
 	}
-	if len(took) == 0 {
-		return fmt.Errorf("%s: no answer", q)
+	if len(a.took) == 0 {
+		return a, fmt.Errorf("%s: no answer", q)
 	}
-	slices.Sort(took)
-	n := float64(len(took))
-	used := readCPU(descendants(pid)).since(cpu).Seconds() - quiet*seconds
-	row.Answers, row.PerSecond, row.Bytes = len(took), n/seconds, bytes/int64(len(took))
-	row.P50 = took[len(took)/2].Seconds()
-	row.Rounds = append(row.Rounds, took[min(len(took)*99/100, len(took)-1)].Seconds())
-	row.P99 = median(row.Rounds)
-	row.CPUPerAnswer = max(used, 0) / n
-	row.AgentWaitRatio = (waitedForCPU(pid) - waited).Seconds() / seconds
-	row.ReadingsASecond = float64(w.out.counts().readings-counted.readings) / seconds
-	return nil
-}
-
-// clientConn is one client's connection. It is not net/http's client, which would cost
-// more than what is measured.
-type clientConn struct {
-	net.Conn
-	in     *bufio.Reader
-	buf    []byte
-	counts time.Time       // from when on
-	took   []time.Duration // by each answer
-	bytes  int64
-
-	busyUntil time.Time // with the answer before
-}
-
-// ask connects and asks until ctx ends, at the times that phase and the pace give. What is
-// late because the answer before was late counts from when it was due: a slow server gets
-// no fewer questions for it.
-func (c *clientConn) ask(ctx context.Context, socket string, q question, phase time.Duration) (err error) {
-	request := []byte("GET " + q.path + " HTTP/1.1\r\nHost: rmagent\r\n\r\n")
-	due := time.Now().Add(phase)
-	if pause(ctx, phase) != nil {
-		return nil
-	}
-	if c.Conn, err = net.Dial("unix", socket); err != nil {
-		return err
-	}
-	defer c.Close()
-	c.in, c.buf = bufio.NewReaderSize(c.Conn, 16<<10), make([]byte, 256<<10)
-	for {
-		begin := time.Now()
-		if q.every > 0 && c.busyUntil.After(due) {
-			begin = due
-		}
-		n, err := c.once(request)
-		if err != nil {
-			return err
-		}
-		c.busyUntil = time.Now()
-		if begin.After(c.counts) {
-			c.took = append(c.took, c.busyUntil.Sub(begin))
-			c.bytes += n
-		}
-		due = due.Add(q.every)
-		if pause(ctx, time.Until(due)) != nil {
-			return nil
-		}
-	}
-}
-
-// once asks and takes the answer.
-func (c *clientConn) once(request []byte) (bytes int64, err error) {
-	if err := c.SetDeadline(time.Now().Add(answerDeadline)); err != nil {
-		return 0, err
-	}
-	if _, err := c.Write(request); err != nil {
-		return 0, err
-	}
-	resp, err := http.ReadResponse(c.in, nil)
-	if err != nil {
-		return 0, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return 0, fmt.Errorf("status %s", resp.Status)
-	}
-	return io.CopyBuffer(struct{ io.Writer }{io.Discard}, resp.Body, c.buf) // its own buffer: io.Discard's is small
+	return a, nil
 }
 
 // waitedForCPU is how long a process's threads were ready to run and had no CPU (the

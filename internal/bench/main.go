@@ -42,6 +42,7 @@ func main() {
 type options struct {
 	agent, agentFlags string
 	cache             string
+	sockets           string   // directory of this run's
 	names             []string // of peers
 	suites            []string
 	json              bool

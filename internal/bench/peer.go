@@ -63,7 +63,7 @@ func (o options) agentPeer() peer {
 }
 
 // agentSocket is one of its own, so that it doesn't meet an agent that already runs here.
-func (o options) agentSocket() string { return filepath.Join(o.cache, "rmagent.sock") }
+func (o options) agentSocket() string { return filepath.Join(o.sockets, "rmagent.sock") }
 
 // agentAllPeer writes every process each second.
 func (o options) agentAllPeer() peer {

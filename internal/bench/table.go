@@ -210,19 +210,40 @@ func printClients(w io.Writer, rows []*clientRow) {
 	if len(rows) == 0 {
 		return
 	}
-	fmt.Fprintf(w, "\n%d clients of the agent's socket beside %d idle processes, one reading a second (rounds: %d)\n", clients, clientsBeside, len(rows[0].Rounds))
+	fmt.Fprintf(w, "\n%d clients of the agent's socket at once, one reading a second (rounds: %d)\n", clients, len(rows[0].Agent.P99s))
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "asked for\teach every\tanswers/s\tKiB\tp50 ms\tp99 ms\tagent's CPU us\twaited for CPU\tgoal\t\t")
+	fmt.Fprintln(t, "processes\tasked for\teach every\tanswers/s\tKiB\tp50 ms\tp99 ms\tagent's CPU us\twaited for CPU\tgoal\t\t")
 	for _, r := range rows {
-		every, goal, met := "no pause", "", ""
-		if r.EverySeconds > 0 {
-			every = fmt.Sprintf("%g s", r.EverySeconds)
-		}
+		goal, met := "", ""
 		if r.Goal > 0 {
-			goal, met = fmt.Sprintf("p99 under %g ms", r.Goal*1000), verdict(r.P99 < r.Goal)
+			goal, met = fmt.Sprintf("p99 under %g ms", r.Goal*1000), verdict(r.Agent.P99 < r.Goal)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%.0f\t%.1f\t%.2f\t%.2f\t%.0f\t%.0f %%\t%s\t%s\t\n", r.Path, every, r.PerSecond, float64(r.Bytes)/1024,
-			r.P50*1000, r.P99*1000, r.CPUPerAnswer*1e6, r.AgentWaitRatio*100, goal, met)
+		fmt.Fprintf(t, "%d\t%s\t%s\t%.0f\t%.1f\t%.2f\t%.2f\t%.0f\t%.0f %%\t%s\t%s\t\n", r.Processes, r.Path, r.every(), r.PerSecond, float64(r.Bytes)/1024,
+			r.Agent.P50*1000, r.Agent.P99*1000, r.CPUPerAnswer*1e6, r.AgentWaitRatio*100, goal, met)
+	}
+	t.Flush()
+	printFloor(w, rows)
+}
+
+// printFloor compares with a server that does nothing but answer.
+func printFloor(w io.Writer, rows []*clientRow) {
+	fmt.Fprintln(w, "\nThe same clients, and a plain server's answers as long, in turns with these: p50 / p99 ms")
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(t, "processes\tasked for\teach every\tagent stopped\tbeside the agent\tthe agent\tits p99 x that beside it\t")
+	for _, r := range rows {
+		if r.Beside == nil {
+			continue
+		}
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%.2f\t\n", r.Processes, r.Path, r.every(), r.Alone, r.Beside, &r.Agent, r.overFloor())
 	}
 	t.Flush()
 }
+
+func (r *clientRow) every() string {
+	if r.EverySeconds == 0 {
+		return "no pause"
+	}
+	return fmt.Sprintf("%g s", r.EverySeconds)
+}
+
+func (w *waits) String() string { return fmt.Sprintf("%.2f / %.2f", w.P50*1000, w.P99*1000) }
