@@ -22,7 +22,7 @@ const (
 type Window struct {
 	period  time.Duration
 	samples int
-	spans   []span        // a ring; one more than samples, for the oldest counts in part
+	spans   []span        // a ring, with room for a whole period: see Add
 	n       int           // spans written so far
 	start   time.Duration // of the first interval
 }
@@ -50,7 +50,9 @@ func (w *Window) Add(at, elapsed time.Duration, value sample.Opt[float64]) {
 		if w.period == 0 {
 			w.period, w.samples = WindowPeriod, WindowSamples
 		}
-		w.spans = make([]span, w.samples+1)
+		// Two spans in a row are together longer than the share of a sample, else they
+		// would be one; and the oldest counts in part.
+		w.spans = make([]span, 2*w.samples+1)
 	}
 	s := span{end: at, length: elapsed, integral: v * elapsed.Seconds()}
 	if w.n > 0 {

@@ -30,6 +30,12 @@ func TestWindow(t *testing.T) {
 		}
 		return 2
 	}
+	late := func(at time.Duration) float64 { // 0 until 18 s, then 1
+		if at <= 18*second {
+			return 0
+		}
+		return 1
+	}
 	for name, tt := range map[string]struct {
 		steps []step
 		at    time.Duration
@@ -41,6 +47,7 @@ func TestWindow(t *testing.T) {
 		"only the period counts":         {every(second, 25*second, half), 25 * second, known(1)},
 		"ten times as often":             {every(second/10, 25*second, half), 25 * second, known(1)},
 		"a hundred times as often":       {every(second/100, 25*second, half), 25 * second, known(1)},
+		"each half a sample and more":    {every(300*time.Millisecond, 24*second, late), 24 * second, known(0.6)},
 		"rarely":                         {every(5*second, 25*second, half), 25 * second, known(1)},
 		"longer than the period":         {[]step{{30 * second, 30 * second, known(3)}}, 30 * second, known(3)},
 		"a skipped tick weighs more":     {[]step{{second, second, known(0)}, {9 * second, 8 * second, known(9)}}, 9 * second, known(8)},

@@ -1,7 +1,10 @@
 package engine
 
 import (
+	"slices"
+
 	"rmagent/internal/act"
+	"rmagent/internal/aggregate"
 	"rmagent/internal/policy"
 	"rmagent/internal/sample"
 	"rmagent/record"
@@ -27,11 +30,16 @@ func (e *Engine) actOnChange(c *policy.Change) {
 	e.Actions.Changed(c, who)
 }
 
-// actee is a process as actions want it, nil if it is not there any more.
+// actee is a process as actions want it, nil if it ended before this reading.
 func (e *Engine) actee(id sample.ID) *act.Process {
 	p := e.table.Find(id)
 	if p == nil {
-		return nil
+		gone := e.table.Gone()
+		i := slices.IndexFunc(gone, func(p aggregate.Process) bool { return p.ID == id })
+		if i < 0 {
+			return nil
+		}
+		p = &gone[i]
 	}
 	var r record.Process
 	e.builder.Process(&r, p, &e.gpus)

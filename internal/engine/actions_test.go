@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"testing"
 	"time"
 
@@ -11,11 +12,14 @@ import (
 )
 
 // kills is an EventSource of one OOM kill, and of nothing else.
-type kills struct{ oom sample.OOM }
+type kills struct {
+	oom sample.OOM
+	err error // after that
+}
 
 func (k *kills) Drain(dst *sample.Events) error {
 	*dst = sample.Events{OOMs: []sample.OOM{k.oom}}
-	return nil
+	return k.err
 }
 func (k *kills) Ready() <-chan struct{}           { return nil }
 func (k *kills) Balance() (sample.Balance, error) { return sample.Balance{}, nil }
@@ -33,10 +37,15 @@ func (a *told) OOM(r *record.OOM)                    { a.ooms = append(a.ooms, r
 func TestAnOOMKillIsActedOnOnce(t *testing.T) {
 	e := realEngine(t)
 	actor, sink := &told{}, &discard{}
-	e.Events = &kills{sample.OOM{P: sample.Process{ID: sample.ID{PID: 4711, StartTicks: 99}}}}
+	e.Events = &kills{oom: sample.OOM{P: sample.Process{ID: sample.ID{PID: 4711, StartTicks: 99}}}}
 	e.Actions, e.Sink = actor, sink
 	e.drain()
 	if len(actor.ooms) != 1 || actor.ooms[0] != 4711 || sink.n != 1 {
 		t.Errorf("acted on %v, %d records", actor.ooms, sink.n)
+	}
+	// What came before a drain failed came.
+	e.Events.(*kills).err = errors.New("too many open files")
+	if e.drain(); len(actor.ooms) != 2 || sink.n != 2 {
+		t.Errorf("a drain that fails: acted on %v, %d records", actor.ooms, sink.n)
 	}
 }

@@ -29,6 +29,7 @@ type Sink interface {
 
 // EventSource tells of what happened between readings.
 type EventSource interface {
+	// Drain replaces dst with what happened since. Where it fails, dst has what came before.
 	Drain(dst *sample.Events) error
 	// Ready says that much is waiting and a drain should not wait for the tick.
 	Ready() <-chan struct{}
@@ -91,6 +92,8 @@ type Engine struct {
 	events   sample.Events
 	cgroups  []sample.Cgroup
 	running  []sample.Job
+	// jobsUnread says that running lacks those that run.
+	jobsUnread bool
 
 	table   *aggregate.Table
 	machine aggregate.Host
@@ -355,12 +358,12 @@ func (e *Engine) readCgroups(all bool) {
 
 // readJobs reads those that run. Where that fails, nothing is known of them in this tick.
 func (e *Engine) readJobs() {
-	e.running = e.running[:0]
+	e.running, e.jobsUnread = e.running[:0], false
 	if e.Jobs != nil {
 		var err error
 		if e.running, err = e.Jobs.Jobs(e.running); err != nil {
 			e.Log.Error("read_jobs_failed", zap.Error(err))
-			e.running = e.running[:0]
+			e.running, e.jobsUnread = e.running[:0], true
 		}
 	}
 	e.jobs.Update(e.running)
@@ -377,7 +380,6 @@ func (e *Engine) drain() {
 	}
 	if err := e.Events.Drain(&e.events); err != nil {
 		e.Log.Error("drain_failed", zap.Error(err))
-		return
 	}
 	e.now = time.Now()
 	for i := range e.events.Exits {

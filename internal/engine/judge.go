@@ -52,6 +52,9 @@ func (e *Engine) writeGPUs() {
 }
 
 func (e *Engine) writeJobs() {
+	if e.jobsUnread {
+		e.Policy.Incomplete() // else they would have ended
+	}
 	for i := range e.jobs.List {
 		e.builder.Job(&e.job, &e.jobs.List[i])
 		e.Policy.Job(&e.job)
@@ -123,7 +126,7 @@ func (e *Engine) decided(changes []policy.Change) {
 		case c.State != nil:
 			e.emit(c.State)
 			e.logState(c.State)
-			e.standings.cross(c.State)
+			e.standings.cross(c)
 		case c.Prune != nil:
 			e.emit(c.Prune)
 			e.standings.decide(c.Prune)

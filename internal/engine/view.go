@@ -5,12 +5,12 @@ import (
 	"errors"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"rmagent/internal/aggregate"
+	"rmagent/internal/policy"
 	"rmagent/internal/report"
 	"rmagent/internal/sample"
 	"rmagent/record"
@@ -214,11 +214,11 @@ func (v *Views) publish(view *View) {
 
 // standings is what the views need to remember from tick to tick.
 type standings struct {
-	states  map[string]record.StateChange // by resource and target; not the normal ones
-	leaks   map[sample.ID]record.Leak     // growing or leaking
-	cgroups map[string]cgroupReading      // by path, as it was read last
-	prune   *record.Prune                 // the last decision; nobody changes it
-	cost    spent                         // at the last view with details
+	states  map[policy.Key]record.StateChange // not the normal ones
+	leaks   map[sample.ID]record.Leak         // growing or leaking
+	cgroups map[string]cgroupReading          // by path, as it was read last
+	prune   *record.Prune                     // the last decision; nobody changes it
+	cost    spent                             // at the last view with details
 }
 
 type cgroupReading struct {
@@ -228,19 +228,18 @@ type cgroupReading struct {
 
 func newStandings() standings {
 	return standings{
-		states: map[string]record.StateChange{}, leaks: map[sample.ID]record.Leak{}, cgroups: map[string]cgroupReading{},
+		states: map[policy.Key]record.StateChange{}, leaks: map[sample.ID]record.Leak{}, cgroups: map[string]cgroupReading{},
 		prune: &record.Prune{Reasons: []record.PruneReason{}, Candidates: []record.PruneCandidate{}}, // as long as nothing is decided
 	}
 }
 
-// cross remembers what crossed a threshold.
-func (s *standings) cross(c *record.StateChange) {
-	key := c.Resource + " " + c.Target
-	if c.State == record.StateNormal {
-		delete(s.states, key)
+// cross remembers what crossed a threshold. Each state ends as normal.
+func (s *standings) cross(c *policy.Change) {
+	if c.State.State == record.StateNormal {
+		delete(s.states, c.Key())
 		return
 	}
-	s.states[key] = *c
+	s.states[c.Key()] = *c.State
 }
 
 // decide remembers a prune decision, whose memory is the policy's.
@@ -362,38 +361,7 @@ func (e *Engine) viewLeaks(at time.Time) []record.Leak {
 	return list
 }
 
-// viewStates has the states that are not normal, of what is still there, worst first.
+// viewStates has the states that are not normal, worst first.
 func (e *Engine) viewStates() []record.StateChange {
-	list := make([]record.StateChange, 0, len(e.standings.states))
-	for key, c := range e.standings.states {
-		if !e.exists(c.Target) {
-			delete(e.standings.states, key)
-			continue
-		}
-		list = append(list, c)
-	}
-	slices.SortFunc(list, report.WorseState)
-	return list
-}
-
-// exists tells whether a target is still there: what ends takes its states with it.
-func (e *Engine) exists(target string) bool {
-	kind, name, _ := strings.Cut(target, ":")
-	switch kind {
-	case "pid":
-		id, ok := sample.ParseID(name)
-		return ok && e.table.Find(id) != nil
-	case "cgroup":
-		for path := range e.standings.cgroups {
-			if record.Text([]byte(path)) == name {
-				return true
-			}
-		}
-		return false
-	case "gpu":
-		return !e.gpus.Current || slices.ContainsFunc(e.gpus.Devices, func(d sample.GPU) bool {
-			return d.UUID == name || slices.ContainsFunc(d.Instances, func(m sample.GPUInstance) bool { return m.UUID == name })
-		})
-	}
-	return true
+	return slices.SortedFunc(maps.Values(e.standings.states), report.WorseState)
 }

@@ -6,10 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"testing"
 	"time"
 
+	"rmagent/internal/act"
 	"rmagent/internal/held"
+	"rmagent/internal/policy"
 	"rmagent/record"
 
 	"go.uber.org/zap"
@@ -124,6 +127,58 @@ func TestHoldsCountsWhatIsHeld(t *testing.T) {
 	if _, err := views.Holds(context.Background(), 1<<22); !errors.Is(err, ErrNoProcess) {
 		t.Errorf("a PID that there can't be: %v", err)
 	}
+}
+
+// meddler keeps what it is told of whom.
+type meddler struct {
+	told
+	heard []string
+}
+
+func (m *meddler) Changed(c *policy.Change, p *act.Process) {
+	if c.State != nil && p != nil {
+		m.heard = append(m.heard, fmt.Sprintf("%s %s of %s %v", c.Rule, c.State.State, p.Comm, c.Tracked))
+	}
+}
+
+// Of one resource of one process there are as many states as limits, and each ends by
+// itself: with its rule, or with the process.
+func TestStatesOfTheView(t *testing.T) {
+	cmd := exec.Command("/bin/sleep", "600")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill(); cmd.Wait() })
+	rule := func(label string, files float64) policy.Rule {
+		return policy.Rule{Label: label, Selector: policy.Selector{PID: int32(cmd.Process.Pid)}, Limits: policy.Limits{FDs: files}}
+	}
+	config := policy.Config{Prune: policy.Default().Prune, Tracked: []policy.Rule{rule("two", 2), rule("one", 1)}}
+	config.Prune.MemoryBytes, config.Prune.CPUPercent, config.Prune.NetworkBytesPerSecond = 0, 0, 0
+	e := realEngine(t)
+	actor := &meddler{}
+	e.Policy, e.Views, e.Actions = policy.New(config), NewViews(), actor
+	expect := func(what string, limits, heard string) {
+		t.Helper()
+		actor.heard = nil
+		e.Views.asked.Store(true)
+		if err := e.tick(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		var got []float64
+		for _, s := range e.Views.Latest().Details.States {
+			got = append(got, s.Limit.Or(0))
+		}
+		if fmt.Sprint(got) != limits || fmt.Sprintf("%q", actor.heard) != heard {
+			t.Errorf("%s: limits %v, want %s; told %q, want %s", what, got, limits, actor.heard, heard)
+		}
+	}
+	expect("both are broken", "[1 2]", `["two critical of sleep true" "one critical of sleep true"]`)
+	config.Tracked = config.Tracked[:1]
+	e.Policy.Configure(config)
+	expect("without a rule", "[2]", `["one normal of sleep true"]`)
+	cmd.Process.Kill()
+	cmd.Wait()
+	expect("without the process", "[]", `["two normal of sleep true"]`)
 }
 
 func TestDetailedEndsWithItsContext(t *testing.T) {

@@ -409,10 +409,15 @@ func (e *Events) startWatch() error {
 // kill: drain then. A drain at every tick is needed all the same.
 func (e *Events) Ready() <-chan struct{} { return e.ready }
 
-// Drain replaces dst with what happened since the last Drain. It does not wait.
+// Drain replaces dst with what happened since the last Drain. It does not wait. Where it
+// fails, as for want of a descriptor, dst has what was read before.
 func (e *Events) Drain(dst *sample.Events) error {
 	dst.Reset()
 	d := e.newEventDecoder(dst)
+	defer func() {
+		e.delivered.exits += uint64(len(dst.Exits))
+		e.delivered.ooms += uint64(len(dst.OOMs))
+	}()
 	if err := e.readRing(d); err != nil {
 		return err
 	}
@@ -425,8 +430,6 @@ func (e *Events) Drain(dst *sample.Events) error {
 			return err
 		}
 	}
-	e.delivered.exits += uint64(len(dst.Exits))
-	e.delivered.ooms += uint64(len(dst.OOMs))
 	return nil
 }
 

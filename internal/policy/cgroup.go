@@ -16,16 +16,14 @@ func (e *Engine) Cgroup(c *record.Cgroup) {
 	for _, m := range cgroupMeasures {
 		e.met(t, m)
 	}
-	if r, ok := of(c.MemoryBytes, c.MemoryLimitBytes); ok {
-		e.observe(t, mMemory, r, subject{})
-	}
-	if r, ok := of(c.PIDs, c.PIDsLimit); ok {
-		e.observe(t, mPIDs, r, subject{})
-	}
+	e.limited(t, mMemory, c.MemoryBytes, c.MemoryLimitBytes)
+	e.limited(t, mPIDs, c.PIDs, c.PIDsLimit)
 	cores, known := e.cgroupCores(c)
 	if limit, limited := c.CPULimitCores.Get(); known && limited && limit > 0 && !math.IsInf(limit, 0) {
 		r := reading{value: aggregate.Round(cores * 100), limit: limit * 100, ratio: aggregate.Round(cores / limit)}
 		e.observe(t, mCPU, r, subject{})
+	} else if known && !limited {
+		e.unlimited(t, mCPU, aggregate.Round(cores*100))
 	}
 	if c.Path == "/" {
 		return // its pressure is the host's
@@ -33,6 +31,24 @@ func (e *Engine) Cgroup(c *record.Cgroup) {
 	e.pressure(t, mPressureCPU, c.PressureCPUSomeRatio, cores)
 	e.pressure(t, mPressureMemory, c.PressureMemorySomeRatio, float64(c.MemoryBytes.Or(0)))
 	e.pressure(t, mPressureIO, c.PressureIOSomeRatio, 0)
+}
+
+// limited judges what a cgroup has of something under its limit.
+func (e *Engine) limited(t target, m measure, value, limit record.Opt[uint64]) {
+	if r, ok := of(value, limit); ok {
+		e.observe(t, m, r, subject{})
+	} else if v, known := value.Get(); known && !limit.Known() {
+		e.unlimited(t, m, float64(v))
+	}
+}
+
+// unlimited judges what has no limit: nothing, unless it had one before. A limit is read
+// where the value is, so one that is null beside a value that is known is none; should it
+// be unknown once, the hold time bridges that.
+func (e *Engine) unlimited(t target, m measure, value float64) {
+	if e.gauges[gaugeKey{target: t, measure: m}] != nil {
+		e.observe(t, m, reading{value: value, unlimited: true}, subject{})
+	}
 }
 
 // pressure judges how long the tasks of a cgroup wait. whole is what the shares of its

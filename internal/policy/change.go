@@ -31,6 +31,13 @@ type Change struct {
 	state int // which of the engine's states
 }
 
+// Key tells whose state it is that changed: of one resource of one target there is one by
+// thresholds, and one by each rule that limits it.
+func (c *Change) Key() Key { return Key{c.key} }
+
+// Key identifies a state.
+type Key struct{ key gaugeKey }
+
 // Worse tells whether the change is one for the worse, which actions are for.
 func (c *Change) Worse() bool {
 	if c.Prune != nil {

@@ -13,8 +13,8 @@
 // and its mean over the observation period is more than the target share of the
 // maximum. The decision names every reason, and the processes that relieve them.
 //
-// What is unknown or has no limit never triggers: what was decided stays until the
-// value is known again. A target that ends takes its states with it, without a word:
-// its exit says that it is over. What is remembered is bounded: of a process only where
-// it is near a limit or tracked.
+// What is unknown or has no limit never triggers. What was decided stays while a value is
+// unknown, and is over once there is no limit, and when the target ends or its rule is no
+// longer in force: each state that rises is told to fall. What is remembered is bounded: of
+// a process only where it is near a limit or tracked.
 package policy

@@ -40,6 +40,7 @@ type Engine struct {
 	crossings uint64
 	states    []record.StateChange
 	changes   []Change
+	over      []over // since the reading before
 }
 
 // total is a counter, and when it was read.
@@ -74,12 +75,12 @@ func (e *Engine) Configure(c Config) {
 	})
 	for key, g := range e.gauges {
 		if gone[key.rule] {
-			e.release(g)
+			e.forget(g, "", ruleGone)
 			delete(e.gauges, key)
 		}
 	}
 	for _, p := range e.processes {
-		p.drop(e, gone)
+		p.drop(e, func(rule int) bool { return gone[rule] }, ruleGone)
 	}
 }
 
@@ -158,7 +159,7 @@ func (e *Engine) judgeHost(h *record.Host) {
 	r, ok = of(h.Threads, h.PIDLimit)
 	observe(host, mPIDs, r, ok)
 	if received, sent, ok := both(h.NetReceivedBytesPerSecond, h.NetSentBytesPerSecond); ok {
-		r := reading{value: received + sent, limit: e.config.NetworkLimit}
+		r := reading{value: received + sent, limit: e.config.NetworkLimit, unlimited: e.config.NetworkLimit == 0}
 		if r.limit > 0 {
 			r.ratio = aggregate.Round(r.value / r.limit)
 		}
@@ -254,7 +255,7 @@ func (e *Engine) observe(t target, m measure, r reading, s subject) {
 	if measures[m].stock {
 		g.slope.add(e.now, r.value)
 	}
-	if threshold, ok := e.config.Thresholds[measures[m].group]; ok && r.limit > 0 {
+	if threshold, ok := e.config.Thresholds[measures[m].group]; ok && (r.limit > 0 || r.unlimited) {
 		if previous, changed := g.judge(&threshold, r.ratio, e.now); changed {
 			e.cross(g, previous, r, s)
 		}
@@ -277,8 +278,8 @@ func (e *Engine) cross(g *gauge, previous level, r reading, s subject) {
 		State:    g.level.state(),
 		Previous: previous.state(),
 		Value:    record.Some(r.value),
-		Limit:    record.Some(r.limit),
-		Ratio:    record.Some(r.ratio),
+		Limit:    record.SomeIf(r.limit, !r.unlimited),
+		Ratio:    record.SomeIf(r.ratio, !r.unlimited),
 		Unit:     unitOf(g.key),
 	}
 	left, known := g.left(r.limit)
@@ -313,6 +314,7 @@ func (e *Engine) End() []Change {
 	e.forgetProcesses()
 	e.forgetJobs()
 	e.sweep()
+	e.tellOver()
 	slices.SortStableFunc(e.changes, func(a, b Change) int { return compareKeys(a.key, b.key) })
 	for i := range e.changes {
 		e.crossings++
@@ -332,9 +334,11 @@ func (e *Engine) sweep() {
 	e.swept = e.now
 	for key, g := range e.gauges {
 		if key.target.kind != kindHost && e.now-g.seen > patience {
-			e.release(g)
+			e.forget(g, "", goneWhy[key.target.kind])
 			delete(e.gauges, key)
-			delete(e.prune.full, key.target.name) // where it is a mount
+			if key.target.kind == kindMount {
+				delete(e.prune.full, key.target.name)
+			}
 		}
 	}
 	e.prune.forgetWrites(e.now)

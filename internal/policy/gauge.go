@@ -15,13 +15,15 @@ type gauge struct {
 	seen time.Duration // when its target was last met
 	from time.Duration // since when its last value holds; 0: unknown
 	last float64       // that value
+	rule *Rule         // whose limit it judges; nil: thresholds
 
 	// Of the prune rule. The window is made where there is a maximum.
 	window    aggregate.Window
 	windowed  bool
 	pressed   bool          // there is too much
 	unmet     time.Duration // for how long the rule is known not to have been met
-	value     float64       // now, in the maximum's unit
+	value     float64       // in the maximum's unit
+	weighed   time.Duration // when that was known last
 	max, mean float64
 	whole     float64 // of a cgroup's pressure: what the shares of its processes are of
 }
@@ -51,7 +53,7 @@ func (e *Engine) press(g *gauge, value, maximum float64, elapsed time.Duration, 
 		g.window, g.windowed = e.newWindow(), true
 	}
 	g.window.Add(e.now, elapsed, record.Some(value))
-	g.value, g.max = value, maximum
+	g.value, g.max, g.weighed = value, maximum, e.now
 	g.unmet += elapsed
 	if !e.checking {
 		return

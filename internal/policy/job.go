@@ -72,11 +72,11 @@ func (e *Engine) Job(r *record.JobReading) {
 		}
 		e.met(t, l.measure)
 		if value, known := l.value(r); known {
-			e.observe(t, l.measure, reading{value, limit, aggregate.Round(value / limit)}, s)
+			e.observe(t, l.measure, reading{value: value, limit: limit, ratio: aggregate.Round(value / limit)}, s)
 		}
 	}
 	for place := range e.config.Tracked {
-		if rule := &e.config.Tracked[place]; rule.Job != "" && pattern.Name(rule.Job, r.Category.Or("")) {
+		if rule := &e.config.Tracked[place]; rule.Job != "" && e.rules.first(place) && pattern.Name(rule.Job, r.Category.Or("")) {
 			e.judgeJob(r, t, s, place)
 		}
 	}
@@ -127,7 +127,7 @@ func (e *Engine) forgetJobs() {
 		delete(e.jobs, name)
 		for key, g := range e.gauges {
 			if key.target == (target{kind: kindJob, name: name}) {
-				e.release(g)
+				e.forget(g, "", goneWhy[kindJob])
 				delete(e.gauges, key)
 			}
 		}

@@ -54,7 +54,7 @@ func TestLimitsOfJobs(t *testing.T) {
 		}
 	}
 	equal(t, "too long", got, "prune memory job:pid:5@2: 5")
-	equal(t, "its end", w.judge(facts{processes: []record.ProcessFacts{other, big}}), "no prune")
+	equal(t, "its end", w.judge(facts{processes: []record.ProcessFacts{other, big}}), "memory job:pid:5@2 critical>normal", "no prune")
 	if n := len(w.engine.jobs); n != 0 {
 		t.Errorf("%d jobs are remembered", n)
 	}
@@ -96,7 +96,8 @@ func TestJobsAndWhatIsMissing(t *testing.T) {
 	if n := len(w.engine.gauges); n != 0 {
 		t.Errorf("%d gauges are left of a rule that is gone", n)
 	}
-	equal(t, "without the rule", w.judge(little))
+	equal(t, "without the rule", w.judge(little), "memory job:pid:5@2 critical>normal")
+	equal(t, "once", w.judge(little))
 }
 
 // What the agent does not count of a job has no state, and a limit of 0 no share.

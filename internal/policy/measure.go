@@ -117,7 +117,8 @@ func unitOf(k gaugeKey) string {
 type reading struct {
 	value, limit float64
 	// ratio is value/limit, as the record has it.
-	ratio float64
+	ratio     float64
+	unlimited bool // there is no limit, so the ratio is 0
 }
 
 // of makes a reading of a value against a limit, false where either is unknown or
@@ -128,7 +129,7 @@ func of(value, limit record.Opt[uint64]) (reading, bool) {
 	if !ok1 || !ok2 || l == 0 || l == sample.Unlimited {
 		return reading{}, false
 	}
-	return reading{float64(v), float64(l), aggregate.Round(float64(v) / float64(l))}, true
+	return reading{value: float64(v), limit: float64(l), ratio: aggregate.Round(float64(v) / float64(l))}, true
 }
 
 // share makes a reading of a share of 1, in percent.

@@ -273,12 +273,16 @@ func TestAStateOutlivesAnUnknownReading(t *testing.T) {
 	equal(t, "known again", w.tick(holder(1, 1000, 1000)))
 }
 
-func TestAProcessTakesItsStatesWithIt(t *testing.T) {
+func TestAStateEndsWithItsProcess(t *testing.T) {
 	w := newWorld()
 	w.tick(holder(1, 1000, 1000))
 	equal(t, "missed", w.judge(facts{partly: true}))
 	equal(t, "there again", w.tick(holder(1, 1000, 1000)))
-	equal(t, "gone", w.tick())
+	gone := w.changes(facts{})
+	equal(t, "gone", words(gone), "fd pid:1@7 critical>normal")
+	if c := gone[0].State; c.Message != "FD usage of nginx (pid 1) is over: it has ended" || c.Value.Known() || c.Limit.Known() || c.Ratio.Known() || c.Advice != "" {
+		t.Errorf("%+v", c)
+	}
 	if n := len(w.engine.processes); n != 0 {
 		t.Errorf("%d processes are remembered that are gone", n)
 	}
@@ -477,13 +481,58 @@ func TestWhatIsGoneIsForgotten(t *testing.T) {
 		equal(t, "not met", w.judge(facts{}))
 	}
 	equal(t, "there still", w.judge(there))
+	var over []string
 	for range 200 {
-		equal(t, "gone", w.judge(facts{}))
+		for _, c := range w.changes(facts{}) {
+			over = append(over, c.State.Message)
+		}
 	}
+	equal(t, "gone", over, "Memory of cgroup:/a: use is over, it was removed", "Space on /: use is over, it is mounted no more",
+		"Memory of gpu:x: use is over, it is gone")
 	if len(w.engine.gauges) != 0 || len(w.engine.cgroupCPU) != 0 {
 		t.Errorf("%d gauges, %d counters are kept", len(w.engine.gauges), len(w.engine.cgroupCPU))
 	}
 	equal(t, "made again", w.judge(there), "memory cgroup:/a normal>critical", "disk mount:/ normal>critical", "gpu_memory gpu:x normal>critical")
+}
+
+// A limit that is lifted leaves nothing that could be full.
+func TestALimitThatIsLifted(t *testing.T) {
+	w := newWorld(func(c *Config) {
+		c.Prune.CgroupMemoryPercent, c.NetworkLimit, c.Prune.NetworkBytesPerSecond = 80, 100, 0
+	})
+	full := func(limit record.Opt[uint64]) facts {
+		return facts{
+			host:    record.Host{NetReceivedBytesPerSecond: some(99.0), NetSentBytesPerSecond: some(0.0)},
+			cgroups: []record.Cgroup{{Path: "/a", MemoryBytes: some(uint64(95)), MemoryLimitBytes: limit, PIDs: some(uint64(99)), PIDsLimit: limit}},
+		}
+	}
+	var got []string
+	for range 12 {
+		got = append(got, w.judge(full(some(uint64(100))))...)
+	}
+	equal(t, "full", got, "memory cgroup:/a normal>critical", "pids cgroup:/a normal>critical", "network host normal>critical", "prune memory cgroup:/a: ")
+	c := w.engine.Config()
+	c.NetworkLimit = 0
+	w.engine.Configure(c)
+	equal(t, "once", w.judge(full(record.Opt[uint64]{})))
+	equal(t, "a limit that was not read", w.judge(full(some(uint64(100)))))
+	var messages []string
+	for range 12 {
+		for _, c := range w.changes(full(record.Opt[uint64]{})) {
+			if c.State == nil {
+				messages = append(messages, words([]Change{c})...)
+				continue
+			}
+			if messages = append(messages, c.State.Message); c.State.Limit.Known() || c.State.Ratio.Known() || !c.State.Value.Known() {
+				t.Errorf("%+v", c.State)
+			}
+		}
+	}
+	const over = ": use is over, there is no limit any more"
+	equal(t, "lifted", messages, "Network of the host"+over, "no prune", "Memory of cgroup:/a"+over, "Threads of cgroup:/a"+over)
+	if w.engine.WatchesCgroup("/a") {
+		t.Error("it is watched still")
+	}
 }
 
 func TestWordsForProcessFDs(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 // those that are tracked.
 type process struct {
 	seen   uint64 // the tick that last met it
+	comm   string
 	gauges []*gauge
 	match  *match // nil where nobody is tracked
 }
@@ -24,12 +25,12 @@ func (p *process) gauge(m measure, rule int) *gauge {
 	return nil
 }
 
-// drop forgets the gauges of some rules.
-func (p *process) drop(e *Engine, rules map[int]bool) {
+// drop forgets the gauges of some rules, for why.
+func (p *process) drop(e *Engine, dropped func(rule int) bool, why string) {
 	kept := p.gauges[:0]
 	for _, g := range p.gauges {
-		if rules[g.key.rule] {
-			e.release(g)
+		if dropped(g.key.rule) {
+			e.forget(g, p.comm, why)
 			continue
 		}
 		kept = append(kept, g)
@@ -62,7 +63,7 @@ func (e *Engine) Process(f *record.ProcessFacts) {
 	}
 	p := e.processes[id]
 	if p != nil {
-		p.seen = e.tick
+		p.seen, p.comm = e.tick, f.Comm
 	}
 	p = e.judgeFDs(f, id, p)
 	if len(e.config.Tracked) > 0 {
@@ -78,9 +79,9 @@ func ended(f *record.ProcessFacts) bool {
 }
 
 // remember makes sure that there is a process to remember something of.
-func (e *Engine) remember(id sample.ID, p *process) *process {
+func (e *Engine) remember(f *record.ProcessFacts, id sample.ID, p *process) *process {
 	if p == nil {
-		p = &process{seen: e.tick}
+		p = &process{seen: e.tick, comm: f.Comm}
 		e.processes[id] = p
 	}
 	return p
@@ -104,7 +105,7 @@ func (e *Engine) judgeFDs(f *record.ProcessFacts, id sample.ID, p *process) *pro
 		return p
 	}
 	if g == nil {
-		p = e.remember(id, p)
+		p = e.remember(f, id, p)
 		g = &gauge{key: gaugeKey{target: target{kind: kindProcess, id: id}, measure: mFD}}
 		p.gauges = append(p.gauges, g)
 	}
@@ -117,7 +118,7 @@ func (e *Engine) judgeFDs(f *record.ProcessFacts, id sample.ID, p *process) *pro
 	}
 	e.press(g, aggregate.Round(ratio*100), maximum, e.elapsed, true)
 	if g.idle() && !g.pressed && !near {
-		p.drop(e, map[int]bool{0: true})
+		p.drop(e, func(rule int) bool { return rule == 0 }, "")
 	}
 	return p
 }
@@ -130,7 +131,7 @@ func (e *Engine) forgetProcesses() {
 		switch {
 		case p.seen != e.tick && (e.complete || e.tick-p.seen > readings):
 			for _, g := range p.gauges {
-				e.release(g)
+				e.forget(g, p.comm, hasEnded)
 			}
 			delete(e.processes, id)
 		case len(p.gauges) == 0 && p.match == nil:

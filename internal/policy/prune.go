@@ -166,13 +166,14 @@ func (e *Engine) fill(r *record.Prune) {
 	}
 	slices.SortFunc(e.pressed, func(a, b *gauge) int { return compareKeys(a.key, b.key) })
 	for _, g := range e.pressed {
+		known := g.weighed == e.now
 		r.Reasons = append(r.Reasons, record.PruneReason{
 			Resource:     measures[g.key.measure].name,
 			Target:       g.key.target.String(),
-			Value:        record.Some(g.value),
+			Value:        record.SomeIf(g.value, known),
 			Max:          record.Some(g.max),
 			Unit:         pruneUnit(g.key),
-			AverageRatio: record.Some(aggregate.Round(g.mean / g.max)),
+			AverageRatio: record.SomeIf(aggregate.Round(g.mean/g.max), known),
 			TargetRatio:  record.Some(e.config.Prune.Target),
 		})
 	}

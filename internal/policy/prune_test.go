@@ -510,7 +510,7 @@ func TestRules(t *testing.T) {
 	rule := func(s Selector) Rule { return Rule{Selector: s, Limits: Limits{CPUPercent: 50}} }
 	w := newWorld(withoutStates, func(c *Config) { c.Tracked = []Rule{rule(Selector{PID: 7})} })
 	equal(t, "who has the PID", w.tick(proc(7, 1, 1)), "cpu pid:7@1 normal>critical")
-	equal(t, "gone", w.tick())
+	equal(t, "gone", w.tick(), "cpu pid:7@1 critical>normal")
 	equal(t, "the next with the same PID is another", w.tick(proc(7, 2, 1)))
 
 	c := w.engine.Config()
@@ -522,7 +522,7 @@ func TestRules(t *testing.T) {
 	equal(t, "the same rule at another place", w.tick(proc(7, 2, 1)))
 	c.Tracked = nil
 	w.engine.Configure(c)
-	equal(t, "no rule", w.tick(proc(7, 2, 1)))
+	equal(t, "no rule", w.tick(proc(7, 2, 1)), "cpu pid:7@2 critical>normal")
 	w.tick()
 	if len(w.engine.processes) != 0 {
 		t.Errorf("%d processes are remembered", len(w.engine.processes))
@@ -539,7 +539,65 @@ func TestRules(t *testing.T) {
 		got = append(got, w.tick(proc(7, 2, 1), proc(8, 2, 0.1))...)
 	}
 	equal(t, "with prune", got, "cpu pid:7@2 normal>critical", "prune cpu pid:7@2: 7")
-	equal(t, "when it ends", w.tick(proc(8, 2, 0.1)), "no prune")
+	equal(t, "when it ends", w.tick(proc(8, 2, 0.1)), "cpu pid:7@2 critical>normal", "no prune")
+}
+
+// Of two rules that say the same the second says nothing: what is measured is not weighed
+// twice.
+func TestTheSameRuleTwice(t *testing.T) {
+	rule := Rule{Selector: Selector{Name: "x"}, Limits: Limits{CPUPercent: 50}, Prune: true}
+	w := newWorld(withoutStates, func(c *Config) { c.Tracked = []Rule{rule, rule} })
+	var got []string
+	for range 12 {
+		got = append(got, w.tick(record.ProcessFacts{PID: 7, Comm: "x", Exe: some("/x"), PPID: some(int32(1)), CPUCores: some(1.0)})...)
+	}
+	equal(t, "twice", got, "cpu pid:7@0 normal>critical", "prune cpu pid:7@0: 7")
+}
+
+// Who is selected no more, for a process has another name after an exec, is judged no more.
+func TestARuleThatSelectsAProcessNoMore(t *testing.T) {
+	rule := Rule{Label: "workers", Selector: Selector{Name: "work*"}, Limits: Limits{CPUPercent: 50}, Prune: true, Actions: []string{"tell"}}
+	other := Rule{Selector: Selector{Name: "*"}, Limits: Limits{CPUPercent: 70}}
+	w := newWorld(withoutStates, func(c *Config) { c.Tracked = []Rule{rule, other} })
+	p := record.ProcessFacts{PID: 7, Comm: "worker", Exe: some("/x"), PPID: some(int32(1)), CPUCores: some(1.0)}
+	for range 12 {
+		w.tick(p)
+	}
+	p.Comm = "idle"
+	got := w.changes(facts{processes: []record.ProcessFacts{p}})
+	equal(t, "after the exec", words(got), "cpu pid:7@0 critical>normal", "no prune")
+	if c := got[0]; c.Rule != "workers" || !c.Tracked || len(c.Actions) != 1 || c.Worse() ||
+		c.State.Message != "Process 7 (idle) no longer exceeds CPU limit: the rule selects it no more" {
+		t.Errorf("%+v %+v", c, c.State)
+	}
+	p.CPUCores = some(0.1)
+	got = nil
+	for range 20 {
+		got = append(got, w.changes(facts{processes: []record.ProcessFacts{p}})...)
+	}
+	equal(t, "the other rule's limit", words(got), "cpu pid:7@0 critical>normal")
+}
+
+// A value that is unknown now is not shown as it was last.
+func TestReasonsOfWhichNothingIsKnown(t *testing.T) {
+	w := newWorld(withoutStates, func(c *Config) { c.Prune.GPUPercent = 90 })
+	card := record.GPU{UUID: some("x"), UtilizationRatio: some(1.0)}
+	for range 11 {
+		w.judge(facts{gpus: []record.GPU{card}})
+	}
+	card.UtilizationRatio = record.Opt[float64]{}
+	reminders := 0
+	for range 70 {
+		for _, c := range w.changes(facts{gpus: []record.GPU{card}}) {
+			reminders++
+			if r := c.Prune.Reasons[0]; r.Value.Known() || r.AverageRatio.Known() || r.Max != some(90.0) {
+				t.Errorf("%+v", r)
+			}
+		}
+	}
+	if reminders == 0 {
+		t.Error("no reminder")
+	}
 }
 
 // Only those need to be handed in of which something moved, or that are watched.

@@ -3,6 +3,7 @@ package policy
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"rmagent/internal/aggregate"
 	"rmagent/internal/pattern"
@@ -13,7 +14,7 @@ import (
 // rules are the tracked ones. Each has a number that it keeps for as long as it is
 // the same, whatever comes before it in the configuration.
 type rules struct {
-	numbers map[string]int // by all that it says
+	numbers map[string]int // by all that it says: two that say the same are one
 	list    []int          // numbers, in the configuration's order
 	last    int
 	pinned  map[int]sample.ID // who has a rule's PID
@@ -39,7 +40,10 @@ func (r *rules) configure(tracked []Rule) (gone map[int]bool) {
 	r.numbers, r.list = map[string]int{}, r.list[:0]
 	for i := range tracked {
 		text := fmt.Sprintf("%+v", tracked[i])
-		n, same := before[text]
+		n, same := r.numbers[text]
+		if !same {
+			n, same = before[text]
+		}
 		if !same {
 			r.last++
 			n = r.last
@@ -56,6 +60,9 @@ func (r *rules) configure(tracked []Rule) (gone map[int]bool) {
 	return gone
 }
 
+// first tells whether no rule before says the same.
+func (r *rules) first(place int) bool { return slices.Index(r.list, r.list[place]) == place }
+
 // matchOf tells which rules select a process.
 func (e *Engine) matchOf(f *record.ProcessFacts, id sample.ID, p *process) *match {
 	unit, cgroup := f.Unit.Or(""), f.Cgroup.Or("")
@@ -65,7 +72,7 @@ func (e *Engine) matchOf(f *record.ProcessFacts, id sample.ID, p *process) *matc
 	m := &match{comm: f.Comm, unit: unit, cgroup: cgroup}
 	for i := range e.config.Tracked {
 		s := &e.config.Tracked[i].Selector
-		if !s.matches(f) {
+		if !e.rules.first(i) || !s.matches(f) {
 			continue
 		}
 		if s.PID != 0 {
@@ -136,11 +143,19 @@ func sum(a, b record.Opt[float64]) (float64, bool) {
 // track judges the limits that rules set to a process.
 func (e *Engine) track(f *record.ProcessFacts, id sample.ID, p *process) {
 	m := e.matchOf(f, id, p)
-	p = e.remember(id, p)
+	p = e.remember(f, id, p)
+	if before := p.match; before != nil && before != m {
+		p.drop(e, func(rule int) bool { return rule != 0 && !e.selects(m, rule) }, notSelected)
+	}
 	p.match = m
 	for _, i := range m.rules {
 		e.judgeRule(f, id, p, i)
 	}
+}
+
+// selects tells whether the rule of a number is among those that select a process.
+func (e *Engine) selects(m *match, number int) bool {
+	return slices.ContainsFunc(m.rules, func(place int) bool { return e.rules.list[place] == number })
 }
 
 func (e *Engine) judgeRule(f *record.ProcessFacts, id sample.ID, p *process, place int) {
@@ -175,6 +190,7 @@ func (e *Engine) judgeLimit(g *gauge, s subject, rule *Rule, value, limit float6
 	if !ok {
 		t = usual
 	}
+	g.rule = rule
 	t.Info, t.Warning, t.Critical, t.After = overLimit, overLimit, overLimit, 0
 	previous, changed := g.judge(&t, value/limit, e.now)
 	if !changed {

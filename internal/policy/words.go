@@ -16,9 +16,12 @@ func describe(c *record.StateChange, k gaugeKey, s subject, left record.Opt[floa
 		describeProcess(c, s.process, better)
 	} else {
 		what, usage := whatOf(k, s), usageOf(c, k.measure)
-		if better {
+		switch {
+		case better && !c.Limit.Known():
+			c.Message = fmt.Sprintf("%s: use is over, %s", what, noLongerFull)
+		case better:
 			c.Message = fmt.Sprintf("%s: use fell to %s", what, usage)
-		} else {
+		default:
 			c.Message = fmt.Sprintf("%s: high use, %s", what, usage)
 			c.Advice = adviceOf(k)
 		}
@@ -57,9 +60,14 @@ func whatOf(k gaugeKey, s subject) string {
 	case kindMount:
 		where = k.target.name
 	case kindGPU:
-		where = gpuName(s)
+		if s.card != nil {
+			where = gpuName(s)
+		}
 	case kindJob:
-		where = jobName(s.job)
+		where = "job " + k.target.name
+		if s.job != nil {
+			where = jobName(s.job)
+		}
 	}
 	switch k.measure {
 	case mCPU:

@@ -158,7 +158,7 @@ func TestExits(t *testing.T) {
 	tp.host()
 	tp.add(process(5, 950))
 	got, _ := play(t, tp.lines)
-	equal(t, got, "1 pid:5@7 critical", "3 pid:5@7 critical", "5 pid:5@7 critical")
+	equal(t, got, "1 pid:5@7 critical", "2 pid:5@7 normal", "3 pid:5@7 critical", "4 pid:5@7 normal", "5 pid:5@7 critical")
 }
 
 // A reading says who left before the exit was told.
@@ -173,7 +173,7 @@ func TestGone(t *testing.T) {
 	tp.host()
 	tp.add(process(5, 950))
 	got, _ := play(t, tp.lines)
-	equal(t, got, "1 pid:5@7 critical", "5 pid:5@7 critical")
+	equal(t, got, "1 pid:5@7 critical", "2 pid:5@7 normal", "5 pid:5@7 critical")
 }
 
 // The recorded configuration is what is judged by, and a reload changes it.

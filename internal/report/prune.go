@@ -16,8 +16,13 @@ func PruneMessage(p *record.Prune) string {
 	reasons := make([]string, len(p.Reasons))
 	for i := range p.Reasons {
 		r := &p.Reasons[i]
+		value, known := r.Value.Get()
+		if !known {
+			reasons[i] = fmt.Sprintf("%s of %s: unknown now, at most %s", r.Resource, r.Target, quantity(r.Max.Or(0), r.Unit))
+			continue
+		}
 		reasons[i] = fmt.Sprintf("%s of %s: %s, at most %s, %.0f%% of that on average (target %.0f%%)", r.Resource, r.Target,
-			quantity(r.Value.Or(0), r.Unit), quantity(r.Max.Or(0), r.Unit), r.AverageRatio.Or(0)*100, r.TargetRatio.Or(0)*100)
+			quantity(value, r.Unit), quantity(r.Max.Or(0), r.Unit), r.AverageRatio.Or(0)*100, r.TargetRatio.Or(0)*100)
 	}
 	m := "There is too much work. " + strings.Join(reasons, "; ")
 	if len(p.Candidates) > 0 {
