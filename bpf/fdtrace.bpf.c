@@ -108,38 +108,48 @@ struct {
 	__type(value, struct python);
 } pythons SEC(".maps");
 
-enum hook {
-	HOOK_CALL,  // ran, for whomever
-	HOOK_BIRTH, // logged or stamped
-	HOOKS,
-};
+// How often hooks ran, for whomever: what the cost is estimated from. A line of memory
+// for each CPU takes a third of the time that a per-CPU map takes; beyond these, CPUs
+// share one, and may lose a run.
+struct fd_runs runs_of_cpu[FD_RUNS] = {};
 
-struct run {
-	u64 count;  // how often: what the cost is estimated from
+static __always_inline void count_run(void)
+{
+	runs_of_cpu[bpf_get_smp_processor_id() & (FD_RUNS - 1)].count++;
+}
+
+struct own {
+	u64 births; // logged or stamped
 	u64 number; // of as_number
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, HOOKS);
+	__uint(max_entries, 1);
 	__type(key, u32);
-	__type(value, struct run);
-} runs SEC(".maps");
+	__type(value, struct own);
+} own_of_cpu SEC(".maps");
 
-static __always_inline struct run *ran(u32 hook)
+static __always_inline struct own *own(void)
 {
-	struct run *r = bpf_map_lookup_elem(&runs, &hook);
+	u32 zero = 0;
 
-	if (r)
-		r->count++;
-	return r;
+	return bpf_map_lookup_elem(&own_of_cpu, &zero);
+}
+
+static __always_inline void count_birth(void)
+{
+	struct own *o = own();
+
+	if (o)
+		o->births++;
 }
 
 // A pointer that was stored is a number when it is loaded again.
-static __always_inline u64 as_number(struct run *r, const volatile void *pointer)
+static __always_inline u64 as_number(struct own *o, const volatile void *pointer)
 {
-	*(volatile u64 *)&r->number = (u64)pointer;
-	return *(volatile u64 *)&r->number;
+	*(volatile u64 *)&o->number = (u64)pointer;
+	return *(volatile u64 *)&o->number;
 }
 
 static __always_inline void add(u64 *to, u64 n)
@@ -161,13 +171,13 @@ static __always_inline u32 table_mark(u64 files)
 	return ((files >> 6) * 0x9e3779b97f4a7c15ULL) >> 48;
 }
 
-static __always_inline bool is_marked(struct run *r, struct task_struct *t)
+static __always_inline bool is_marked(struct own *o, struct task_struct *t)
 {
 	u32 i;
 
 	if (first_suspect[t->tgid & (BUCKETS - 1)])
 		return true;
-	i = table_mark(as_number(r, t->files)) & (MARKS - 1);
+	i = table_mark(as_number(o, t->files)) & (MARKS - 1);
 	return table_marks[i / 64] >> (i & 63) & 1;
 }
 
@@ -212,18 +222,18 @@ static __always_inline struct fd_suspect *suspect_of(struct task_struct *t)
 
 // ---- tables
 
-static __always_inline void mark_table(struct run *r, struct task_struct *t)
+static __always_inline void mark_table(struct own *o, struct task_struct *t)
 {
-	u32 i = table_mark(as_number(r, t->files)) & (MARKS - 1);
+	u32 i = table_mark(as_number(o, t->files)) & (MARKS - 1);
 
 	__sync_fetch_and_or(&table_marks[i / 64], 1ULL << (i & 63));
 }
 
 // Makes a suspect's table known. One that is new to us came by unshare(2), or by an
 // exec of who shared it: a copy of another, whose stamps vouch for what both show.
-static __always_inline void know_table(struct run *r, struct task_struct *t, struct fd_suspect *s)
+static __always_inline void know_table(struct own *o, struct task_struct *t, struct fd_suspect *s)
 {
-	u64 files = as_number(r, t->files);
+	u64 files = as_number(o, t->files);
 	struct fd_table new = { .since = order(), .tgid = s->tgid };
 	struct fd_table *table;
 
@@ -236,12 +246,12 @@ static __always_inline void know_table(struct run *r, struct task_struct *t, str
 		s->files = files;
 	if (table) {
 		table->since = order();
-		mark_table(r, t);
+		mark_table(o, t);
 		return;
 	}
 	if (bpf_map_update_elem(&tables, &files, &new, BPF_NOEXIST))
 		add(&counts.tables_full, 1);
-	mark_table(r, t);
+	mark_table(o, t);
 }
 
 // ---- what a table shows
@@ -250,22 +260,52 @@ struct shown {
 	u64 file, inode, op;
 };
 
+// Since 6.2 (a35b9af4ec2c, bpf: Add a kfunc for generic type cast) an address is loaded
+// from directly, at a tenth of the cost of a call that reads it.
+extern void *bpf_rdonly_cast(const void *obj, u32 btf_id) __ksym __weak;
+
+#define CAST(type, address) ((type *)bpf_rdonly_cast((void *)(address), bpf_core_type_id_kernel(type)))
+
+// The file in a place of a table; 0: none.
+static __always_inline u64 file_in(struct file **place)
+{
+	u64 file = 0;
+
+	if (bpf_rdonly_cast)
+		return (u64)CAST(struct list_head, place)->next; // any type that begins with a pointer
+	bpf_probe_read_kernel(&file, sizeof file, place);
+	return file;
+}
+
+static __always_inline void show_file(u64 file, struct shown *s)
+{
+	struct file *f = (void *)file;
+
+	s->file = file;
+	if (bpf_rdonly_cast) {
+		s->inode = (u64)CAST(struct file, file)->f_inode;
+		s->op = (u64)CAST(struct file, file)->f_op;
+		return;
+	}
+	s->inode = (u64)BPF_CORE_READ(f, f_inode);
+	s->op = (u64)BPF_CORE_READ(f, f_op);
+}
+
 static __always_inline bool show(struct task_struct *t, u32 fd, struct shown *s)
 {
 	struct files_struct *files = t->files;
 	struct fdtable *fdt;
-	struct file *file = 0;
+	u64 file;
 
 	if (!files)
 		return false;
 	fdt = files->fdt;
 	if (fd >= fdt->max_fds)
 		return false;
-	if (bpf_probe_read_kernel(&file, sizeof file, fdt->fd + fd) || !file)
+	file = file_in(fdt->fd + fd);
+	if (!file)
 		return false;
-	s->file = (u64)file;
-	s->inode = (u64)BPF_CORE_READ(file, f_inode);
-	s->op = (u64)BPF_CORE_READ(file, f_op);
+	show_file(file, s);
 	return true;
 }
 
@@ -286,9 +326,15 @@ static __always_inline bool claim(u64 *seq)
 	return was != WRITING && __sync_val_compare_and_swap(seq, was, WRITING) == was;
 }
 
+// After what was written. On amd64 every store is.
 static __always_inline void publish(u64 *seq, u64 value)
 {
-	__sync_lock_test_and_set(seq, value); // in order after what was written
+#if defined(__TARGET_ARCH_x86)
+	asm volatile("" ::: "memory");
+	*(volatile u64 *)seq = value;
+#else
+	__sync_lock_test_and_set(seq, value);
+#endif
 }
 
 // A bucket of tokens, filled by the clock.
@@ -451,8 +497,10 @@ __attribute__((noinline)) int log_python(u32 slot)
 	struct python *p = bpf_map_lookup_elem(&pythons, &tgid);
 	struct fd_birth *b = bpf_map_lookup_elem(&births, &slot);
 
-	if (p && b)
+	if (p && b) {
 		read_python(&b->python, p, thread_pointer(t));
+		b->python_read = 1;
+	}
 	return 0;
 }
 
@@ -482,7 +530,7 @@ __attribute__((noinline)) int write_log(u64 seq, s32 nr, s32 fd, u32 error, u32 
 	b->call = nr;
 	b->error = error;
 	b->window = b->chained = b->deep = 0;
-	b->python.count = 0;
+	b->python_read = 0; // and not python.count, which is in a line of memory of its own
 	__builtin_memcpy(b->comm, t->comm, sizeof b->comm);
 	if (t->flags & PF_IO_WORKER) { // it has no user stack
 		__builtin_memset(&b->regs, 0, sizeof b->regs);
@@ -552,7 +600,7 @@ static __always_inline void born(struct call *c, struct task_struct *t, u32 fd, 
 	u32 why = WHY_NONE, tid = t->pid;
 	u64 seq = 0;
 
-	ran(HOOK_BIRTH);
+	count_birth();
 	add(&s->opened, 1);
 	if (!exact && st && !st->closed && st->tid != tid && is_shown(st, f)) {
 		st->why = WHY_UNTRACED_CALL;
@@ -588,7 +636,7 @@ static __noinline int made(struct call *c, s32 fd)
 	if (fd < 0)
 		return 0;
 	if (!show(t, fd, &f)) {
-		ran(HOOK_BIRTH);
+		count_birth();
 		add(&counts.gone, 1);
 		add(&c->suspect->opened, 1);
 		return 0;
@@ -917,7 +965,7 @@ static __always_inline void called_compat(struct call *c, void *regs, u32 class,
 #endif
 
 // A call that may have made a descriptor, or closed one, of who is marked is back.
-static __noinline int back(struct run *r, void *regs, u64 nr, long ret)
+static __noinline int back(struct own *o, void *regs, u64 nr, long ret)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
 	struct made m = {};
@@ -934,7 +982,7 @@ static __noinline int back(struct run *r, void *regs, u64 nr, long ret)
 	if (!c.suspect)
 		return 0;
 	c.nr = nr;
-	know_table(r, t, c.suspect);
+	know_table(o, t, c.suspect);
 	if (ret < 0) {
 		if ((ret == -EMFILE || ret == -ENFILE) && is_birth(class))
 			failed(&c, -ret);
@@ -950,17 +998,21 @@ static __noinline int back(struct run *r, void *regs, u64 nr, long ret)
 	return 0;
 }
 
-// Everybody pays for this one. Most calls end after one line of memory, those of who is
-// not marked after three: with hardly any stack, for since 6.13 a program with 64 bytes
+// Everybody pays for this one. Most calls end after two lines of memory, those of who is
+// not marked after four: with hardly any stack, for since 6.13 a program with 64 bytes
 // or more has one of its own, elsewhere in memory.
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_call, struct pt_regs *regs, long ret)
 {
-	struct run *r = ran(HOOK_CALL);
 	u64 nr = call_number(regs);
+	struct own *o;
 
-	if (nr < FD_CALLS && concerned[nr / 64] >> (nr & 63) & 1 && r && is_marked(r, bpf_get_current_task_btf()))
-		back(r, regs, nr, ret);
+	count_run();
+	if (nr >= FD_CALLS || !(concerned[nr / 64] >> (nr & 63) & 1))
+		return 0;
+	o = own();
+	if (o && is_marked(o, bpf_get_current_task_btf()))
+		back(o, regs, nr, ret);
 	return 0;
 }
 
@@ -1002,11 +1054,12 @@ static __always_inline void ring_done(void *req, s32 res)
 	struct io_pipe *pipe = req;
 	struct made m = {};
 	struct call c = {};
-	struct run *r = ran(HOOK_CALL);
+	struct own *o = own();
 	u32 op;
 
 	// Of a multishot accept's connections, all but the last come without the request.
-	if (!r || !is_marked(r, t) || t->flags & PF_KTHREAD || !kiocb)
+	count_run();
+	if (!o || !is_marked(o, t) || t->flags & PF_KTHREAD || !kiocb)
 		return;
 	c.suspect = suspect_of(t);
 	if (!c.suspect)
@@ -1026,7 +1079,7 @@ static __always_inline void ring_done(void *req, s32 res)
 	}
 	if (!ring_makes(req, op))
 		return;
-	know_table(r, t, c.suspect);
+	know_table(o, t, c.suspect);
 	if (res == -EMFILE || res == -ENFILE)
 		failed(&c, -res);
 	else if (res >= 0)
@@ -1056,9 +1109,10 @@ int BPF_PROG(on_ring_before615, void *ring, void *req, u64 data, int res)
 // Whether the current task is traced; fills c.
 static __always_inline bool traced(struct call *c, struct task_struct *t)
 {
-	struct run *r = ran(HOOK_CALL);
+	struct own *o = own();
 
-	if (!r || !is_marked(r, t) || t->flags & PF_KTHREAD)
+	count_run();
+	if (!o || !is_marked(o, t) || t->flags & PF_KTHREAD)
 		return false;
 	c->suspect = suspect_of(t);
 	if (!c->suspect)
@@ -1068,18 +1122,15 @@ static __always_inline bool traced(struct call *c, struct task_struct *t)
 		c->nr = call_number((void *)bpf_task_pt_regs(t));
 		c->compat = is_compat(t);
 	}
-	know_table(r, t, c->suspect);
+	know_table(o, t, c->suspect);
 	return true;
 }
 
 static __always_inline void installed(struct call *c, struct task_struct *t, u32 fd, struct file *file)
 {
-	struct shown f = {
-		.file = (u64)file,
-		.inode = (u64)BPF_CORE_READ(file, f_inode),
-		.op = (u64)BPF_CORE_READ(file, f_op),
-	};
+	struct shown f;
 
+	show_file((u64)file, &f);
 	born(c, t, fd, &f, true);
 }
 
@@ -1206,11 +1257,12 @@ SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *t)
 {
 	struct sweep w = { .files = (u64)t->files };
-	struct run *r = ran(HOOK_CALL);
+	struct own *o = own();
 	struct fd_suspect *s;
 	u32 tgid = t->tgid;
 
-	if (!r || !is_marked(r, t))
+	count_run();
+	if (!o || !is_marked(o, t))
 		return 0;
 	s = suspect_itself(t);
 	if (!s) { // it has a table of its own now, and nobody traces it
@@ -1219,7 +1271,7 @@ int BPF_PROG(on_exec, struct task_struct *t)
 	}
 	s->exec_id = t->self_exec_id;
 	bpf_map_delete_elem(&pythons, &tgid);
-	know_table(r, t, s);
+	know_table(o, t, s);
 	bpf_for_each_map_elem(&stamps, sweep_exec, &w, 0);
 	return 0;
 }

@@ -12,6 +12,7 @@
 #define FD_LIST 1024	     // descriptors that one run of the list gives
 #define FD_SUSPECTS 256
 #define FD_CALLS 512	     // system calls by number
+#define FD_RUNS 256	     // CPUs whose runs are counted apart; a power of two
 #define FD_ANCESTORS 4	     // tables from which a table came by fork, itself included
 
 // What a system call does to its caller's descriptors.
@@ -114,6 +115,8 @@ struct fd_birth {
 	u32 window; // bytes of stack
 	u32 chained;
 	u32 deep; // 1 + its place among the deep windows; 0: it has none
+	u32 python_read; // python is of this birth
+	u32 unused;
 	struct fd_registers regs;
 	char comm[16];
 	u64 stack[FD_WINDOW / 8];
@@ -164,6 +167,12 @@ struct fd_record {
 	u64 used;	// changes while it is used: bytes over TCP, a file's position
 };
 
+// How often hooks ran on one CPU: a line of memory.
+struct fd_runs {
+	u64 count;
+	u64 unused[7];
+} __attribute__((aligned(64)));
+
 // What was counted since the tracer was opened.
 struct fd_counts {
 	u64 failures;	// EMFILE and ENFILE
@@ -176,7 +185,7 @@ struct fd_counts {
 	s64 stamps;	// in use
 };
 
-_Static_assert(sizeof(struct fd_birth) == 64 + 72 + 16 + FD_WINDOW + 8 * FD_CHAIN + 40 + 16 * PYTHON_FRAMES, "fd_birth");
+_Static_assert(sizeof(struct fd_birth) == 72 + 72 + 16 + FD_WINDOW + 8 * FD_CHAIN + 40 + 16 * PYTHON_FRAMES, "fd_birth");
 _Static_assert(sizeof(struct fd_record) == 48 + 16 + 32 + 24 + 8, "fd_record");
 _Static_assert(sizeof(struct fd_list_args) == 56, "fd_list_args");
 

@@ -101,7 +101,11 @@ func (t *FDTracer) copyBirth(b *fdtraceFdBirth, seq uint64, dst *sample.FDBirths
 	dst.Words = append(dst.Words, b.Chain[:min(int(b.Chained), len(b.Chain))]...)
 	birth.Stack.Chain = dst.Words[at:len(dst.Words):len(dst.Words)]
 	at = len(dst.Pythons)
-	for _, f := range b.Python.List[:min(b.Python.Count, uint64(len(b.Python.List)))] {
+	var frames uint64
+	if b.PythonRead != 0 {
+		frames = min(b.Python.Count, uint64(len(b.Python.List)))
+	}
+	for _, f := range b.Python.List[:frames] {
 		const entry = 1 << 63 // PYTHON_ENTRY of bpf/python.h
 		dst.Pythons = append(dst.Pythons, sample.PythonFrame{
 			Code: f.Code, Instruction: f.Instruction &^ entry, Entry: f.Instruction&entry != 0,

@@ -43,7 +43,8 @@ const (
 	defaultLogEntries = 2048
 	defaultStamps     = 65536
 	deepEntries       = 128
-	maxAncestors      = 4 // FD_ANCESTORS of bpf/fdtrace.h
+	maxAncestors      = 4   // FD_ANCESTORS of bpf/fdtrace.h
+	fdRunLines        = 256 // FD_RUNS
 	maxSuspects       = 256
 )
 
@@ -713,14 +714,19 @@ func (t *FDTracer) Cost() time.Duration {
 
 // runs is how often the hooks ran, and how often because of a birth.
 func (t *FDTracer) runs() (calls, births uint64, err error) {
-	var perCPU []fdtraceRun
-	for i, sum := range []*uint64{&calls, &births} {
-		if err := t.loaded.Maps[fdtraceMapRuns].Lookup(uint32(i), &perCPU); err != nil {
-			return 0, 0, fmt.Errorf("read how often the hooks ran: %w", err)
-		}
-		for _, r := range perCPU {
-			*sum += r.Count
-		}
+	var lines [fdRunLines]fdtraceFdRuns
+	if err := t.loaded.Variables[fdtraceVarRunsOfCpu].Get(&lines); err != nil {
+		return 0, 0, fmt.Errorf("read how often the hooks ran: %w", err)
+	}
+	for i := range lines {
+		calls += lines[i].Count
+	}
+	var perCPU []fdtraceOwn
+	if err := t.loaded.Maps[fdtraceMapOwnOfCpu].Lookup(uint32(0), &perCPU); err != nil {
+		return 0, 0, fmt.Errorf("read how many births there were: %w", err)
+	}
+	for _, o := range perCPU {
+		births += o.Births
 	}
 	return calls, births, nil
 }

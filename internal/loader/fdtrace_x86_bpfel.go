@@ -14,20 +14,22 @@ import (
 )
 
 type fdtraceFdBirth struct {
-	_       structs.HostLayout
-	Seq     uint64
-	Start   uint64
-	ExecId  uint64
-	Time    uint64
-	Tgid    int32
-	Tid     int32
-	Fd      int32
-	Call    int32
-	Error   uint32
-	Window  uint32
-	Chained uint32
-	Deep    uint32
-	Regs    struct {
+	_          structs.HostLayout
+	Seq        uint64
+	Start      uint64
+	ExecId     uint64
+	Time       uint64
+	Tgid       int32
+	Tid        int32
+	Fd         int32
+	Call       int32
+	Error      uint32
+	Window     uint32
+	Chained    uint32
+	Deep       uint32
+	PythonRead uint32
+	Unused     uint32
+	Regs       struct {
 		_   structs.HostLayout
 		Ip  uint64
 		Sp  uint64
@@ -107,6 +109,12 @@ type fdtraceFdRecord struct {
 	Used       uint64
 }
 
+type fdtraceFdRuns struct {
+	_      structs.HostLayout
+	Count  uint64
+	Unused [7]uint64
+}
+
 type fdtraceFdStamp struct {
 	_      structs.HostLayout
 	Seq    uint64
@@ -155,6 +163,12 @@ type fdtraceFdTable struct {
 	Copied uint32
 }
 
+type fdtraceOwn struct {
+	_      structs.HostLayout
+	Births uint64
+	Number uint64
+}
+
 type fdtracePython struct {
 	_               structs.HostLayout
 	Interpreters    uint64
@@ -188,12 +202,6 @@ type fdtracePythonFrames struct {
 	List        [32]fdtracePythonFrame
 }
 
-type fdtraceRun struct {
-	_      structs.HostLayout
-	Count  uint64
-	Number uint64
-}
-
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -202,8 +210,8 @@ const (
 	fdtraceMapDeeps            = "deeps"
 	fdtraceMapListWork         = "list_work"
 	fdtraceMapListing          = "listing"
+	fdtraceMapOwnOfCpu         = "own_of_cpu"
 	fdtraceMapPythons          = "pythons"
-	fdtraceMapRuns             = "runs"
 	fdtraceMapStamps           = "stamps"
 	fdtraceMapSuspects         = "suspects"
 	fdtraceMapTables           = "tables"
@@ -235,6 +243,7 @@ const (
 	fdtraceVarListArgs         = "list_args"
 	fdtraceVarLogEntries       = "log_entries"
 	fdtraceVarNeedsDeep        = "needs_deep"
+	fdtraceVarRunsOfCpu        = "runs_of_cpu"
 	fdtraceVarRunsPython       = "runs_python"
 	fdtraceVarTableMarks       = "table_marks"
 	fdtraceVarUnusedBirth      = "unused_birth"
@@ -309,8 +318,8 @@ type fdtraceMapSpecs struct {
 	Deeps    *ebpf.MapSpec `ebpf:"deeps"`
 	ListWork *ebpf.MapSpec `ebpf:"list_work"`
 	Listing  *ebpf.MapSpec `ebpf:"listing"`
+	OwnOfCpu *ebpf.MapSpec `ebpf:"own_of_cpu"`
 	Pythons  *ebpf.MapSpec `ebpf:"pythons"`
-	Runs     *ebpf.MapSpec `ebpf:"runs"`
 	Stamps   *ebpf.MapSpec `ebpf:"stamps"`
 	Suspects *ebpf.MapSpec `ebpf:"suspects"`
 	Tables   *ebpf.MapSpec `ebpf:"tables"`
@@ -333,6 +342,7 @@ type fdtraceVariableSpecs struct {
 	ListArgs     *ebpf.VariableSpec `ebpf:"list_args"`
 	LogEntries   *ebpf.VariableSpec `ebpf:"log_entries"`
 	NeedsDeep    *ebpf.VariableSpec `ebpf:"needs_deep"`
+	RunsOfCpu    *ebpf.VariableSpec `ebpf:"runs_of_cpu"`
 	RunsPython   *ebpf.VariableSpec `ebpf:"runs_python"`
 	TableMarks   *ebpf.VariableSpec `ebpf:"table_marks"`
 	UnusedBirth  *ebpf.VariableSpec `ebpf:"unused_birth"`
@@ -364,8 +374,8 @@ type fdtraceMaps struct {
 	Deeps    *ebpf.Map `ebpf:"deeps"`
 	ListWork *ebpf.Map `ebpf:"list_work"`
 	Listing  *ebpf.Map `ebpf:"listing"`
+	OwnOfCpu *ebpf.Map `ebpf:"own_of_cpu"`
 	Pythons  *ebpf.Map `ebpf:"pythons"`
-	Runs     *ebpf.Map `ebpf:"runs"`
 	Stamps   *ebpf.Map `ebpf:"stamps"`
 	Suspects *ebpf.Map `ebpf:"suspects"`
 	Tables   *ebpf.Map `ebpf:"tables"`
@@ -377,8 +387,8 @@ func (m *fdtraceMaps) Close() error {
 		m.Deeps,
 		m.ListWork,
 		m.Listing,
+		m.OwnOfCpu,
 		m.Pythons,
-		m.Runs,
 		m.Stamps,
 		m.Suspects,
 		m.Tables,
@@ -402,6 +412,7 @@ type fdtraceVariables struct {
 	ListArgs     *ebpf.Variable `ebpf:"list_args"`
 	LogEntries   *ebpf.Variable `ebpf:"log_entries"`
 	NeedsDeep    *ebpf.Variable `ebpf:"needs_deep"`
+	RunsOfCpu    *ebpf.Variable `ebpf:"runs_of_cpu"`
 	RunsPython   *ebpf.Variable `ebpf:"runs_python"`
 	TableMarks   *ebpf.Variable `ebpf:"table_marks"`
 	UnusedBirth  *ebpf.Variable `ebpf:"unused_birth"`
