@@ -23,21 +23,29 @@ struct {
 	__type(value, struct job);
 } jobs SEC(".maps");
 
+// A task that is in a job is in all that job is in: a job may begin others, beside the
+// agent that measures it.
 struct tag {
-	u64 job; // its id: a tag of an earlier job in the same place means nothing
-	u32 slot;
+	u64 job[JOBS_OF_TASK]; // ids: a tag of an earlier job in the same place means nothing
+	u32 slot[JOBS_OF_TASK];
 	u32 flags;
-	u64 ended;  // the process's end is counted; on the leader
-	u64 hidden; // pages of the launcher that maxrss may show instead of its own
+	u32 innermost; // which of these the process is the first of, if it is the first of one
+	u64 ended;     // the process's end is counted; on the leader
+	u64 hidden;    // pages of the launcher that maxrss may show instead of its own
 };
 
+// How many jobs a task may be in. Who has only one job loads these programs faster.
+const volatile u32 nested = JOBS_OF_TASK;
+
+#define FOR_JOBS(i) for (u32 i = 0; i < JOBS_OF_TASK && i < nested; i++)
+
 enum tag_flag {
-	TAG_FIRST = 1,  // the job's first process, until it calls exec
+	TAG_FIRST = 1,  // a job's first process, until it calls exec
 	TAG_FORKED = 2, // has not called exec since it was forked
 	TAG_COPIED = 4, // has forked
 };
 
-// On every task of a job.
+// On every task that is in a job.
 struct {
 	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -86,9 +94,12 @@ static __always_inline void notify(u64 job, u64 kind)
 
 static __always_inline struct job *job_at(u32 slot, u64 id)
 {
-	struct job *j = bpf_map_lookup_elem(&jobs, &slot);
+	struct job *j;
 
-	return j && j->id == id && id ? j : 0;
+	if (!id)
+		return 0;
+	j = bpf_map_lookup_elem(&jobs, &slot);
+	return j && j->id == id ? j : 0;
 }
 
 // READ follows a pointer by a call where a load would do. The verifier asks of each
@@ -102,14 +113,9 @@ static __always_inline struct tag *tag_of(struct task_struct *t)
 	return bpf_task_storage_get(&tags, t, 0, 0);
 }
 
-static __always_inline struct job *job_of(struct tag *tag)
+static __always_inline struct job *job_of(struct tag *tag, u32 i)
 {
-	return tag ? job_at(tag->slot, tag->job) : 0;
-}
-
-static __always_inline struct job *job_of_task(struct task_struct *t)
-{
-	return job_of(tag_of(t));
+	return job_at(tag->slot[i], tag->job[i]);
 }
 
 static __always_inline bool may_kill(struct job *j, struct task_struct *t)
@@ -122,18 +128,28 @@ static __always_inline bool may_kill(struct job *j, struct task_struct *t)
 
 // ---- births
 
+// Takes the job that a thread's next process is to begin; false: there is none. A tag that
+// has no place left is refused before (Jobs.Await).
 static __always_inline bool launched(struct tag *from, struct task_struct *parent)
 {
 	u32 tid = parent->pid;
 	struct job_launcher *l = bpf_map_lookup_elem(&launchers, &tid);
+	bool taken = false;
 
 	if (!l || l->pid != parent->tgid || l->start_ticks != READ(parent, group_leader, start_boottime) / TICK)
 		return false;
-	from->job = l->job;
-	from->slot = l->slot;
-	from->flags = TAG_FIRST;
+	FOR_JOBS(i) {
+		if (job_of(from, i))
+			continue;
+		from->job[i] = l->job;
+		from->slot[i] = l->slot;
+		from->innermost = i;
+		from->flags = TAG_FIRST;
+		taken = true;
+		break;
+	}
 	bpf_map_delete_elem(&launchers, &tid); // for one fork
-	return true;
+	return taken;
 }
 
 static __always_inline void count_process(struct job *j, struct task_struct *parent)
@@ -158,14 +174,13 @@ int BPF_PROG(on_job_fork, struct task_struct *child)
 {
 	struct task_struct *parent = bpf_get_current_task_btf();
 	struct tag from = {}, *tag = tag_of(parent);
-	bool process = child->pid == child->tgid;
+	bool process = child->pid == child->tgid, member = false, tagged;
 	struct job *j;
 
 	if (tag) {
-		from.job = tag->job;
-		from.slot = tag->slot;
-		from.flags = tag->flags & TAG_FORKED;
-		from.hidden = tag->hidden;
+		from = *tag;
+		from.flags &= TAG_FORKED;
+		from.ended = 0;
 	}
 	if (process) {
 		bool first = launched(&from, parent);
@@ -181,19 +196,22 @@ int BPF_PROG(on_job_fork, struct task_struct *child)
 			}
 		}
 	}
-	j = job_at(from.slot, from.job);
-	if (!j)
+	FOR_JOBS(i)
+		member |= !!job_of(&from, i);
+	if (!member)
 		return 0;
-	add(&j->threads, 1);
-	if (!bpf_task_storage_get(&tags, child, &from, BPF_LOCAL_STORAGE_GET_F_CREATE)) {
-		add(&j->untagged, 1);
-		if (process)
+	tagged = bpf_task_storage_get(&tags, child, &from, BPF_LOCAL_STORAGE_GET_F_CREATE);
+	FOR_JOBS(i) {
+		j = job_of(&from, i);
+		if (!j)
+			continue;
+		add(&j->threads, 1);
+		add(tagged ? &j->tasks : &j->untagged, 1);
+		if (process && tagged)
+			count_process(j, parent);
+		else if (process)
 			add(&j->processes, 1);
-		return 0;
 	}
-	add(&j->tasks, 1);
-	if (process)
-		count_process(j, parent);
 	return 0;
 }
 
@@ -247,27 +265,36 @@ static __always_inline u64 peak_pages(struct rss *r, struct mm_struct *mm)
 	return most(r->pages[MM_FILEPAGES] + r->pages[MM_ANONPAGES] + r->pages[MM_SHMEMPAGES], READ(mm, hiwater_rss));
 }
 
-static __always_inline void take_peaks(struct job *j, struct tag *tag, struct task_struct *p)
+// What a process had at most, at its end.
+struct peaks {
+	u64 pages;
+	u64 own_pages; // of them what is not its launcher's
+	u64 own_known;
+	u64 vm_pages;
+	u64 fds;
+	u64 has_fds;
+	u64 fds_full;
+	u64 oom;
+};
+
+static __always_inline void read_peaks(struct peaks *k, struct tag *tag, struct task_struct *p)
 {
 	struct mm_struct *mm = READ(p, mm);
-	u64 pages = READ(p, signal, maxrss);
 
+	k->pages = k->own_pages = READ(p, signal, maxrss);
+	k->own_known = true;
 	// sched_process_exit is told before exit_mm since 6.16, and after it before.
-	if (mm) {
-		raise(&j->peak_vm_pages, most(READ(mm, hiwater_vm), READ(mm, total_vm)));
-		if (pages <= tag->hidden) {
-			struct rss r = {};
-
-			read_rss(&r, mm);
-			pages = peak_pages(&r, mm);
-		}
-	} else if (pages <= tag->hidden) {
-		add(&j->peak_hidden, 1);
-		raise(&j->hidden_pages, tag->hidden);
+	if (mm)
+		k->vm_pages = most(READ(mm, hiwater_vm), READ(mm, total_vm));
+	if (k->pages > tag->hidden)
 		return;
+	k->own_known = !!mm;
+	if (mm) {
+		struct rss r = {};
+
+		read_rss(&r, mm);
+		k->own_pages = peak_pages(&r, mm);
 	}
-	if (raise(&j->peak_pages, pages))
-		j->peak_at = bpf_ktime_get_boot_ns();
 }
 
 static __always_inline u64 fd_limit(struct task_struct *p)
@@ -277,18 +304,33 @@ static __always_inline u64 fd_limit(struct task_struct *p)
 	return READ(sig, rlim[RLIMIT_NOFILE].rlim_cur);
 }
 
-static __always_inline void take_fds(struct job *j, struct task_struct *p)
+static __always_inline void read_fds(struct peaks *k, struct task_struct *p)
 {
 	struct files_struct *files = READ(p, files);
-	u64 n;
 
 	if (!files)
 		return;
-	n = count_fds(files);
-	if (raise(&j->peak_fds, n))
-		j->peak_fds_at = bpf_ktime_get_boot_ns();
-	if (n >= fd_limit(p))
+	k->has_fds = true;
+	k->fds = count_fds(files);
+	k->fds_full = k->fds >= fd_limit(p);
+}
+
+static __always_inline void add_peaks(struct job *j, struct peaks *k, bool own)
+{
+	u64 now = bpf_ktime_get_boot_ns();
+
+	raise(&j->peak_vm_pages, k->vm_pages);
+	if (own && !k->own_known)
+		add(&j->peak_hidden, 1);
+	else if (raise(&j->peak_pages, own ? k->own_pages : k->pages))
+		j->peak_at = now;
+	if (k->has_fds && raise(&j->peak_fds, k->fds))
+		j->peak_fds_at = now;
+	if (k->fds_full)
 		add(&j->fds_full, 1);
+	if (k->oom)
+		add(&j->oom_kills, 1);
+	add(&j->now, -1);
 }
 
 // A process ends here, before its parent can know: a shell's next command is born
@@ -296,38 +338,39 @@ static __always_inline void take_fds(struct job *j, struct task_struct *p)
 SEC("tp_btf/sched_process_exit")
 int BPF_PROG(on_job_exit, struct task_struct *p)
 {
+	struct peaks k = {};
 	struct tag *tag;
-	struct job *j;
 
 	if (READ(p, signal, live.counter) > 0)
 		return 0;
 	tag = tag_of(p->group_leader);
-	j = job_of(tag);
 	// Two threads that exit at once may both find none alive.
-	if (!j || __sync_val_compare_and_swap(&tag->ended, 0, 1))
+	if (!tag || __sync_val_compare_and_swap(&tag->ended, 0, 1))
 		return 0;
 	if (!(tag->flags & TAG_FIRST)) // which died in its launcher's memory
-		take_peaks(j, tag, p);
-	take_fds(j, p);
-	if (READ(p, signal, oom_mm))
-		add(&j->oom_kills, 1);
-	add(&j->now, -1);
+		read_peaks(&k, tag, p);
+	else
+		k.own_known = true;
+	read_fds(&k, p);
+	k.oom = !!READ(p, signal, oom_mm);
+	FOR_JOBS(i) {
+		bool own = i == tag->innermost;
+		struct job *j = job_of(tag, i);
+
+		if (!j)
+			continue;
+		if (own && !k.own_known)
+			raise(&j->hidden_pages, tag->hidden);
+		add_peaks(j, &k, own);
+	}
 	return 0;
 }
 
 // The last that a task does is to leave its CPU, and only then is its accounting
 // complete: at sched_process_exit four fifths of a short process are still missing.
 // For all other switches this looks at one word.
-SEC("tp_btf/sched_switch")
-int BPF_PROG(on_job_switch, bool preempt, struct task_struct *prev)
+static __always_inline void add_use(struct job *j, struct task_struct *prev)
 {
-	struct job *j;
-
-	if (!(prev->__state & TASK_DEAD))
-		return 0;
-	j = job_of_task(prev);
-	if (!j)
-		return 0;
 	add(&j->cpu, prev->se.sum_exec_runtime);
 	add(&j->utime, prev->utime);
 	add(&j->stime, prev->stime);
@@ -347,6 +390,24 @@ int BPF_PROG(on_job_switch, bool preempt, struct task_struct *prev)
 	}
 	if (__sync_fetch_and_add(&j->tasks, -1) == 1)
 		notify(j->id, NOTICE_EMPTY);
+}
+
+SEC("tp_btf/sched_switch")
+int BPF_PROG(on_job_switch, bool preempt, struct task_struct *prev)
+{
+	struct tag *tag;
+
+	if (!(prev->__state & TASK_DEAD))
+		return 0;
+	tag = tag_of(prev);
+	if (!tag)
+		return 0;
+	FOR_JOBS(i) {
+		struct job *j = job_of(tag, i);
+
+		if (j)
+			add_use(j, prev);
+	}
 	return 0;
 }
 
@@ -359,26 +420,32 @@ static __always_inline bool is_users_ip(struct sock *sk)
 	return (family == AF_INET || family == AF_INET6) && !BPF_CORE_READ_BITFIELD(sk, sk_kern_sock);
 }
 
+static __always_inline void count_bytes(struct sock *sk, u64 received, u64 sent)
+{
+	struct tag *tag = tag_of(bpf_get_current_task_btf());
+
+	if (!tag || !is_users_ip(sk))
+		return;
+	FOR_JOBS(i) {
+		struct job *j = job_of(tag, i);
+
+		if (j && received)
+			add(&j->net_received, received);
+		if (j && sent)
+			add(&j->net_sent, sent);
+	}
+}
+
 static __always_inline void count_sent(struct sock *sk, int ret)
 {
-	struct job *j;
-
-	if (ret <= 0)
-		return;
-	j = job_of_task(bpf_get_current_task_btf());
-	if (j && is_users_ip(sk))
-		add(&j->net_sent, ret);
+	if (ret > 0)
+		count_bytes(sk, 0, ret);
 }
 
 static __always_inline void count_received(struct sock *sk, int ret, int flags)
 {
-	struct job *j;
-
-	if (ret <= 0 || flags & (MSG_PEEK | MSG_ERRQUEUE))
-		return;
-	j = job_of_task(bpf_get_current_task_btf());
-	if (j && is_users_ip(sk))
-		add(&j->net_received, ret);
+	if (ret > 0 && !(flags & (MSG_PEEK | MSG_ERRQUEUE)))
+		count_bytes(sk, ret, 0);
 }
 
 SEC("tp_btf/sock_send_length")
@@ -441,10 +508,18 @@ SEC("tp_btf/sys_enter")
 int BPF_PROG(on_job_call)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
-	struct job *j = job_of_task(t);
+	struct tag *tag = tag_of(t);
 
-	if (j && j->dying && !(t->flags & PF_EXITING) && may_kill(j, t))
-		bpf_send_signal(KILL);
+	if (!tag || t->flags & PF_EXITING)
+		return 0;
+	FOR_JOBS(i) {
+		struct job *j = job_of(tag, i);
+
+		if (j && j->dying && may_kill(j, t)) {
+			bpf_send_signal(KILL);
+			break;
+		}
+	}
 	return 0;
 }
 
@@ -505,21 +580,30 @@ static __always_inline void read_usage(struct job_task *r, struct task_struct *t
 	}
 }
 
-// Writes down every living task of every job.
+// Writes down every living task that is in a job.
 SEC("iter/task")
 int job_tasks(struct bpf_iter__task *ctx)
 {
 	struct task_struct *t = ctx->task;
 	struct job_task r = {};
+	bool member = false;
 	struct tag *tag;
 
 	if (!t)
 		return 0;
 	tag = tag_of(t);
-	if (!job_of(tag) || t->exit_state)
+	if (!tag || t->exit_state)
 		return 0;
-	r.job = tag->job;
-	r.slot = tag->slot;
+	FOR_JOBS(i) {
+		struct job *j = job_of(tag, i);
+
+		if (j) {
+			r.job[i] = j->id;
+			member = true;
+		}
+	}
+	if (!member)
+		return 0;
 	r.pid = t->tgid;
 	r.tid = t->pid;
 	r.uid = READ(t, real_cred, uid.val);

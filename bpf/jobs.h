@@ -6,6 +6,7 @@
 #define RMAGENT_JOBS_H
 
 #define JOBS 64 // at once, but for what user space makes of it
+#define JOBS_OF_TASK 4 // a job may run in another
 
 // A job. What its tasks used is added when each ends; what they use while they live
 // is theirs, and read by job_tasks. Bytes of the network are added as they move.
@@ -70,18 +71,16 @@ enum job_task_flag {
 	JOB_FILES = 4,    // the descriptor fields mean something
 	JOB_COPIED = 8,   // its memory may be shared with a process that it forked, or that forked it
 	JOB_FORKED = 16,  // has not called exec since it was forked
-	JOB_FIRST = 32,   // the first process, in the launcher's memory until it calls exec
+	JOB_FIRST = 32,   // a job's first process, in the launcher's memory until it calls exec
 };
 
-// A living task of a job.
+// A living task of a job, or of several, one in the other.
 struct job_task {
-	u64 job; // its id
-	u32 slot;
+	u64 job[JOBS_OF_TASK]; // their ids; 0: none
 	u32 flags;
 	u32 pid;
 	u32 tid;
 	u32 uid; // real
-	u32 zero;
 	u64 start;
 	u64 cpu;
 	u64 utime;
@@ -119,7 +118,7 @@ struct job_launcher {
 
 _Static_assert(sizeof(struct job) == 8 * 36, "job");
 _Static_assert(sizeof(struct job_notice) == 24, "job_notice");
-_Static_assert(sizeof(struct job_task) == 32 + 8 * 23 + 16 + 8, "job_task");
+_Static_assert(sizeof(struct job_task) == 8 * JOBS_OF_TASK + 16 + 8 * 24 + 16, "job_task");
 _Static_assert(sizeof(struct job_launcher) == 24, "job_launcher");
 
 #endif

@@ -11,7 +11,7 @@ import (
 // is to end them gets no CPU. Where that is not allowed it does nothing. The function
 // that it returns takes it back.
 func hurry() (relax func()) {
-	before := map[int]int{}
+	before, usual := map[int]int{}, 0
 	for _, tid := range threads() {
 		// The system call answers 20 - nice (getpriority(2)).
 		raw, err := unix.Getpriority(unix.PRIO_PROCESS, tid)
@@ -19,13 +19,20 @@ func hurry() (relax func()) {
 			continue
 		}
 		before[tid] = 20 - raw
+		if tid == os.Getpid() {
+			usual = before[tid]
+		}
 	}
 	return func() {
 		if len(before) == 0 {
 			return
 		}
-		for _, tid := range threads() { // one that began meanwhile inherited it
-			unix.Setpriority(unix.PRIO_PROCESS, tid, before[tid])
+		for _, tid := range threads() {
+			nice, known := before[tid]
+			if !known { // it began meanwhile, and inherited it
+				nice = usual
+			}
+			unix.Setpriority(unix.PRIO_PROCESS, tid, nice)
 		}
 	}
 }

@@ -52,6 +52,12 @@ var ErrNoJob = errors.New("no such job")
 // ErrTooManyJobs means that every place for a job is taken.
 var ErrTooManyJobs = errors.New("too many jobs at once")
 
+// jobsOfTask is in how many jobs a task may be: JOBS_OF_TASK of bpf/jobs.h.
+const jobsOfTask = uint32(len(jobsTag{}.Job))
+
+// ErrTooDeep means that whoever is to start a job is in as many as it may.
+var ErrTooDeep = fmt.Errorf("a job in more than %d others", jobsOfTask-1)
+
 // Jobs owns the programs that tell which tasks belong to which job, and what they
 // used. They are attached while there is a job. It is safe for many goroutines.
 type Jobs struct {
@@ -59,6 +65,7 @@ type Jobs struct {
 	area       []byte    // the map jobs
 	places     []jobsJob // in area; the kernel writes there
 	launchers  *ebpf.Map
+	tags       *ebpf.Map
 	iter       *link.Iter
 	reader     *ringbuf.Reader
 	notices    chan JobNotice
@@ -72,6 +79,7 @@ type Jobs struct {
 	calls    link.Link // on_job_call; nil: nobody dies
 	dying    int
 	slots    map[uint64]uint32
+	last     uint32 // the place that was taken last
 	nextID   uint64
 	capacity uint32
 	buffer   []byte
@@ -101,13 +109,16 @@ func (j *Jobs) load(env *environment) error {
 			return nil, fmt.Errorf("read the jobs' object: %w", err)
 		}
 		spec.Maps[jobsMapJobs].MaxEntries = j.capacity + 1 // place 0 is nobody's
+		if err := spec.Variables[jobsVarNested].Set(min(j.capacity, jobsOfTask)); err != nil {
+			return nil, fmt.Errorf("set nested: %w", err)
+		}
 		return spec, env.configure(spec)
 	}
 	var err error
 	if j.programs, err = loadQuickly(_JobsBytes, read, env.options(), j.choose); err != nil {
 		return fmt.Errorf("load jobs: %w", refused(err))
 	}
-	j.launchers = j.programs.Maps[jobsMapLaunchers]
+	j.launchers, j.tags = j.programs.Maps[jobsMapLaunchers], j.programs.Maps[jobsMapTags]
 	if err := j.mapPlaces(j.programs.Maps[jobsMapJobs]); err != nil {
 		return err
 	}
@@ -180,18 +191,9 @@ func (j *Jobs) Notices() <-chan JobNotice { return j.notices }
 func (j *Jobs) New(o JobOrder) (id uint64, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	slot := uint32(1)
-	for taken := true; taken; slot++ {
-		if slot > j.capacity {
-			return 0, ErrTooManyJobs
-		}
-		taken = false
-		for _, s := range j.slots {
-			taken = taken || s == slot
-		}
-		if !taken {
-			break
-		}
+	slot, ok := j.free()
+	if !ok {
+		return 0, ErrTooManyJobs
 	}
 	if len(j.slots) == 0 {
 		if err := j.attach(); err != nil {
@@ -203,8 +205,24 @@ func (j *Jobs) New(o JobOrder) (id uint64, err error) {
 	place := &j.places[slot]
 	*place = jobsJob{Uid: uint64(o.UID), MaxAtOnce: o.AtOnce, MaxProcesses: o.Processes, FatalAtOnce: o.FatalAtOnce}
 	atomic.StoreUint64(&place.Id, id)
-	j.slots[id] = slot
+	j.slots[id], j.last = slot, slot
 	return id, nil
+}
+
+// free returns a free place, in turns: a program that found the job that was there last
+// before it was forgotten may still be adding to it.
+func (j *Jobs) free() (slot uint32, ok bool) {
+	taken := make([]bool, j.capacity+1)
+	for _, s := range j.slots {
+		taken[s] = true
+	}
+	for i := range j.capacity {
+		slot := (j.last+i)%j.capacity + 1
+		if !taken[slot] {
+			return slot, true
+		}
+	}
+	return 0, false
 }
 
 func (j *Jobs) attach() error {
@@ -249,12 +267,40 @@ func (j *Jobs) Await(id uint64, thread int, process sample.ID) error {
 	if !ok {
 		return ErrNoJob
 	}
+	switch n, err := j.depth(process.PID); {
+	case err != nil:
+		return err
+	case n >= jobsOfTask:
+		return ErrTooDeep
+	}
 	ticks := process.StartTicks - uint64(j.bootOffset/userTick)
 	l := jobsJobLauncher{Job: id, Slot: slot, Pid: uint32(process.PID), StartTicks: ticks}
 	if err := j.launchers.Put(uint32(thread), &l); err != nil {
 		return fmt.Errorf("await a job's first process: %w", err)
 	}
 	return nil
+}
+
+// depth is in how many jobs a process is.
+func (j *Jobs) depth(pid int32) (n uint32, err error) {
+	fd, err := unix.PidfdOpen(int(pid), 0)
+	if err != nil {
+		return 0, fmt.Errorf("look at PID %d: %w", pid, err)
+	}
+	defer unix.Close(fd)
+	var tag jobsTag
+	if err := j.tags.Lookup(uint32(fd), &tag); err != nil {
+		if errors.Is(err, ebpf.ErrKeyNotExist) {
+			return 0, nil
+		}
+		return 0, fmt.Errorf("look for the jobs of PID %d: %w", pid, err)
+	}
+	for _, id := range tag.Job {
+		if j.slots[id] != 0 {
+			n++
+		}
+	}
+	return n, nil
 }
 
 // userTick is what start times count in: USER_HZ is 100 on every architecture that
@@ -293,7 +339,10 @@ func (j *Jobs) Totals(id uint64) (t sample.JobTotals, err error) {
 	if err != nil {
 		return t, err
 	}
-	v := j.places[slot]
+	place := &j.places[slot]
+	pending := atomic.LoadUint64(&place.Tasks) // first: who is counted as gone has added all before
+	v := *place
+	v.Tasks = pending
 	return j.totals(&v), nil
 }
 
@@ -327,11 +376,22 @@ func (j *Jobs) Processes(add func(job uint64, p *sample.JobProcess), use func(jo
 		return fmt.Errorf("open the iterator of jobs: %w", err)
 	}
 	defer unix.Close(fd)
+	orphans := map[uint32]bool{} // processes whose first thread has ended: each other speaks for them
 	return readRecords(fd, j.buffer, func(t *jobsJobTask) {
-		use(t.Job, taskUse(t))
-		if t.Flags&jobLeader != 0 {
-			p := j.process(t)
-			add(t.Job, &p)
+		used, p := taskUse(t), j.process(t)
+		speaks := t.Flags&jobLeader != 0
+		if speaks && t.Tid != t.Pid {
+			speaks = !orphans[t.Pid]
+			orphans[t.Pid] = true
+		}
+		for _, id := range t.Job {
+			if id == 0 {
+				continue
+			}
+			use(id, used)
+			if speaks {
+				add(id, &p)
+			}
 		}
 	})
 }

@@ -70,13 +70,11 @@ type jobsJobNotice struct {
 
 type jobsJobTask struct {
 	_           structs.HostLayout
-	Job         uint64
-	Slot        uint32
+	Job         [4]uint64
 	Flags       uint32
 	Pid         uint32
 	Tid         uint32
 	Uid         uint32
-	Zero        uint32
 	Start       uint64
 	Cpu         uint64
 	Utime       uint64
@@ -105,12 +103,13 @@ type jobsJobTask struct {
 }
 
 type jobsTag struct {
-	_      structs.HostLayout
-	Job    uint64
-	Slot   uint32
-	Flags  uint32
-	Ended  uint64
-	Hidden uint64
+	_         structs.HostLayout
+	Job       [4]uint64
+	Slot      [4]uint32
+	Flags     uint32
+	Innermost uint32
+	Ended     uint64
+	Hidden    uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -138,6 +137,7 @@ const (
 	jobsProgOnJobSend         = "on_job_send"
 	jobsProgOnJobSwitch       = "on_job_switch"
 	jobsVarCpuOffset          = "cpu_offset"
+	jobsVarNested             = "nested"
 	jobsVarNrCpus             = "nr_cpus"
 	jobsVarUnusedNotice       = "unused_notice"
 	jobsVarUnusedTask         = "unused_task"
@@ -218,6 +218,7 @@ type jobsMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type jobsVariableSpecs struct {
 	CpuOffset    *ebpf.VariableSpec `ebpf:"cpu_offset"`
+	Nested       *ebpf.VariableSpec `ebpf:"nested"`
 	NrCpus       *ebpf.VariableSpec `ebpf:"nr_cpus"`
 	UnusedNotice *ebpf.VariableSpec `ebpf:"unused_notice"`
 	UnusedTask   *ebpf.VariableSpec `ebpf:"unused_task"`
@@ -267,6 +268,7 @@ func (m *jobsMaps) Close() error {
 // It can be passed to loadJobsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type jobsVariables struct {
 	CpuOffset    *ebpf.Variable `ebpf:"cpu_offset"`
+	Nested       *ebpf.Variable `ebpf:"nested"`
 	NrCpus       *ebpf.Variable `ebpf:"nr_cpus"`
 	UnusedNotice *ebpf.Variable `ebpf:"unused_notice"`
 	UnusedTask   *ebpf.Variable `ebpf:"unused_task"`

@@ -40,6 +40,13 @@ func TestJobsHavePlaces(t *testing.T) {
 	if err := j.Forget(a); !errors.Is(err, ErrNoJob) {
 		t.Errorf("forgotten twice: %v", err)
 	}
+	place := j.last
+	if err := j.Forget(b); err != nil {
+		t.Error(err)
+	}
+	if b, err = j.New(JobOrder{}); err != nil || j.last == place {
+		t.Errorf("the place of a job that has just been forgotten is taken: %d, %v", place, err)
+	}
 	c, err := j.New(JobOrder{})
 	if err != nil || c == a {
 		t.Errorf("job %d in the place of %d: %v", c, a, err)
@@ -53,7 +60,7 @@ func TestJobRecordsAreOfTheSizeInC(t *testing.T) {
 	for what, sizes := range map[string][2]uintptr{
 		"job":          {unsafe.Sizeof(jobsJob{}), 8 * 36},
 		"job_notice":   {unsafe.Sizeof(jobsJobNotice{}), 24},
-		"job_task":     {unsafe.Sizeof(jobsJobTask{}), 32 + 8*23 + 16 + 8},
+		"job_task":     {unsafe.Sizeof(jobsJobTask{}), 8*uintptr(jobsOfTask) + 16 + 8*24 + 16},
 		"job_launcher": {unsafe.Sizeof(jobsJobLauncher{}), 24},
 	} {
 		if sizes[0] != sizes[1] {

@@ -1,6 +1,7 @@
 package sock
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -17,6 +18,7 @@ import (
 	"rmagent/internal/job"
 	"rmagent/internal/loader"
 	"rmagent/internal/sample"
+	"rmagent/record"
 )
 
 // answerTime is how long an agent may take to answer.
@@ -75,10 +77,17 @@ func (t *Tracker) receive() {
 // ErrAgent is wrapped by errors of the agent, or of the way to it.
 var ErrAgent = errors.New("ask the agent")
 
+// errGone is wrapped by those after which there is no more to be asked.
+var errGone = fmt.Errorf("%w: it is gone", ErrAgent)
+
+// Gone tells whether an error means that the agent can be asked no more.
+func Gone(err error) bool { return errors.Is(err, errGone) }
+
 func (t *Tracker) ask(q *request) (*response, error) {
 	t.conn.SetWriteDeadline(time.Now().Add(answerTime))
-	if err := writeFrame(t.conn, q, maxRequest); err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrAgent, err)
+	wrote := writeFrame(t.conn, q, maxRequest)
+	if wrote != nil { // it may have said why it hung up
+		t.conn.SetReadDeadline(time.Now().Add(time.Second))
 	}
 	timeout := time.NewTimer(answerTime)
 	defer timeout.Stop()
@@ -86,14 +95,16 @@ func (t *Tracker) ask(q *request) (*response, error) {
 	case r, ok := <-t.answers:
 		switch {
 		case !ok:
-			return nil, fmt.Errorf("%w: %w", ErrAgent, t.failed)
+			return nil, fmt.Errorf("%w: %w", errGone, cmp.Or(wrote, t.failed))
 		case r.Error != "":
-			return nil, fmt.Errorf("%w: %s", ErrAgent, r.Error)
+			return nil, fmt.Errorf("%w: %s", ErrAgent, record.Text([]byte(r.Error)))
+		case wrote != nil:
+			return nil, fmt.Errorf("%w: %w", errGone, wrote)
 		}
 		return r, nil
 	case <-timeout.C:
 		t.conn.Close() // a late answer would be taken for that to another question
-		return nil, fmt.Errorf("%w: no answer in %v", ErrAgent, answerTime)
+		return nil, fmt.Errorf("%w: no answer in %v", errGone, answerTime)
 	}
 }
 

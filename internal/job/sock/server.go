@@ -118,6 +118,7 @@ func (s *Server) accept() {
 			continue
 		}
 		s.work.Go(c.serve)
+		s.work.Go(c.notify)
 	}
 }
 
@@ -131,7 +132,10 @@ func (s *Server) forward() {
 			s.survey.at = time.Time{} // what was read before is old news
 			s.mu.Unlock()
 			if c != nil {
-				c.send(&response{Notice: true})
+				select {
+				case c.notices <- struct{}{}:
+				default: // one is waiting to be sent
+				}
 			}
 		case <-s.done:
 			return
@@ -150,6 +154,9 @@ type client struct {
 	doomed bool
 	write  sync.Mutex
 
+	notices chan struct{} // to be sent
+	left    chan struct{} // closed with the connection
+
 	watched watched // under the server's lock, once there is a job
 }
 
@@ -166,7 +173,7 @@ func (s *Server) admit(conn *net.UnixConn) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &client{server: s, conn: conn, uid: cred.Uid, self: self}
+	c := &client{server: s, conn: conn, uid: cred.Uid, self: self, notices: make(chan struct{}, 1), left: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	of := 0
@@ -217,6 +224,21 @@ func (c *client) serve() {
 	}
 }
 
+// notify sends notices. A client that takes none holds up nobody else.
+func (c *client) notify() {
+	for {
+		select {
+		case <-c.notices:
+			if c.send(&response{Notice: true}) != nil {
+				c.conn.Close() // half a frame may have gone out
+				return
+			}
+		case <-c.left:
+			return
+		}
+	}
+}
+
 func (c *client) send(r *response) error {
 	c.write.Lock()
 	defer c.write.Unlock()
@@ -228,6 +250,7 @@ func (c *client) send(r *response) error {
 func (c *client) leave() {
 	s := c.server
 	c.conn.Close()
+	close(c.left)
 	s.mu.Lock()
 	delete(s.clients, c)
 	delete(s.byJob, c.job)

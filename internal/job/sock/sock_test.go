@@ -5,11 +5,13 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -28,6 +30,8 @@ func TestMain(m *testing.M) {
 	switch os.Getenv(helperVariable) {
 	case "nothing":
 		os.Exit(0)
+	case "nest":
+		os.Exit(nest())
 	case "wait":
 		os.Stdout.WriteString("ready\n")
 		io.Copy(io.Discard, os.Stdin)
@@ -40,6 +44,75 @@ func helper(does string) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), helperVariable+"="+does)
 	return cmd
+}
+
+// nestVariable has the socket, and how many jobs a helper begins, each in the one before.
+const nestVariable = "RMAGENT_SOCK_NEST"
+
+// nest begins a job in the one that it is in, of a process that does the same.
+func nest() int {
+	path, depth, _ := strings.Cut(os.Getenv(nestVariable), " ")
+	left, err := strconv.Atoi(depth)
+	if err != nil {
+		return 3
+	}
+	tracker, err := Open(path, loader.JobOrder{}, About{})
+	if err != nil {
+		return 4
+	}
+	defer tracker.Close()
+	cmd := helper("nothing")
+	if left > 1 {
+		cmd = nested(path, left-1)
+	}
+	cmd.Stdout = os.Stdout
+	r, err := job.Run(context.Background(), job.Options{Cmd: cmd, Tracker: tracker})
+	if errors.Is(err, ErrAgent) {
+		os.Stdout.WriteString(err.Error())
+	}
+	if err != nil || r.Err != nil || !r.State.Success() {
+		return 5
+	}
+	return 0
+}
+
+func nested(path string, depth int) *exec.Cmd {
+	cmd := helper("nest")
+	cmd.Env = append(cmd.Env, fmt.Sprintf("%s=%s %d", nestVariable, path, depth))
+	return cmd
+}
+
+// Nobody leaves a job by beginning another.
+func TestJobsInJobs(t *testing.T) {
+	const most = 3 // in one
+	path := serve(t)
+	run := func(depth int) (r *job.Result, output string) {
+		tracker := open(t, path)
+		defer tracker.Close()
+		cmd := nested(path, depth)
+		var out strings.Builder
+		cmd.Stdout = &out
+		r, err := job.Run(context.Background(), job.Options{Cmd: cmd, Tracker: tracker})
+		if err != nil || r.Err != nil {
+			t.Fatalf("%v, %v", err, r.Err)
+		}
+		return r, out.String()
+	}
+	single := func() float64 { // of a job that begins none, as seen by who begins it
+		r, _ := run(1)
+		n, _ := r.Meter.Most.Get(cctools.TotalProcesses)
+		return n
+	}()
+	r, out := run(most)
+	n, _ := r.Meter.Most.Get(cctools.TotalProcesses)
+	together, _ := r.Meter.Most.Get(cctools.MaxConcurrentProcesses)
+	if !r.State.Success() || n != 1+(single-1)*most || together != 1+most {
+		t.Errorf("%v: %v processes, %v at once; one that starts one has %v: %s", r.State, n, together, single, out)
+	}
+	r, out = run(most + 1)
+	if r.State.Success() || !strings.Contains(out, loader.ErrTooDeep.Error()) {
+		t.Errorf("%v, %q", r.State, out)
+	}
 }
 
 // serve serves jobs, as an agent does.
