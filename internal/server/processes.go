@@ -79,7 +79,7 @@ func sortNames() []string {
 
 func sortKey(s string) error {
 	if sortKeys[s] == nil {
-		return errors.New("there is no such number")
+		return errors.New("there is no such number; allowed: " + strings.Join(sortNames(), ", "))
 	}
 	return nil
 }
