@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"runtime"
 	"runtime/debug"
 	"time"
 
@@ -56,7 +55,7 @@ func runCommand() *cli.Command {
 }
 
 func run(c *cli.Context) error {
-	useOneThread()
+	threads := newThreads()
 	l, err := cmdline.LoadConfig(c)
 	if err != nil {
 		return err
@@ -77,7 +76,7 @@ func run(c *cli.Context) error {
 	hup := make(chan os.Signal, 1) // whatever comes while it starts or ends must not end it
 	signal.Notify(hup, unix.SIGHUP)
 	defer signal.Stop(hup)
-	a, err := openAgent(c, l, f, log)
+	a, err := openAgent(c, l, f, log, newFront(threads))
 	if err == nil {
 		err = a.run(c.Context, hup)
 		err = errors.Join(err, a.close())
@@ -90,16 +89,6 @@ func run(c *cli.Context) error {
 	return err
 }
 
-// useOneThread runs Go code on one thread at a time, unless the environment says
-// otherwise: an agent that works for a millisecond a second has nothing to do on a
-// second one, and each goroutine that becomes ready would wake one, and the
-// runtime's monitor with it (a quarter of the context switches remain).
-func useOneThread() {
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(1)
-	}
-}
-
 // running is the agent, and what the command adds to it.
 type running struct {
 	*agent.Agent
@@ -110,8 +99,8 @@ type running struct {
 	jobs    jobServer
 }
 
-func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log) (*running, error) {
-	r := &running{log: log, stacks: openStacks(), history: openHistory(l, log.Logger()), front: newFront()}
+func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log, front *front) (*running, error) {
+	r := &running{log: log, stacks: openStacks(), history: openHistory(l, log.Logger()), front: front}
 	r.front.history = r.history
 	o := agent.Options{
 		Config: l, Sources: cmdline.Sources(c), Filter: f, Version: version, Log: log.Logger(), SetLevel: log.SetLevel,

@@ -32,10 +32,11 @@ type front struct {
 	doors    sync.WaitGroup
 	headroom *headroomDesk
 	history  *history.Store
+	threads  *threads
 }
 
-func newFront() *front {
-	return &front{views: engine.NewViews(), bus: httpserver.NewBus(), headroom: newHeadroomDesk()}
+func newFront(t *threads) *front {
+	return &front{views: engine.NewViews(), bus: httpserver.NewBus(), headroom: newHeadroomDesk(), threads: t}
 }
 
 // open opens the agent's doors.
@@ -63,6 +64,7 @@ func (f *front) open(ctx context.Context, a *agent.Agent, jobs *jobServer) error
 		Policy:   func() any { return a.InForce().Values() },
 		Metrics:  metrics.New(metrics.Options{Views: f.views, Version: version, Source: about.Source}).Handler,
 		Jobs:     jobs.running(),
+		Asked:    func() { f.threads.asked(ctx) },
 		Log:      log,
 	})
 	f.serve(func() error { return f.server.ServeUnix(unix) }, log)

@@ -89,7 +89,11 @@ func (s *Server) history(w http.ResponseWriter, r *http.Request) error {
 	resource, target := r.PathValue("resource"), r.URL.Query().Get("target")
 	h, ok := s.Control.History(resource, target, count)
 	if !ok {
-		return problemf(http.StatusNotFound, "Nothing is known of %q of %q.", record.Text([]byte(resource)), record.Text([]byte(target)))
+		of := ""
+		if target != "" {
+			of = fmt.Sprintf(" of target %q", record.Text([]byte(target)))
+		}
+		return problemf(http.StatusNotFound, "There is no history of %q%s; /v1/stats lists those that there are.", record.Text([]byte(resource)), of)
 	}
 	return writeJSON(w, h)
 }

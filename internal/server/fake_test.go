@@ -27,6 +27,7 @@ type fakeViews struct {
 	view      *engine.View
 	published chan struct{}
 	holds     map[int32]record.Leak
+	slow      chan struct{} // not nil: who wants details says so, and waits for a word
 }
 
 func newFake(v *engine.View) *fakeViews {
@@ -39,9 +40,23 @@ func (f *fakeViews) Latest() *engine.View {
 	return f.view
 }
 
-func (f *fakeViews) Published() <-chan struct{} { return f.published }
+func (f *fakeViews) Published() <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.published
+}
 
-func (f *fakeViews) Detailed(context.Context) (*engine.View, error) { return f.Latest(), nil }
+func (f *fakeViews) Detailed(context.Context) (*engine.View, error) {
+	v := f.Latest()
+	f.mu.Lock()
+	slow := f.slow
+	f.mu.Unlock()
+	if slow != nil {
+		slow <- struct{}{}
+		<-slow
+	}
+	return v, nil
+}
 
 func (f *fakeViews) Holds(_ context.Context, pid int32) (record.Leak, error) {
 	l, ok := f.holds[pid]
@@ -55,6 +70,8 @@ func (f *fakeViews) tick(v *engine.View) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.view = v
+	close(f.published)
+	f.published = make(chan struct{})
 }
 
 var someTime = time.Date(2026, 11, 25, 12, 0, 0, 500_000_000, time.UTC)

@@ -2,6 +2,7 @@ package server
 
 import (
 	"cmp"
+	"context"
 	"net/http"
 	"slices"
 	"sync"
@@ -43,24 +44,123 @@ func (s *spans) at(i int) []byte {
 	return s.buf[from:s.ends[i]]
 }
 
-// listings has the listing of the latest view that somebody asked for. The buffers of
-// those before are used again once nobody reads them: megabytes of fresh memory for
-// each view cost more than encoding.
+// listings has the listing of the latest view that somebody asked for, and the one before
+// until that is encoded. The buffers of those before are used again once nobody reads
+// them: megabytes of fresh memory for each view cost more than encoding.
 type listings struct {
-	mu     sync.Mutex
-	latest *listing
-	spare  sync.Pool // of *spans, which the collector may take
+	mu      sync.Mutex
+	latest  *listing  // nil: nobody asked lately
+	encoded *listing  // the latest that is
+	spare   sync.Pool // of *spans, which the collector may take
+
+	wanted bool // somebody asked since the last tick
+	kept   bool // keepListings runs
+}
+
+// listed returns the encoded processes of the last reading, which the caller releases. It
+// is the reading before while the last one is being encoded ahead: who comes just after a
+// tick does not wait for that.
+func (s *Server) listed(ctx context.Context) (*listing, error) {
+	v, err := s.view()
+	if err != nil {
+		return nil, err
+	}
+	l, keep := s.listings.ask(v.Tick)
+	if keep {
+		go s.keepListings(v.Tick)
+	}
+	if l != nil {
+		return l, nil
+	}
+	if v, err = s.detailed(ctx); err != nil {
+		return nil, err
+	}
+	return s.list(v)
+}
+
+// keepListings encodes each reading when it is there, until a tick passes at which nobody
+// asks or the server is closed.
+func (s *Server) keepListings(tick uint64) {
+	for s.awaitTick(tick) && s.listings.wantedStill() {
+		ctx, cancel := context.WithTimeout(context.Background(), answerTime)
+		if v, err := s.detailed(ctx); err == nil {
+			if l, err := s.list(v); err == nil {
+				s.listings.release(l)
+			}
+		} // else who asks is told
+		cancel()
+		tick = s.Views.Latest().Tick
+	}
+}
+
+// awaitTick waits for a view after that of tick; false: the server is closed.
+func (s *Server) awaitTick(tick uint64) bool {
+	for {
+		next := s.Views.Published()
+		if s.Views.Latest().Tick != tick {
+			return true
+		}
+		select {
+		case <-next:
+		case <-s.done:
+			return false
+		}
+	}
+}
+
+// ask returns the listing of a tick if it is encoded, or of the one before if that of tick
+// soon will be, and tells whether somebody has to begin to keep listings.
+func (ls *listings) ask(tick uint64) (l *listing, keep bool) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	kept := ls.kept
+	ls.wanted, ls.kept = true, true
+	if l = ls.encoded; l == nil || l.view.Tick != tick && !(kept && l.view.Tick+1 == tick) {
+		return nil, !kept
+	}
+	l.users++
+	return l, !kept
+}
+
+// wantedStill tells whether somebody asked since it was called before. If nobody did, all
+// that is kept goes.
+func (ls *listings) wantedStill() bool {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	ls.kept = ls.wanted
+	ls.wanted = false
+	if !ls.kept {
+		ls.drop(ls.latest)
+		ls.drop(ls.encoded)
+		ls.latest, ls.encoded = nil, nil
+	}
+	return ls.kept
 }
 
 // list returns the encoded processes of a view, which the caller releases.
 func (s *Server) list(v *engine.View) (*listing, error) {
 	l := s.listings.acquire(v)
-	l.once.Do(func() { l.err = l.encode(s) })
+	l.once.Do(func() {
+		if l.err = l.encode(s); l.err == nil {
+			s.listings.finished(l)
+		}
+	})
 	if l.err != nil {
 		s.listings.release(l)
 		return nil, l.err
 	}
 	return l, nil
+}
+
+// finished puts a listing that is encoded in the place of the one before.
+func (ls *listings) finished(l *listing) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	if last := ls.encoded; last == nil || last.view.Tick <= l.view.Tick {
+		l.users++
+		ls.encoded = l
+		ls.drop(last)
+	}
 }
 
 func (ls *listings) acquire(v *engine.View) *listing {
@@ -72,9 +172,7 @@ func (ls *listings) acquire(v *engine.View) *listing {
 		if last := ls.latest; last == nil || last.view.Tick <= v.Tick { // else an older view is still asked for
 			l.users++
 			ls.latest = l
-			if last != nil {
-				ls.drop(last)
-			}
+			ls.drop(last)
 		}
 	}
 	l.users++
@@ -87,8 +185,12 @@ func (ls *listings) release(l *listing) {
 	ls.drop(l)
 }
 
-// drop takes a user from a listing; after the last one its buffers are free.
+// drop takes a user from a listing, if there is one; after the last user its buffers are
+// free.
 func (ls *listings) drop(l *listing) {
+	if l == nil {
+		return
+	}
 	l.users--
 	if l.users > 0 {
 		return

@@ -79,7 +79,7 @@ func sortNames() []string {
 
 func sortKey(s string) error {
 	if sortKeys[s] == nil {
-		return errors.New("there is no such number")
+		return errors.New("there is no such number; allowed: " + strings.Join(sortNames(), ", "))
 	}
 	return nil
 }
@@ -98,15 +98,12 @@ func filterOf(r *http.Request) (f engine.Filter) {
 
 // processes answers with all processes, or those that are asked for.
 func (s *Server) processes(w http.ResponseWriter, r *http.Request) error {
-	v, err := s.detailed(r.Context())
-	if err != nil {
-		return err
-	}
-	l, err := s.list(v)
+	l, err := s.listed(r.Context())
 	if err != nil {
 		return err
 	}
 	defer s.listings.release(l)
+	v := l.view
 	c := callerOf(r.Context())
 	var head object
 	head.value("time", v.Time.UTC())
@@ -248,15 +245,12 @@ func hideSites(l *record.Leak) { l.Sites = nil }
 
 // snapshot answers as `rmagent snapshot` prints.
 func (s *Server) snapshot(w http.ResponseWriter, r *http.Request) error {
-	v, err := s.detailed(r.Context())
-	if err != nil {
-		return err
-	}
-	l, err := s.list(v)
+	l, err := s.listed(r.Context())
 	if err != nil {
 		return err
 	}
 	defer s.listings.release(l)
+	v := l.view
 	w.Header().Set("Content-Type", ndjson)
 	send := &sender{w: w}
 	if filterOf(r).PIDs == nil {

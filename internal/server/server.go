@@ -53,6 +53,8 @@ type Options struct {
 	Jobs func() []record.RunningJob
 	// Policy is the effective configuration.
 	Policy func() any
+	// Asked is told of each request before it is answered; nil: nobody is.
+	Asked func()
 	// Metrics answers /metrics, with series of processes or without.
 	Metrics func(processes bool) http.Handler
 	Log     *zap.Logger
@@ -177,6 +179,9 @@ func (s *Server) Close(ctx context.Context) error {
 
 // answer finds the route of a request.
 func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
+	if s.Asked != nil {
+		s.Asked()
+	}
 	h := w.Header()
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
