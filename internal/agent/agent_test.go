@@ -370,6 +370,11 @@ func TestReload(t *testing.T) {
 	if l := s.InForce(); l.LogLevel != "warn" || l.JSONL != "" {
 		t.Errorf("in force is %s, %s", l.LogLevel, l.JSONL)
 	}
+	// Who is told of a change looks no more for it: it is one reload.
+	s.seen.await(t, record.KindHost, s.seen.of(record.KindHost)+4)
+	if n, refused := s.seen.of(record.KindConfig), s.logs.FilterMessage("config_refused").Len(); n != 2 || refused != 1 {
+		t.Errorf("%d configurations, %d refusals", n, refused)
+	}
 	s.end()
 }
 

@@ -61,6 +61,9 @@ func (r *reloads) start(ctx context.Context) (wait func()) {
 			case <-ctx.Done():
 				return
 			case <-r.asked:
+				if r.watch != nil {
+					r.watch.Reading() // a change that somebody tells of is told once
+				}
 				r.read()
 			case <-r.look:
 				if r.watch.Changed() {

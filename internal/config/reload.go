@@ -83,6 +83,12 @@ func (w *FileWatch) Changed() bool {
 	return true
 }
 
+// Reading says that the file is about to be read: what is there now counts as known.
+func (w *FileWatch) Reading() {
+	w.loaded = stateOf(w.path)
+	w.seen = w.loaded
+}
+
 // stateOf is the zero state where there is no such file.
 func stateOf(path string) fileState {
 	var st unix.Stat_t

@@ -104,8 +104,16 @@ func TestFileWatch(t *testing.T) {
 		}
 	}
 
-	// While it is being written nothing is told.
+	// What is read for another reason is not told.
 	w := WatchFile(at("plain"))
+	write("plain", "interval: 4s")
+	w.Reading()
+	if w.Changed() || w.Changed() {
+		t.Error("told of what was read")
+	}
+
+	// While it is being written nothing is told.
+	w = WatchFile(at("plain"))
 	for _, text := range []string{"a", "ab", "abc"} {
 		write("plain", text)
 		if w.Changed() {

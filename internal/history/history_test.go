@@ -384,3 +384,26 @@ func BenchmarkFill(b *testing.B) {
 		}
 	}
 }
+
+// What was there before the clock was set back is forgotten, too, when there is no room.
+func TestBoundAfterAClockStep(t *testing.T) {
+	s := New(Options{Keep: time.Minute, Points: 60, Series: 6}) // cpu, memory, disk, and three filesystems
+	at := func(seconds float64, paths ...string) {
+		h := hostAt(seconds, 0.5)
+		h.Filesystems = nil
+		for _, path := range paths {
+			h.Filesystems = append(h.Filesystems, record.Filesystem{
+				Path: path, TotalBytes: record.Some[uint64](10), FreeBytes: record.Some[uint64](1), AvailableBytes: record.Some[uint64](1),
+			})
+		}
+		s.Observe(h)
+	}
+	at(7200, "/", "/a", "/b")
+	for second := range 100 {
+		at(float64(second), "/") // an hour and more earlier
+	}
+	at(100, "/", "/c", "/d")
+	if _, ok := s.History("disk", "mount:/d", 0); !ok || s.Refused() != 0 {
+		t.Errorf("%d refused: %v", s.Refused(), s.Resources())
+	}
+}

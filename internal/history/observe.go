@@ -38,7 +38,7 @@ func (s *Store) begin(at time.Time) {
 	}
 	if at.Before(s.newest.Add(-stepBack)) {
 		for _, x := range s.series {
-			x.ring, x.first = nil, 0
+			x.ring, x.first, x.at = nil, 0, at.UnixNano()
 		}
 		s.newest = at
 	}

@@ -55,6 +55,7 @@ type series struct {
 	unit  string
 	ring  []point // grows to its bound, then the oldest is overwritten
 	first int     // the oldest
+	at    int64   // Unix nanoseconds of the last reading, by the clock as it is now
 
 	readings          uint64
 	sum               float64
@@ -103,6 +104,7 @@ func (s *Store) add(at time.Time, n name, unit string, value, ratio float64) {
 		s.series[n] = x
 	}
 	p := point{at.UnixNano(), value, float32(ratio)}
+	x.at = p.at
 	x.readings++
 	x.sum += value
 	if x.readings == 1 || value > x.peak.value {
@@ -127,11 +129,11 @@ func (x *series) last() (point, bool) {
 	return x.ring[(x.first+len(x.ring)-1)%len(x.ring)], true
 }
 
-// evict forgets a series whose last point is older than what is kept: a filesystem that
+// evict forgets a series whose last reading is older than what is kept: a filesystem that
 // was unmounted, a card that is gone. It tells whether there was one.
 func (s *Store) evict(now time.Time) bool {
 	for n, x := range s.series {
-		if last, ok := x.last(); ok && now.UnixNano()-last.at > int64(s.keep) {
+		if now.UnixNano()-x.at > int64(s.keep) {
 			delete(s.series, n)
 			return true
 		}
