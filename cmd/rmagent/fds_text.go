@@ -84,7 +84,11 @@ func (p *fdPage) brief(r *record.Leak) {
 		if place := report.Place(s.Stack); place != "" {
 			by = "by " + human.Text(place)
 		}
-		p.Line("  %*d  %-*s  %s%s", widths[0], s.Held, widths[1], s.Type, by, targetText(s))
+		held := "-"
+		if s.Held > 0 {
+			held = fmt.Sprint(s.Held)
+		}
+		p.Line("  %*s  %-*s  %s%s", widths[0], held, widths[1], s.Type, by, targetText(s))
 	}
 	p.Line("  %s", p.Paint(cmdline.Dim, fmt.Sprintf("%*s  all of it, with stacks: rmagent fds --pid %d", widths[0], "", r.PID)))
 }
@@ -259,13 +263,21 @@ func (p *fdPage) host(rows, grown []record.Leak) {
 		}
 		printRow(p.Painter, &rows[i])
 	}
-	slices.SortStableFunc(grown, func(a, b record.Leak) int {
-		return cmp.Or(severity(&b)-severity(&a), cmp.Compare(left(&a), left(&b)))
-	})
-	for i := range grown {
+	byUrgency(grown)
+	for i := range grown[:min(hostDetails, len(grown))] {
 		p.Line("")
 		p.brief(&grown[i])
 	}
+}
+
+// hostDetails is of how many processes the page of a host shows what they hold.
+const hostDetails = 16
+
+// byUrgency has those first who are full or hit their limit next.
+func byUrgency(list []record.Leak) {
+	slices.SortStableFunc(list, func(a, b record.Leak) int {
+		return cmp.Or(severity(&b)-severity(&a), cmp.Compare(left(&a), left(&b)))
+	})
 }
 
 // left is how long the limit lasts, in seconds. Of who does not gather, nobody knows.
