@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os/signal"
@@ -45,6 +46,8 @@ func fdsOfAgent(c *cli.Context, k *client, f engine.Filter) (done bool, err erro
 		if err != nil {
 			return false, nil // then it is read here
 		}
+		byUrgency(s.leaks)
+		k.lookAgain(c.Context, s.leaks[:min(hostDetails, len(s.leaks))])
 		return true, printSurvey(c, s)
 	}
 	list := make([]record.Leak, 0, len(f.PIDs))
@@ -81,6 +84,29 @@ func fdsOfChosen(c *cli.Context, k *client, f engine.Filter) (done bool, err err
 	}
 	return true, printHeld(c, list)
 }
+
+// lookAgain asks what processes hold now: what the agent has of them is from when it told
+// of their verdicts. Of who does not answer in time, only the code stands, and no counts.
+func (k *client) lookAgain(ctx context.Context, leaks []record.Leak) {
+	ctx, cancel := context.WithTimeout(ctx, lookPatience)
+	defer cancel()
+	var wait sync.WaitGroup
+	for i := range leaks {
+		wait.Go(func() {
+			if now, err := k.held(ctx, leaks[i].PID); err == nil && now.StartTicks == leaks[i].StartTicks {
+				leaks[i] = now
+				return
+			}
+			for n := range leaks[i].Sites {
+				leaks[i].Sites[n].Held = 0
+			}
+		})
+	}
+	wait.Wait()
+}
+
+// lookPatience is how long the page of a host waits for what its processes hold.
+const lookPatience = 5 * time.Second
 
 // maxHeld is of how many processes an agent is asked what they hold: it looks at each
 // between two readings.

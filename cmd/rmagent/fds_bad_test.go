@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -272,24 +273,57 @@ func TestFDsOfACrowd(t *testing.T) {
 	}
 }
 
-// Of an agent that is killed while it traces, nothing stays in the kernel, and who was
+// Of rmagent fds that is killed while it traces, nothing stays in the kernel, and who was
 // traced goes on.
-func TestNothingStaysOfAKilledAgent(t *testing.T) {
+func TestNothingStaysOfKilledFDs(t *testing.T) {
 	needTracing(t)
 	p := leakers[0].start(t)
 	w := watchFDs(t, "1m", p)
 	p.Say("")
 	w.walks()
-	pid := w.cmd.Process.Pid
+	killed(t, w.started)
+	p.Say("")
+	if leaked := p.number(); leaked == 0 {
+		t.Error("it leaked nothing")
+	}
+}
+
+// The same of an agent with all its hooks, which began to trace a suspect by itself.
+func TestNothingStaysOfAKilledAgent(t *testing.T) {
+	needTracing(t)
+	p := leakers[0].start(t)
+	cmd := builtAgent(t, "run", "--interval", "200ms", "--jsonl", "out.jsonl")
+	s := start(t, cmd)
+	out := filepath.Join(cmd.Dir, "out.jsonl")
+	await(t, "the agent", func() bool { return size(out) > 0 })
+	p.Say("")
+	awaitFor(t, 4*patience, "the record that names its code", func() bool {
+		b, err := os.ReadFile(out)
+		return err == nil && slices.ContainsFunc(bytes.Split(b, []byte("\n")), func(line []byte) bool {
+			return bytes.Contains(line, []byte(fmt.Sprintf(`"pid":%d,`, p.PID()))) && bytes.Contains(line, []byte(leakers[0].function))
+		})
+	})
+	killed(t, s)
+	p.Say("")
+	if leaked := p.number(); leaked == 0 {
+		t.Error("it leaked nothing")
+	}
+}
+
+// killed kills an agent that traces, and waits until nothing of it is left: programs,
+// links, maps, children.
+func killed(t *testing.T, s *started) {
+	t.Helper()
+	pid := s.cmd.Process.Pid
 	programs, links, maps := bpfObjects(t, pid)
 	helpers := children(pid)
 	if len(programs) < 5 || len(links) < 4 || len(maps) < 5 || len(helpers) == 0 {
 		t.Fatalf("programs %v, links %v, maps %v, children %v", programs, links, maps, helpers)
 	}
-	if err := w.cmd.Process.Kill(); err != nil {
+	if err := s.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	w.wait()
+	s.wait()
 	gone := func(err error) bool { return errors.Is(err, os.ErrNotExist) }
 	await(t, "the end of its programs, links and maps", func() bool { // after a grace period
 		for _, id := range programs {
@@ -317,10 +351,6 @@ func TestNothingStaysOfAKilledAgent(t *testing.T) {
 		}
 		return true
 	})
-	p.Say("")
-	if leaked := p.number(); leaked == 0 {
-		t.Error("it leaked nothing")
-	}
 }
 
 // bpfObjects are the ids of what a process has of BPF (bpf(2); /proc/PID/fdinfo).

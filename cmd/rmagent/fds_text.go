@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"os"
 	"path"
 	"slices"
@@ -64,20 +65,59 @@ func (p *fdPage) processes(list []record.Leak) {
 	}
 }
 
-func (p *fdPage) process(r *record.Leak) {
+// head says in a line who holds how many, and until when it can go on.
+func (p *fdPage) head(r *record.Leak) {
 	p.Line("%s", p.Paint(cmdline.Bold, fmt.Sprintf("%s (pid %d)", human.Text(r.Comm), r.PID))+"  "+
-		p.Paint(verdictColours[r.Verdict], verdictText(r))+"  "+usageText(r)+growthText(r))
+		p.Paint(verdictColours[r.Verdict], verdictText(r))+"  "+usageText(r)+report.GrowthText(r))
+}
+
+// briefSites is how many sites of a process the host's page shows.
+const briefSites = 3
+
+// brief shows what a process holds most of, and the code that opened it, without stacks.
+func (p *fdPage) brief(r *record.Leak) {
+	p.head(r)
+	widths := widthsOf(r.Sites)
+	for i := range r.Sites[:min(briefSites, len(r.Sites))] {
+		s := &r.Sites[i]
+		by := report.NoStackText(s.StackEnd.Or(""))
+		if place := report.Place(s.Stack); place != "" {
+			by = "by " + human.Text(place)
+		}
+		held := "-"
+		if s.Held > 0 {
+			held = fmt.Sprint(s.Held)
+		}
+		p.Line("  %*s  %-*s  %s%s", widths[0], held, widths[1], s.Type, by, targetText(s))
+	}
+	p.Line("  %s", p.Paint(cmdline.Dim, fmt.Sprintf("%*s  all of it, with stacks: rmagent fds --pid %d", widths[0], "", r.PID)))
+}
+
+func targetText(s *record.Site) string {
+	if target, ok := s.Target.Get(); ok {
+		return "  " + human.Text(target)
+	}
+	return ""
+}
+
+// widthsOf are those of the columns with numbers and types.
+func widthsOf(sites []record.Site) (widths [2]int) {
+	for i := range sites {
+		widths[0] = max(widths[0], len(fmt.Sprint(sites[i].Held)))
+		widths[1] = max(widths[1], len(sites[i].Type))
+	}
+	return widths
+}
+
+func (p *fdPage) process(r *record.Leak) {
+	p.head(r)
 	if r.Verdict == record.VerdictUnknown && p.watched > 0 {
 		p.Line("  %s", p.Paint(cmdline.Dim, fmt.Sprintf("watched for %s: too short to say whether it grows; --for 10s is enough", human.Seconds(p.watched.Seconds()))))
 	}
 	if p.untraced != nil {
 		p.Line("  %s", p.Paint(cmdline.Dim, "who opened them is unknown: "+human.Text(p.untraced.Error())))
 	}
-	widths := [2]int{}
-	for i := range r.Sites {
-		widths[0] = max(widths[0], len(fmt.Sprint(r.Sites[i].Held)))
-		widths[1] = max(widths[1], len(r.Sites[i].Type))
-	}
+	widths := widthsOf(r.Sites)
 	for i := range r.Sites {
 		p.site(&r.Sites[i], widths)
 	}
@@ -108,23 +148,8 @@ func usageText(r *record.Leak) string {
 	return fmt.Sprintf("%d of %d open (%s)", open, limit, human.Percent(float64(open)/float64(max(limit, 1))))
 }
 
-func growthText(r *record.Leak) string {
-	rate := r.GrowthPerSecond.Or(0)
-	if rate <= 0 {
-		return ""
-	}
-	text := ", " + human.Rate(rate) + " more"
-	if left, ok := r.SecondsToLimit.Get(); ok {
-		text += ", full in " + human.Seconds(left)
-	}
-	return text
-}
-
 func (p *fdPage) site(s *record.Site, widths [2]int) {
-	head := fmt.Sprintf("  %*d  %-*s", widths[0], s.Held, widths[1], s.Type)
-	if target, ok := s.Target.Get(); ok {
-		head += "  " + human.Text(target)
-	}
+	head := fmt.Sprintf("  %*d  %-*s", widths[0], s.Held, widths[1], s.Type) + targetText(s)
 	var notes []string
 	if age, ok := s.OldestSeconds.Get(); ok {
 		notes = append(notes, "oldest "+human.Seconds(age))
@@ -211,16 +236,18 @@ func (w *fdWatch) summaries() []record.Leak {
 	return rows
 }
 
-// grown tells whether a process grows or leaks.
+// grown tells whether a process grows or leaks, or has no descriptor left.
 func (w *fdWatch) grown(q *aggregate.Process) bool {
 	v := w.leaks.Verdict(q.ID)
-	return v == record.VerdictLeaking || v == record.VerdictGrowing
+	return v == record.VerdictLeaking || v == record.VerdictGrowing ||
+		q.Known.Has(sample.FDOpen) && q.Known.Has(sample.FDLimit) && q.FDOpen >= q.FDLimit
 }
 
-// host shows who holds most, who is near a limit, and what those hold who grew.
+// host shows who is at a limit, who leaks and hits it first, who holds most, and what
+// those hold who grew.
 func (p *fdPage) host(rows, grown []record.Leak) {
 	slices.SortFunc(rows, func(a, b record.Leak) int {
-		return cmp.Or(severity(&b)-severity(&a), cmp.Compare(b.FDOpen.Or(0), a.FDOpen.Or(0)), cmp.Compare(a.PID, b.PID))
+		return cmp.Or(severity(&b)-severity(&a), cmp.Compare(left(&a), left(&b)), cmp.Compare(b.FDOpen.Or(0), a.FDOpen.Or(0)), cmp.Compare(a.PID, b.PID))
 	})
 	total := uint64(0)
 	for i := range rows {
@@ -228,7 +255,7 @@ func (p *fdPage) host(rows, grown []record.Leak) {
 	}
 	p.Line("%d processes hold %d descriptors%s", len(rows), total, p.watchedText())
 	p.Line("")
-	p.Line("%s", p.Paint(cmdline.Bold, fmt.Sprintf("%7s  %-15s %8s %10s %5s  %-9s %-12s %s", "PID", "NAME", "OPEN", "LIMIT", "USED", "FULL IN", "GROWTH", "VERDICT")))
+	p.Line("%s", p.Paint(cmdline.Bold, fmt.Sprintf("%7s  %-15s %8s %10s %5s  %-9s %-13s %s", "PID", "NAME", "OPEN", "LIMIT", "USED", "FULL IN", "GROWTH", "VERDICT")))
 	for i := range rows {
 		if i >= hostRows && severity(&rows[i]) == 0 {
 			p.Line("%s", p.Paint(cmdline.Dim, fmt.Sprintf("%d more hold fewer; rmagent fds --pid P shows what one holds", len(rows)-i)))
@@ -236,10 +263,29 @@ func (p *fdPage) host(rows, grown []record.Leak) {
 		}
 		printRow(p.Painter, &rows[i])
 	}
-	for i := range grown {
+	byUrgency(grown)
+	for i := range grown[:min(hostDetails, len(grown))] {
 		p.Line("")
-		p.process(&grown[i])
+		p.brief(&grown[i])
 	}
+}
+
+// hostDetails is of how many processes the page of a host shows what they hold.
+const hostDetails = 16
+
+// byUrgency has those first who are full or hit their limit next.
+func byUrgency(list []record.Leak) {
+	slices.SortStableFunc(list, func(a, b record.Leak) int {
+		return cmp.Or(severity(&b)-severity(&a), cmp.Compare(left(&a), left(&b)))
+	})
+}
+
+// left is how long the limit lasts, in seconds. Of who does not gather, nobody knows.
+func left(r *record.Leak) float64 {
+	if r.Verdict != record.VerdictLeaking && r.Verdict != record.VerdictGrowing {
+		return math.Inf(1)
+	}
+	return r.SecondsToLimit.Or(math.Inf(1))
 }
 
 func (p *fdPage) watchedText() string {
@@ -252,6 +298,8 @@ func (p *fdPage) watchedText() string {
 // severity ranks who comes first in the table.
 func severity(r *record.Leak) int {
 	switch share, ok := fdShare(r); {
+	case report.Full(r):
+		return 4
 	case r.Verdict == record.VerdictLeaking:
 		return 3
 	case r.Verdict == record.VerdictGrowing:
@@ -274,13 +322,16 @@ func printRow(p *cmdline.Painter, r *record.Leak) {
 		limit = fmt.Sprint(r.FDLimit.Or(0))
 		used = fmt.Sprintf("%.0f%%", share*100)
 	}
-	left, growth := "-", "-"
-	if seconds, ok := r.SecondsToLimit.Get(); ok {
-		left = human.Seconds(seconds)
+	lasts, growth, colour := "-", "-", verdictColours[r.Verdict]
+	switch seconds := left(r); {
+	case report.Full(r):
+		lasts, colour = "now", cmdline.Red
+	case !math.IsInf(seconds, 1):
+		lasts = human.Seconds(seconds)
 	}
 	if rate := r.GrowthPerSecond.Or(0); rate > 0 {
 		growth = human.Rate(rate)
 	}
-	text := fmt.Sprintf("%7d  %-15s %8d %10s %5s  %-9s %-12s %s", r.PID, human.Text(r.Comm), r.FDOpen.Or(0), limit, used, left, growth, string(r.Verdict))
-	p.Line("%s", p.Paint(verdictColours[r.Verdict], text))
+	text := fmt.Sprintf("%7d  %-15s %8d %10s %5s  %-9s %-13s %s", r.PID, human.Text(r.Comm), r.FDOpen.Or(0), limit, used, lasts, growth, string(r.Verdict))
+	p.Line("%s", p.Paint(colour, text))
 }

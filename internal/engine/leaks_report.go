@@ -128,7 +128,26 @@ func (l *Leaks) fillSites(r *record.Leak, id sample.ID, guilty []int, most, path
 	if list.Missed > 0 {
 		r.Unattributed["not_read"] += list.Missed
 	}
+	l.addFailed(r, t, id, groups)
 	return nil
+}
+
+// addFailed adds the sites that hold nothing, and were refused a descriptor.
+func (l *Leaks) addFailed(r *record.Leak, t *traced, id sample.ID, groups []held.Group) {
+	if t == nil {
+		return
+	}
+	for n := range min(len(t.sites), maxSitesTraced) {
+		if l.judge.Ledger(id).Counts(n).Failed == 0 || slices.ContainsFunc(groups, func(g held.Group) bool { return g.Site == int32(n) }) {
+			continue
+		}
+		s := l.site(t, id, &held.Group{Site: int32(n)}, nil, l.Now(), 0)
+		s.OldestSeconds = record.Opt[float64]{}
+		r.Sites = append(r.Sites, s)
+		if len(r.Sites) >= 4*maxSites {
+			return
+		}
+	}
 }
 
 // rank is where a site comes in the order of the guilty.

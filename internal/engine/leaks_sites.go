@@ -96,12 +96,32 @@ func begins(s *worker.Site, longer []record.Frame) bool {
 	if s.End != stack.EndWindow || len(s.Frames) > len(longer) {
 		return false
 	}
+	if slices.ContainsFunc(s.Frames, isPython) {
+		return samePython(s.Frames, longer)
+	}
 	culprit := report.Culprit(s.Frames)
 	if culprit < 0 || culprit+1 >= len(s.Frames) || report.Runtime(&s.Frames[culprit]) {
 		return false
 	}
 	return slices.Equal(s.Frames, longer[:len(s.Frames)])
 }
+
+// samePython tells whether a stack with CPython's frames differs from a longer one only
+// in native frames that it lacks. CPython's own are all there, however little of the
+// stack was copied: they say who opened the descriptor.
+func samePython(short, longer []record.Frame) bool {
+	for i := range longer {
+		switch {
+		case len(short) > 0 && short[0] == longer[i]:
+			short = short[1:]
+		case isPython(longer[i]):
+			return false
+		}
+	}
+	return len(short) == 0
+}
+
+func isPython(f record.Frame) bool { return f.Language.Or("") == "python" }
 
 // tooShort tells whether a stack was cut off before anybody who is no runtime.
 func tooShort(s *worker.Site) bool {

@@ -64,6 +64,29 @@ func TestPythonStacksOfOnePlaceAreOneSite(t *testing.T) {
 	}
 }
 
+// Frames of C between those of CPython, as asyncio's has them, are only in what was
+// copied; CPython's are read one by one, and all there. None needs to be a program's own.
+func TestPythonStacksCutBetweenItsFramesAreOneSite(t *testing.T) {
+	python := func(s *worker.Site, at ...int) *worker.Site {
+		for _, i := range at {
+			s.Frames[i].Language, s.Frames[i].Offset = record.Some("python"), record.Opt[uint64]{}
+			s.Frames[i].File = record.Some("/usr/lib/python3.11/" + s.Frames[i].Function.Or(""))
+		}
+		return s
+	}
+	long := python(stackOf("", "socket", "poke", "task_step_impl", "task_step", "run", "main"), 1, 4)
+	short := python(stackOf(stack.EndWindow, "socket", "poke", "task_step_impl", "run"), 1, 3)
+	shorter := python(stackOf(stack.EndWindow, "socket", "poke", "run"), 1, 2)
+	other := python(stackOf(stack.EndWindow, "socket", "prod", "run"), 1, 2)
+	for name, order := range map[string][]*worker.Site{"long first": {long, short, shorter}, "short first": {shorter, short, long}} {
+		var set siteSet
+		a := set.add(order[0])
+		if b, c := set.add(order[1]), set.add(order[2]); a != b || a != c || len(a.Frames) != 6 || set.add(other) == a {
+			t.Errorf("%s: %v, %v and %v", name, a, b, c)
+		}
+	}
+}
+
 func TestAStackThatSaysTooLittleJoinsNone(t *testing.T) {
 	tr := newTraced()
 	a := tr.canonical(stackOf("", "open", "leak", "main"))

@@ -11,29 +11,48 @@ import (
 )
 
 // Culprit returns which frame of a stack is the program's own code that asked for the
-// descriptor: the first that is no function of a C, C++ or language runtime. It is -1
-// where no frame has a name.
+// descriptor: the first that is no function of a C, C++ or language runtime. Where all
+// are, it is the first that is not the C library's; -1 where no frame has a name.
 func Culprit(stack []record.Frame) int {
-	named := -1
+	named, passed := -1, -1
 	for i := range stack {
 		f := &stack[i]
 		if !f.Function.Known() {
 			continue
 		}
-		if named < 0 {
-			named = i
-		}
 		if !Runtime(f) {
 			return i
 		}
+		if named < 0 {
+			named = i
+		}
+		if passed < 0 && !cLibrary(f) {
+			passed = i
+		}
+	}
+	if passed >= 0 {
+		return passed
 	}
 	return named
 }
 
-// runtimes are the shared libraries that only pass a call on.
-var runtimes = []string{
-	"libc.so", "libc-", "libpthread", "ld-linux", "ld-musl", "libstdc++", "libgcc_s", "libuv", "libjvm",
-	"libnio", "libnet.so", "libjava", "libm.so", "[vdso]", "libpython", "python3", "libnode",
+// cLibraries are the shared libraries that the C library consists of, and runtimes the
+// others that only pass a call on.
+var (
+	cLibraries = []string{"libc.so", "libc-", "libpthread", "ld-linux", "ld-musl", "[vdso]"}
+	runtimes   = []string{
+		"libstdc++", "libgcc_s", "libuv", "libjvm", "libnio", "libnet.so", "libjava", "libm.so", "libpython", "python3", "libnode",
+	}
+)
+
+// cLibrary tells whether a frame is of the C library, which may be a part of the program.
+func cLibrary(f *record.Frame) bool {
+	name := f.Function.Or("")
+	if libc[name] || strings.HasPrefix(name, "__libc_") || strings.HasPrefix(name, "__GI_") || strings.HasPrefix(name, "_IO_") {
+		return true
+	}
+	base := path.Base(f.Module.Or(""))
+	return slices.ContainsFunc(cLibraries, func(l string) bool { return strings.HasPrefix(base, l) })
 }
 
 // runtimePrograms are the programs that only run what others wrote.
@@ -80,11 +99,7 @@ func Runtime(f *record.Frame) bool {
 		}
 	}
 	name, file := f.Function.Or(""), f.File.Or("")
-	switch {
-	case strings.HasPrefix(name, "std::") || strings.HasPrefix(name, "core::") || strings.HasPrefix(name, "<std::"),
-		strings.HasPrefix(name, "__libc_"), strings.HasPrefix(name, "__GI_"), strings.HasPrefix(name, "_IO_"):
-		return true
-	case libc[name]:
+	if strings.HasPrefix(name, "std::") || strings.HasPrefix(name, "core::") || strings.HasPrefix(name, "<std::") || cLibrary(f) {
 		return true
 	}
 	return (strings.HasSuffix(file, ".go") || strings.HasSuffix(file, ".s")) && goStandard(name)
@@ -142,7 +157,7 @@ func GeneratedText(n int, stack []record.Frame) string {
 	if n == 1 {
 		text = "1 frame of generated code"
 	}
-	if slices.ContainsFunc(stack, func(f record.Frame) bool { return runtimePrograms[path.Base(f.Module.Or(""))] }) {
+	if slices.ContainsFunc(stack, isNode) {
 		text += ": node names it if run with --perf-basic-prof --interpreted-frames-native-stack"
 	}
 	return text
@@ -188,17 +203,36 @@ func LeakMessage(r *record.Leak) string {
 	if r.Verdict == record.VerdictLeaking {
 		verb = "leaks"
 	}
-	m := fmt.Sprintf("%s %s descriptors: %s, %s more", who, verb, usage, human.Rate(r.GrowthPerSecond.Or(0)))
-	if left, ok := r.SecondsToLimit.Get(); ok {
-		m += ", full in " + human.Seconds(left)
-	}
+	m := fmt.Sprintf("%s %s descriptors: %s%s", who, verb, usage, GrowthText(r))
 	if s := opened(r); s != nil {
-		m += fmt.Sprintf("; %d %s of these were opened by %s", s.Held, s.Type, Place(s.Stack))
+		what := s.Type
 		if target, ok := s.Target.Get(); ok {
-			m += " (" + target + ")"
+			what += " " + target
 		}
+		m += fmt.Sprintf("; %d of these (%s) were opened by %s", s.Held, what, Place(s.Stack))
 	}
 	return m
+}
+
+// Full tells whether all descriptors are open that a process may have.
+func Full(r *record.Leak) bool {
+	limit, limited := r.FDLimit.Get()
+	return limited && r.FDOpen.Or(0) >= limit
+}
+
+// GrowthText says in words how fast a process nears its limit, or that it is there;
+// empty where it does not grow.
+func GrowthText(r *record.Leak) string {
+	rate := r.GrowthPerSecond.Or(0)
+	switch left, ok := r.SecondsToLimit.Get(); {
+	case Full(r):
+		return ": it is full, and opens fail (EMFILE)"
+	case rate <= 0:
+		return ""
+	case ok:
+		return ", " + human.Rate(rate) + " more, full in " + human.Seconds(left)
+	}
+	return ", " + human.Rate(rate) + " more"
 }
 
 // opened is the first site whose code is known.
@@ -220,9 +254,19 @@ func LeakAdvice(r *record.Leak) string {
 	if r.Verdict == record.VerdictGrowing {
 		advice = "It may be a pool that fills; it is called a leak when the evidence is there. "
 	}
+	if s := opened(r); s != nil && unnamed(s.Stack) {
+		advice += "Run node with --perf-basic-prof --interpreted-frames-native-stack to see its functions. "
+	}
 	return advice + fmt.Sprintf("See what it holds and who opened it: rmagent fds --pid %d. "+
 		"To gain time: prlimit --pid %d --nofile=N: (a higher soft limit), or restart it.", r.PID, r.PID)
 }
+
+// unnamed tells whether a stack is Node's, and nobody names what ran in it.
+func unnamed(stack []record.Frame) bool {
+	return slices.ContainsFunc(stack, isNode) && Runtime(&stack[max(0, Culprit(stack))])
+}
+
+func isNode(f record.Frame) bool { return runtimePrograms[path.Base(f.Module.Or(""))] }
 
 // RuleText says in words what evidence a rule asks for.
 func RuleText(rule string) string {

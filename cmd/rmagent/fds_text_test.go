@@ -1,0 +1,61 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"strings"
+	"testing"
+
+	"rmagent/internal/cmdline"
+	"rmagent/record"
+)
+
+// The page of a host begins with who can open nothing more, then who can't soon, and
+// shows of each what it holds most of, without stacks.
+func TestPageOfAHost(t *testing.T) {
+	process := func(pid int32, name string, verdict record.Verdict, open uint64, left float64) record.Leak {
+		r := record.Leak{PID: pid, Comm: name, Verdict: verdict, FDOpen: record.Some(open), FDLimit: record.Some[uint64](1000)}
+		if left > 0 {
+			r.SecondsToLimit, r.GrowthPerSecond = record.Some(left), record.Some(float64(1000-open)/left)
+		}
+		return r
+	}
+	rows := []record.Leak{
+		process(1, "large", record.VerdictSteady, 600, 0), process(2, "later", record.VerdictLeaking, 500, 3000),
+		process(3, "soon", record.VerdictLeaking, 200, 60), process(4, "grows", record.VerdictGrowing, 100, 30),
+		process(5, "full", record.VerdictSteady, 1000, 0), process(6, "starts", record.VerdictSteady, 50, 10),
+	}
+	soon := rows[2]
+	stack := []record.Frame{{Function: record.Some("main.dial"), File: record.Some("/src/net.go"), Line: record.Some[uint64](7)}, {Function: record.Some("main.main")}}
+	for _, held := range []uint64{90, 80, 70, 41} {
+		soon.Sites = append(soon.Sites, record.Site{Held: held, Type: "tcp4", Target: record.Some("10.0.0.1:80"), Stack: stack})
+	}
+	soon.Sites[1].Stack, soon.Sites[1].StackEnd = nil, record.Some("before_tracing")
+	var out bytes.Buffer
+	w := bufio.NewWriter(&out)
+	page := fdPage{Painter: cmdline.NewPainter(w, &out)}
+	page.host(rows, []record.Leak{rows[1], soon})
+	w.Flush()
+	text := out.String()
+	at := -1
+	for _, want := range []string{"full ", "soon ", "later ", "grows ", "large ", "starts ", "soon (pid 3)", "later (pid 2)"} {
+		i := strings.Index(text, want)
+		if i <= at {
+			t.Errorf("%q is not behind the one before:\n%s", want, text)
+		}
+		at = i
+	}
+	for _, want := range []string{
+		"      5  full                1000       1000  100%  now ",
+		"      6  starts                50       1000    5%  - ",
+		"  90  tcp4  by main.dial at net.go:7  10.0.0.1:80\n  80  tcp4  opened before it was watched  10.0.0.1:80\n  70 ",
+		"rmagent fds --pid 3",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %q:\n%s", want, text)
+		}
+	}
+	if strings.Contains(text, "main.main") || strings.Contains(text, "  41 ") {
+		t.Errorf("more than the page of a host has:\n%s", text)
+	}
+}

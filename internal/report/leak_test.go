@@ -1,0 +1,59 @@
+package report
+
+import (
+	"strings"
+	"testing"
+
+	"rmagent/record"
+)
+
+func frameOf(function, module string) record.Frame {
+	return record.Frame{Function: record.Some(function), Module: record.Some(module)}
+}
+
+// Where nobody's own code is known, the C library's wrapper of a system call tells least.
+func TestCulpritOfARuntime(t *testing.T) {
+	const libc, node = "/usr/lib/libc.so.6", "/usr/bin/node"
+	connect := []record.Frame{
+		frameOf("__socket", libc), frameOf("uv__tcp_connect", "/usr/lib/libuv.so.1"), frameOf("node::TCPWrap::Connect", node), frameOf("node::Start", node),
+	}
+	if got := Place(connect); got != "uv__tcp_connect in libuv.so.1" {
+		t.Error(got)
+	}
+	if got := Place(append(connect[:3:3], frameOf("serve", "/srv/addon.node"))); got != "serve in addon.node" {
+		t.Error(got)
+	}
+	if got := Place([]record.Frame{frameOf("__socket", libc), frameOf("__libc_start_main", libc)}); got != "__socket in libc.so.6" {
+		t.Error(got)
+	}
+}
+
+func TestLeakMessage(t *testing.T) {
+	r := record.Leak{
+		PID: 7, Comm: "api", Verdict: record.VerdictLeaking, FDOpen: record.Some[uint64](299), FDLimit: record.Some[uint64](300),
+		GrowthPerSecond: record.Some(0.5), SecondsToLimit: record.Some(2.0),
+		Sites: []record.Site{{Held: 290, Type: "file", Target: record.Some("/etc/hosts"), Stack: []record.Frame{frameOf("lookup", "/srv/api")}}},
+	}
+	if got, want := LeakMessage(&r), "api (pid 7) leaks descriptors: 299/300 descriptors are open, 30.0 a minute more, full in 2 s; "+
+		"290 of these (file /etc/hosts) were opened by lookup in api"; got != want {
+		t.Errorf("%q, not %q", got, want)
+	}
+	r.FDOpen = record.Some[uint64](300)
+	if got := LeakMessage(&r); !strings.Contains(got, "300/300 descriptors are open: it is full, and opens fail (EMFILE); 290") {
+		t.Errorf("at the limit: %q", got)
+	}
+}
+
+// Who can't be told what Node ran is told how to see it.
+func TestLeakAdviceForNode(t *testing.T) {
+	r := record.Leak{PID: 7, Verdict: record.VerdictLeaking, Sites: []record.Site{{Stack: []record.Frame{frameOf("uv__socket", "/usr/lib/libuv.so.1"), frameOf("node::Start", "/usr/bin/node")}}}}
+	const how = "--perf-basic-prof"
+	if got := LeakAdvice(&r); !strings.Contains(got, how) {
+		t.Error(got)
+	}
+	script := record.Frame{Function: record.Some("serve"), File: record.Some("/srv/app.js"), Language: record.Some("javascript")}
+	r.Sites[0].Stack = append(r.Sites[0].Stack, script)
+	if got := LeakAdvice(&r); strings.Contains(got, how) {
+		t.Error(got)
+	}
+}
