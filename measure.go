@@ -121,7 +121,7 @@ func Measure(ctx context.Context, cmd *exec.Cmd, o JobOptions) (*Job, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	tracker, _, err := track.Open(track.Options{Limits: limits, Enforce: !o.MeasureOnly, Agent: o.socket(), Source: "auto",
+	tracker, err := track.Open(track.Options{Limits: limits, Enforce: !o.MeasureOnly, Agent: o.socket(), Source: "auto",
 		Command: strings.Join(cmd.Args, " "), Category: o.Category, TaskID: o.TaskID})
 	if err != nil {
 		return nil, &InternalError{err}

@@ -90,11 +90,13 @@ func (p *pty) waits(words string) {
 			p.t.Logf("the terminal shows %q", &p.said)
 		}
 	}()
-	await(p.t, fmt.Sprintf("%q in the terminal", words), func() bool {
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		return strings.Contains(p.said.String(), words)
-	})
+	await(p.t, fmt.Sprintf("%q in the terminal", words), func() bool { return p.shows(words) })
+}
+
+func (p *pty) shows(words string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return strings.Contains(p.said.String(), words)
 }
 
 func (p *pty) types(text string) {
@@ -123,6 +125,14 @@ func TestExecInATerminal(t *testing.T) {
 		p.waits("ready")
 		p.types(ctrlC)
 		p.waits("status 130")
+	})
+	t.Run("Ctrl-C ends what the command left", func(t *testing.T) {
+		p := shellInTerminal(t, `trap : INT; $E --grace 0s -- sh -c 'trap "" INT; setsid sleep 60 & echo ready'; echo status $?`)
+		p.waits("ready")
+		await(t, "the end of what is left", func() bool {
+			p.types(ctrlC) // until the command has ended, it does nothing
+			return p.shows("status 0")
+		})
 	})
 	t.Run("Ctrl-Z", func(t *testing.T) {
 		p := shellInTerminal(t, `$E -- sh -c 'echo ready; read line; echo got $line; exit 5'; echo status $?; fg >/dev/null; echo status $?`)

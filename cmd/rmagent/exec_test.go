@@ -364,6 +364,11 @@ func TestExecStatuses(t *testing.T) {
 	os.WriteFile(script, []byte("echo hi\n"), 0o644)
 	bad := filepath.Join(dir, "limits")
 	os.WriteFile(bad, []byte("memory: 20\nmemroy: 3\n"), 0o644)
+	lost, plain := filepath.Join(dir, "lost"), filepath.Join(dir, "plain")
+	os.WriteFile(lost, []byte("#!/no/such/interpreter -x\n"), 0o755)
+	os.WriteFile(plain, []byte("exit $1\n"), 0o755)
+	before := filepath.Join(dir, "before")
+	os.WriteFile(before+".summary", []byte("of before"), 0o644)
 	marker := filepath.Join(dir, "ran")
 	touch := []string{"--", "touch", marker}
 	for _, c := range []struct {
@@ -378,6 +383,9 @@ func TestExecStatuses(t *testing.T) {
 		{"a limit", []string{"--max-wall-time", "0.2", "--", "sleep", "60"}, 124, ""},
 		{"no such command", []string{"--", "no-such-command"}, 127, `"no-such-command"`},
 		{"no such path", []string{"--", dir + "/nothing"}, 127, "no such command"},
+		{"no such interpreter", []string{"--", lost}, 127, "no such interpreter: #!/no/such/interpreter -x"},
+		{"a script that names no interpreter", []string{"--", plain, "9"}, 9, ""},
+		{"no such command, and a summary of before", []string{"-O", before, "--", "no-such-command"}, 127, "no such command"},
 		{"not executable", []string{"--", script}, 126, "permission denied"},
 		{"a directory", []string{"--", dir}, 126, "permission denied"},
 		{"no command", nil, 125, "no command"},
@@ -401,6 +409,9 @@ func TestExecStatuses(t *testing.T) {
 			}
 			if _, err := os.Stat(marker); err == nil {
 				t.Error("the command was started all the same")
+			}
+			if b, err := os.ReadFile(before + ".summary"); string(b) != "of before" {
+				t.Errorf("the summary of before: %q, %v", b, err)
 			}
 		})
 	}

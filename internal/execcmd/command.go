@@ -1,6 +1,7 @@
 package execcmd
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -216,11 +217,33 @@ func readFew(path string, most int) ([]byte, error) {
 func (p *plan) command() *exec.Cmd {
 	words := p.Command
 	if p.Shell != "" {
-		words = []string{"/bin/sh", "-c", p.Shell}
+		words = []string{shell, "-c", p.Shell}
+	} else if path, ok := plainScript(words[0]); ok {
+		words = append([]string{shell, path}, words[1:]...)
 	}
 	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	return cmd
+}
+
+const shell = "/bin/sh"
+
+// plainScript finds a command that is text without a first line that says who runs it: the
+// shell does, as for execvp(3).
+func plainScript(name string) (path string, ok bool) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return "", false
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", false
+	}
+	defer f.Close()
+	head := make([]byte, 128)
+	n, err := f.ReadAt(head, 0)
+	head = head[:n]
+	return path, (err == nil || err == io.EOF) && !bytes.HasPrefix(head, []byte("#!")) && !bytes.ContainsRune(head, 0)
 }
 
 // text is the command in one line, as the summary has it.

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"rmagent/internal/cctools"
 	"rmagent/internal/hostfs"
 	"rmagent/internal/job"
@@ -15,7 +17,8 @@ import (
 )
 
 // jobFiles are the files that a job is written to. They are made before it starts: a
-// place where nothing can be written is told of before anything has run.
+// place where nothing can be written is told of before anything has run. What stands there
+// of another job is replaced when this one has started.
 type jobFiles struct {
 	plan    *plan
 	summary string   // path; empty: none
@@ -40,17 +43,14 @@ func openJobFiles(p *plan) (_ *jobFiles, err error) {
 	}
 	if p.Template != "" {
 		f.summary = p.Template + ".summary"
-		probe, err := f.create(f.summary, os.O_TRUNC)
+		probe, err := f.create(f.summary, 0)
 		if err != nil {
 			return nil, err
 		}
 		probe.Close()
 	}
 	if p.Series {
-		if f.series, err = f.create(p.Template+".series", os.O_TRUNC); err != nil {
-			return nil, err
-		}
-		if _, err = f.series.Write(cctools.AppendSeriesHead(nil, !p.NoDisk)); err != nil {
+		if f.series, err = f.create(p.Template+".series", 0); err != nil {
 			return nil, err
 		}
 	}
@@ -72,6 +72,26 @@ func (f *jobFiles) create(path string, flag int) (*os.File, error) {
 		return nil, err
 	}
 	return os.OpenFile(path, os.O_WRONLY|flag, 0)
+}
+
+// begin begins those that are written while the job runs.
+func (f *jobFiles) begin() error {
+	if f.series == nil {
+		return nil
+	}
+	if err := empty(f.series); err != nil {
+		return err
+	}
+	_, err := f.series.Write(cctools.AppendSeriesHead(nil, !f.plan.NoDisk))
+	return err
+}
+
+// empty takes away what a file had before; what is no file, as a pipe, had nothing.
+func empty(f *os.File) error {
+	if err := f.Truncate(0); err != nil && !errors.Is(err, unix.EINVAL) {
+		return err
+	}
+	return nil
 }
 
 // makeDir makes a directory, and those above it.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/job"
+	"rmagent/internal/job/track"
 )
 
 // followText is the command in the summary of a process that was followed: cctools'.
@@ -30,6 +31,6 @@ func runFollow(ctx context.Context, p *plan, stderr io.Writer) (int, error) {
 	if err != nil {
 		return ExitFailed, errors.Join(err, x.files.discard())
 	}
-	x.tracker = tracker
+	x.tracker = &track.Tracker{Tracker: tracker}
 	return x.finish(result, stderr)
 }

@@ -161,8 +161,8 @@ func (x *execution) tellDebug(s *cctools.Summary, r *job.Result) {
 	}
 	fmt.Fprintf(x.plan.debug, "rmagent %s: %s\n", x.plan.version, human.Text(s.Command))
 	fmt.Fprintf(x.plan.debug, "measured by %s\n", s.MeasuredBy)
-	if x.lost != nil {
-		fmt.Fprintf(x.plan.debug, "better could not be had: %s\n", strings.ReplaceAll(x.lost.Error(), "\n", "; "))
+	if lost := x.tracker.Lost(); lost != nil {
+		fmt.Fprintf(x.plan.debug, "better could not be had: %s\n", strings.ReplaceAll(lost.Error(), "\n", "; "))
 	}
 	for id := range cctools.Measure(cctools.NumMeasures) {
 		if why := s.Why[id]; why != "" {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -15,9 +16,11 @@ import (
 
 	"rmagent/internal/cctools"
 	"rmagent/internal/cmdline"
+	"rmagent/internal/human"
 	"rmagent/internal/job"
 	"rmagent/internal/job/cards"
 	"rmagent/internal/job/track"
+	"rmagent/internal/sample"
 )
 
 // gcPercent has garbage collected from 16 MiB on: what it takes to load programs is less, and
@@ -43,7 +46,7 @@ func run(ctx context.Context, p *plan, stderr io.Writer) (int, error) {
 		defer limited.Close()
 		x.limited = limited
 	}
-	x.tracker, x.lost, err = track.Open(track.Options{
+	x.tracker, err = track.Open(track.Options{
 		Limits: p.Limits, Enforce: !p.Only, Source: p.source, Reap: true, NotOfJob: x.cards.Owns, Agent: p.agent(),
 		Command: p.text(), Category: p.Category, TaskID: p.TaskID, Limited: x.limited,
 	})
@@ -64,12 +67,25 @@ func run(ctx context.Context, p *plan, stderr io.Writer) (int, error) {
 	result, err := job.Run(ctx, job.Options{
 		Cmd: x.cmd, Tracker: x.tracker, Limited: x.limited, Limits: p.Limits, Only: p.Only, Grace: grace, MainOnly: p.mainOnly, GPUs: x.cards,
 		Interval: p.Interval, Step: x.step, More: x.watch.more, Started: x.started, Signals: signals.job,
+		Refused: func(ids []sample.ID) { p.tellRefused(stderr, ids) },
 	})
 	x.show.end()
 	if err != nil {
 		return startStatus(err), errors.Join(startError(p, err), x.files.discard())
 	}
 	return x.finish(result, stderr)
+}
+
+// tellRefused says whom the job goes on with although it is to end.
+func (p *plan) tellRefused(stderr io.Writer, ids []sample.ID) {
+	if p.quiet {
+		return
+	}
+	for _, id := range ids {
+		name, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", id.PID)) // empty: it has ended
+		fmt.Fprintf(stderr, "rmagent: process %d (%s) is another user's and can't be ended by this one: the job goes on with it\n",
+			id.PID, human.Text(strings.TrimSpace(string(name))))
+	}
 }
 
 // agent is the path of the agent's socket for jobs, if one may be asked.
@@ -84,13 +100,15 @@ func startError(p *plan, err error) error {
 	if !errors.Is(err, job.ErrStart) {
 		return err
 	}
-	name := "/bin/sh"
+	name := shell
 	if p.Shell == "" {
 		name = p.Command[0]
 	}
 	switch {
-	case errors.Is(err, exec.ErrNotFound), errors.Is(err, os.ErrNotExist):
+	case errors.Is(err, exec.ErrNotFound):
 		return fmt.Errorf("exec: %q: no such command", name)
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("exec: %q: %s", name, missing(name))
 	case errors.Is(err, os.ErrPermission):
 		return fmt.Errorf("exec: %q: permission denied", name)
 	}
@@ -101,17 +119,29 @@ func startError(p *plan, err error) error {
 	return err
 }
 
+// missing says what there is not of a command that was found nowhere, or by the kernel only
+// in part.
+func missing(command string) string {
+	path, err := exec.LookPath(command)
+	if err != nil {
+		return "no such command"
+	}
+	if kind := job.ExecutableType(path); strings.HasPrefix(kind, "#!") {
+		return "there is no such interpreter: " + kind
+	}
+	return "the loader that it names does not exist"
+}
+
 // execution is a job that exec runs.
 type execution struct {
 	plan    *plan
 	cmd     *exec.Cmd
-	tracker job.Tracker
+	tracker *track.Tracker
 	limited *job.Limited // nil: none
 	files   *jobFiles
 	watch   *jobWatch
 	cards   *cards.Own
 	show    *jobProgress
-	lost    error // why it is not measured as well as could be
 	failed  error // writing a file
 }
 
@@ -160,6 +190,7 @@ func (x *execution) unwatched(stderr io.Writer, worth func(cctools.Measure) (cct
 // started is told of the first process: times in files count from then.
 func (x *execution) started(int) {
 	x.files.start = time.Now()
+	x.failed = x.files.begin()
 	x.watch.started(x.files.start)
 }
 
@@ -209,7 +240,7 @@ func (x *execution) finish(r *job.Result, stderr io.Writer) (int, error) {
 			}
 			return s.Exactness[id], s.Why[id]
 		})
-		printJob(stderr, s, &x.plan.Limits, r, x.lost)
+		printJob(stderr, s, &x.plan.Limits, r, x.tracker.Lost())
 	}
 	x.tellDebug(s, r)
 	switch {

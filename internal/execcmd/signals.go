@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"rmagent/internal/job"
 )
 
 // relayed are the signals that a job gets when exec does.
@@ -17,9 +19,9 @@ var relayed = []os.Signal{
 
 // signalRelay passes on to the job what is sent to exec. The command is in exec's
 // process group, so that it reads the terminal, belongs to its pipeline and stops with
-// it; then what the terminal sends reaches both, and is not passed on.
+// it; then what the terminal sends reaches both, and the job is told so.
 type signalRelay struct {
-	job  chan os.Signal
+	job  chan job.Signal
 	in   chan os.Signal
 	done chan struct{}
 	wait sync.WaitGroup
@@ -27,7 +29,7 @@ type signalRelay struct {
 }
 
 func relaySignals() *signalRelay {
-	r := &signalRelay{job: make(chan os.Signal, 16), in: make(chan os.Signal, 16), done: make(chan struct{})}
+	r := &signalRelay{job: make(chan job.Signal, 16), in: make(chan os.Signal, 16), done: make(chan struct{})}
 	for _, s := range relayed {
 		if !signal.Ignored(s) { // nohup(1): the command inherits that
 			signal.Notify(r.in, s)
@@ -53,9 +55,9 @@ func (r *signalRelay) run() {
 
 func (r *signalRelay) relay(s os.Signal) {
 	fromTerminal := (s == unix.SIGINT || s == unix.SIGQUIT || s == unix.SIGTSTP) && foreground()
-	if !fromTerminal {
+	if number, ok := s.(unix.Signal); ok {
 		select {
-		case r.job <- s:
+		case r.job <- job.Signal{Signal: number, Terminal: fromTerminal}:
 		case <-r.done:
 			return
 		}

@@ -39,6 +39,11 @@ func (p *jobProgress) show(s *job.Step) {
 		v, _ := s.Now.Get(id)
 		return v
 	}
+	if s.Left {
+		fmt.Fprintf(os.Stderr, "\r\x1b[K[rmagent] %s: the command has ended, %.0f of its processes run on; Ctrl-C ends them\r",
+			human.Seconds(s.Seconds), value(cctools.MaxConcurrentProcesses))
+		return
+	}
 	fmt.Fprintf(os.Stderr, "\r\x1b[K[rmagent] %s: %s CPU, %s memory, %.0f processes, %.0f files open\r",
 		human.Seconds(s.Seconds), human.Seconds(value(cctools.CPUTime)), human.Bytes(value(cctools.Memory)*cctools.BytesPerMB),
 		value(cctools.MaxConcurrentProcesses), value(cctools.OpenFiles))
@@ -74,8 +79,11 @@ func printJob(to io.Writer, s *cctools.Summary, limits *cctools.Limits, r *job.R
 	if s.Cause != "" {
 		p.Line("  %s", p.Paint(cmdline.Red, s.Cause))
 	}
-	if r.Left > 0 {
-		p.Line("  %s", p.Paint(cmdline.Red, fmt.Sprintf("%d processes survived SIGKILL: they wait for the kernel", r.Left)))
+	if n := len(r.Refused); n > 0 {
+		p.Line("  %s", p.Paint(cmdline.Red, fmt.Sprintf("another user's processes could not be ended: %d", n)))
+	}
+	if n := r.Left - len(r.Refused); n > 0 {
+		p.Line("  %s", p.Paint(cmdline.Red, fmt.Sprintf("processes that survived SIGKILL, because they wait for the kernel: %d", n)))
 	}
 	for _, row := range jobRows(s) {
 		p.Line("  %-10s %s", row[0], row[1])

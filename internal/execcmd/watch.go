@@ -100,7 +100,7 @@ func openJobWatch(p *plan, f *jobFiles) (_ *jobWatch, err error) {
 		w.disk = footprint.Start(footprint.Options{Dirs: w.dirs, Follow: p.FollowChdir, Every: w.every(), Share: w.share()})
 	}
 	if p.Inotify {
-		if w.out, err = f.create(p.Template+".files", os.O_TRUNC); err != nil {
+		if w.out, err = f.create(p.Template+".files", 0); err != nil {
 			return nil, err
 		}
 		if w.files, err = opened.Start(opened.Options{Dirs: w.dirs, Here: w.here, Ignore: ownFiles(p, w.here)}); err != nil {
@@ -285,7 +285,10 @@ func (w *jobWatch) finish(s *cctools.Summary) error {
 		w.files.Close()
 		files, missed := w.files.Files()
 		s.Files, s.FilesMissed = append(w.executable(), w.withoutOwn(files)...), missed
-		_, err := w.out.Write(cctools.AppendFiles(nil, s.Files))
+		err := empty(w.out)
+		if err == nil {
+			_, err = w.out.Write(cctools.AppendFiles(nil, s.Files))
+		}
 		w.failed = errors.Join(w.failed, err, w.out.Close())
 	}
 	return w.failed
@@ -332,7 +335,7 @@ func (w *jobWatch) withoutOwn(files []cctools.File) []cctools.File {
 
 // executable is the file that the job began with, as cctools counts it: opened once.
 func (w *jobWatch) executable() []cctools.File {
-	name := "/bin/sh"
+	name := shell
 	if w.plan.Shell == "" && len(w.plan.Command) > 0 {
 		name = w.plan.Command[0]
 	}

@@ -35,9 +35,9 @@ func Follow(ctx context.Context, pid int, o Options) (*Result, Tracker, error) {
 		return nil, nil, fmt.Errorf("%w: PID %d: %w", ErrFollow, pid, err)
 	}
 	o.Only = true
-	o.Tracker = &follower{procTracker: procTracker{
-		first: pid, members: map[int32]*member{}, seen: map[sample.ID]struct{}{}, notices: make(chan struct{}),
-	}}
+	f := &follower{delta{procTracker: newProcTracker(ProcOptions{})}}
+	f.first = pid
+	o.Tracker = f
 	r := &run{o: o, begin: clock.Boottime(), ended: make(chan struct{})}
 	r.result = &Result{First: first, Start: time.Now(), Meter: NewMeter(r.begin)}
 	if o.Started != nil {
@@ -91,24 +91,24 @@ func (r *run) follow(ctx context.Context) {
 	}
 }
 
-// follower is a tracker of a process that was there before.
-type follower struct {
-	procTracker
-	base  sample.JobTotals // that were used before the first look
+// delta tells by /proc what processes that were there before used since the first look.
+type delta struct {
+	*procTracker
+	base  sample.JobTotals // that were used before
 	based bool
 }
 
-func (f *follower) Start(*exec.Cmd) error { return ErrFollow }
+func (d *delta) Start(*exec.Cmd) error { return ErrFollow }
 
-func (f *follower) Read(dst *Reading) error {
-	if err := f.procTracker.Read(dst); err != nil {
+func (d *delta) Read(dst *Reading) error {
+	if err := d.procTracker.Read(dst); err != nil {
 		return err
 	}
 	t := &dst.Totals
-	if !f.based {
-		f.base, f.based = *t, true
+	if !d.based {
+		d.base, d.based = *t, true
 	}
-	b := &f.base
+	b := &d.base
 	t.CPU, t.User, t.System = max(0, t.CPU-b.CPU), max(0, t.User-b.User), max(0, t.System-b.System)
 	less := func(v *uint64, base uint64) { *v -= min(*v, base) }
 	less(&t.MinorFlt, b.MinorFlt)
@@ -122,18 +122,17 @@ func (f *follower) Read(dst *Reading) error {
 	return nil
 }
 
-// Signal sends none: the process is not ours.
-func (f *follower) Signal(unix.Signal) (int, error) { return 0, nil }
+// follower is a tracker of a process that is not ours.
+type follower struct{ delta }
+
+// Signal sends none.
+func (f *follower) Signal(unix.Signal) (int, []sample.ID, error) { return 0, nil, nil }
 
 func (f *follower) Doom() error { return nil }
 
 func (f *follower) Exactness(m cctools.Measure) (cctools.Exactness, string) {
 	e, why := f.procTracker.Exactness(m)
-	switch m {
-	case cctools.Start, cctools.End, cctools.WallTime, cctools.MachineCPUs, cctools.MachineLoad:
-		return e, why
-	}
-	if e != cctools.Exact {
+	if e != cctools.Exact || ofTime(m) {
 		return e, why
 	}
 	return cctools.AtLeast, "what processes did between the last of ten readings a second and their end is missing"

@@ -88,15 +88,22 @@ func (g *group) take(cmd *exec.Cmd) {
 }
 
 // pids returns who is in the group, or in one that was made below it.
-func (g *group) pids() []int32 {
-	var list []int32
-	filepath.WalkDir(g.dir, func(path string, d os.DirEntry, err error) error {
-		if err != nil || !d.IsDir() {
+func (g *group) pids() (list []int32, err error) {
+	err = filepath.WalkDir(g.dir, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
 			return nil
 		}
-		b, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
-		if err != nil {
+		var b []byte
+		if err == nil {
+			b, err = os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		}
+		switch {
+		case ended(err) || errors.Is(err, unix.ENODEV): // the group below was removed meanwhile
 			return nil
+		case errors.Is(err, unix.EOPNOTSUPP): // a threaded one, whose processes the one above has
+			return nil
+		case err != nil:
+			return err
 		}
 		for word := range bytes.FieldsSeq(b) {
 			if n, err := strconv.ParseInt(string(word), 10, 32); err == nil && n > 0 {
@@ -105,7 +112,7 @@ func (g *group) pids() []int32 {
 		}
 		return nil
 	})
-	return list
+	return list, err
 }
 
 // read adds what the kernel tells of the group.

@@ -59,6 +59,11 @@ func init() { // they name each other
 		"files":   helpFiles,
 		"write":   helpWrite,
 		"user":    helpUser,
+
+		"headless": helpHeadless,
+		"chain":    helpChain,
+		"few":      helpFew,
+		"root":     helpRoot,
 	}
 }
 
@@ -201,15 +206,64 @@ func helpHop(args []string) {
 	check(c.Start())
 }
 
+func init() {
+	if strings.HasPrefix(os.Getenv(helperVariable), "headless") {
+		runtime.LockOSThread() // main stays on the first thread
+	}
+}
+
+// headless MS: the first thread ends, and three others that long after.
+func helpHeadless(args []string) {
+	for range 3 {
+		go func() {
+			runtime.LockOSThread()
+			time.Sleep(time.Duration(number(args[0])) * time.Millisecond)
+			os.Exit(0)
+		}()
+	}
+	unix.Syscall(unix.SYS_EXIT, 0, 0, 0)
+}
+
+// chain N MS: a process that starts one, N times, and the last lives that long.
+func helpChain(args []string) {
+	left := number(args[0])
+	if left == 0 {
+		time.Sleep(time.Duration(number(args[1])) * time.Millisecond)
+		return
+	}
+	c := helper("chain", strconv.Itoa(left-1), args[1])
+	check(c.Start())
+	check(c.Wait())
+}
+
+// few N WORDS: may have so few descriptors.
+func helpFew(args []string) {
+	n := uint64(number(args[0]))
+	check(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: n}))
+	helpers[args[1]](args[2:])
+}
+
+// root MIB MS: becomes root, takes so much and lives that long. Its program is set-user-ID.
+func helpRoot(args []string) {
+	check(syscall.Setresuid(0, 0, 0))
+	touch(number(args[0]))
+	args = args[1:]
+	time.Sleep(time.Duration(number(args[0])) * time.Millisecond)
+}
+
 // memory MIB: touches so much, and waits for the end of its input.
 func helpMemory(args []string) {
-	b, err := unix.Mmap(-1, 0, number(args[0])<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	touch(number(args[0]))
+	fmt.Println("ready")
+	helpStay(nil)
+}
+
+func touch(mib int) {
+	b, err := unix.Mmap(-1, 0, mib<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	check(err)
 	for i := 0; i < len(b); i += 4096 {
 		b[i] = 1
 	}
-	fmt.Println("ready")
-	helpStay(nil)
 }
 
 // files N: opens so many more, and ends.

@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"runtime"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -106,7 +105,7 @@ func (t *kernelTracker) Read(dst *Reading) error {
 		})
 }
 
-func (t *kernelTracker) Signal(s unix.Signal) (int, error) {
+func (t *kernelTracker) Signal(s unix.Signal) (int, []sample.ID, error) {
 	var ids []sample.ID
 	err := t.jobs.Processes(
 		func(job uint64, p *sample.JobProcess) {
@@ -116,22 +115,26 @@ func (t *kernelTracker) Signal(s unix.Signal) (int, error) {
 		},
 		func(uint64, *sample.JobTotals) {})
 	if err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	return SignalAll(ids, s)
 }
 
 // SignalAll sends a signal to processes, and to nobody who has their PIDs by now. It
-// returns how many got it.
-func SignalAll(ids []sample.ID, s unix.Signal) (sent int, err error) {
+// returns how many got it, and who may not be sent one.
+func SignalAll(ids []sample.ID, s unix.Signal) (sent int, refused []sample.ID, err error) {
 	for _, id := range ids {
 		ok, e := signal(id, s)
-		if ok {
+		switch {
+		case ok:
 			sent++
+		case errors.Is(e, unix.EPERM):
+			refused = append(refused, id)
+		default:
+			err = errors.Join(err, e)
 		}
-		err = errors.Join(err, e)
 	}
-	return sent, err
+	return sent, refused, err
 }
 
 func signal(id sample.ID, s unix.Signal) (bool, error) {
@@ -160,7 +163,7 @@ func (t *kernelTracker) Doom() error { return t.jobs.Doom(t.id) }
 
 func (t *kernelTracker) Notices() <-chan struct{} { return t.notices }
 
-func (t *kernelTracker) Reaped(*syscall.Rusage) {}
+func (t *kernelTracker) Reaped(*unix.Rusage) {}
 
 func (t *kernelTracker) Source() string { return "ebpf" }
 

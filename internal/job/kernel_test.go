@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -278,6 +279,63 @@ func TestBrokenLimitsLeaveNobody(t *testing.T) {
 				t.Errorf("%d processes left, %v", last.Totals.Now, err)
 			}
 		})
+	}
+}
+
+// A process whose first thread has ended is one process still.
+func TestJobWithoutItsFirstThread(t *testing.T) {
+	var readings, told int
+	r := measure(t, helper("headless", "500"), func(o *Options) {
+		o.More = func(at Moment) *cctools.Measures {
+			if len(at.Processes) > 0 {
+				readings++
+			}
+			told = max(told, len(at.Processes))
+			return nil
+		}
+	})
+	if n := value(t, r, cctools.TotalProcesses); n != 1 || told != 1 || readings == 0 {
+		t.Errorf("%v processes, up to %d in %d readings", n, told, readings)
+	}
+}
+
+// What is only noted is noted whenever it happens.
+func TestEveryBrokenLimitIsNoted(t *testing.T) {
+	r := measure(t, helper("busy", "600"), func(o *Options) {
+		o.Only = true
+		o.Limits.Set(cctools.WallTime, 0.4)
+		o.Limits.Set(cctools.TotalProcesses, 0)
+		o.Limits.Set(cctools.CPUTime, 3600)
+	})
+	if r.Killed || len(r.Exceeded) != 2 || r.Exceeded[0].Measure != cctools.TotalProcesses || r.Exceeded[1].Measure != cctools.WallTime {
+		t.Errorf("killed: %v, broken: %v", r.Killed, r.Exceeded)
+	}
+}
+
+// Whoever still has what the command wrote to keeps nobody from watching them.
+func TestOutputThatOthersHold(t *testing.T) {
+	for name, change := range map[string]func(*Options){
+		"a limit":   func(o *Options) { o.Limits.Set(cctools.WallTime, 0.3) },
+		"main only": func(o *Options) { o.MainOnly = true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			cmd := helper("daemon", "60000")
+			var output strings.Builder
+			cmd.Stderr = &output
+			r := measure(t, cmd, change, func(o *Options) { o.Grace = -1 })
+			if !r.State.Success() || r.WaitErr != nil || r.Killed != (name == "a limit") {
+				t.Errorf("%v, %v, killed: %v, %s", r.State, r.WaitErr, r.Killed, output.String())
+			}
+		})
+	}
+}
+
+func TestACancelledJobDoesNotStart(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	cmd := helper("nothing")
+	if _, err := Run(ctx, Options{Cmd: cmd, Tracker: kernel(t, loader.JobOrder{})}); err != context.Canceled || cmd.Process != nil {
+		t.Errorf("%v, %v", cmd.Process, err)
 	}
 }
 

@@ -120,7 +120,7 @@ func (m *Meter) once(processes []sample.JobProcess, share Sharer) uint64 {
 // addPeaks takes what the kernel counted at the moment when it happened.
 func (m *Meter) addPeaks(r *Reading, seconds float64) {
 	t := &r.Totals
-	m.hidden = t.Hidden > 0
+	m.hidden = m.hidden || t.Hidden > 0
 	if most, _ := m.Most.Get(cctools.MaxConcurrentProcesses); t.Most > 0 && float64(t.Most) >= most {
 		m.Most.SetCount(cctools.MaxConcurrentProcesses, t.Most)
 		if t.MostAt > 0 {
@@ -139,7 +139,9 @@ func risen(a, b sample.JobTotals) sample.JobTotals {
 	b.ReadBytes, b.WrittenBytes = max(a.ReadBytes, b.ReadBytes), max(a.WrittenBytes, b.WrittenBytes)
 	b.DiskRead, b.DiskWritten = max(a.DiskRead, b.DiskRead), max(a.DiskWritten, b.DiskWritten)
 	b.Received, b.Sent = max(a.Received, b.Received), max(a.Sent, b.Sent)
-	b.Processes = max(a.Processes, b.Processes)
+	b.Processes, b.Threads = max(a.Processes, b.Processes), max(a.Threads, b.Threads)
+	b.OOMKills, b.Lost = max(a.OOMKills, b.OOMKills), max(a.Lost, b.Lost)
+	b.HiddenBytes = max(a.HiddenBytes, b.HiddenBytes)
 	return b
 }
 
@@ -206,6 +208,6 @@ func (m *Meter) explain(s *cctools.Summary) {
 		s.Cause = fmt.Sprintf("the OOM killer ended %d of the job's processes", m.totals.OOMKills)
 	case m.fdsFull:
 		s.LastError = errnoTooManyFiles
-		s.Cause = "a process had as many descriptors open as it may (RLIMIT_NOFILE): opening more failed with EMFILE"
+		s.Cause = "a process had as many descriptors open as it may (RLIMIT_NOFILE): one more fails with EMFILE"
 	}
 }

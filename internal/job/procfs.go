@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"slices"
 	"strconv"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +26,7 @@ type procTracker struct {
 	group    *group               // nil: none could be made
 	lent     bool                 // group is the caller's
 	first    int                  // PID of the first process; 0: not started, or reaped
+	keep     int                  // of how many members the files are kept open
 	members  map[int32]*member
 	seen     map[sample.ID]struct{}
 	most     uint64
@@ -34,7 +34,7 @@ type procTracker struct {
 	peak     uint64           // of one process
 	dead     sample.JobTotals // of processes that this one reaped
 	doomed   bool
-	killed   map[int32]bool // children that SIGKILL was sent to, and that are not reaped
+	killed   map[int32]bool // children that are not reaped: whether they were sent SIGKILL, or may not be
 	notices  chan struct{}
 }
 
@@ -47,8 +47,18 @@ type member struct {
 	file *os.File
 }
 
-// maxOpen is of how many processes the files are kept open.
+// maxOpen is of how many processes the files are kept open, at most.
 const maxOpen = 512
+
+// filesToKeep is how many that is here: most of what this process may open is left to
+// whoever else opens files in it.
+func filesToKeep() int {
+	limit, ok := limitOfFiles(int32(os.Getpid()))
+	if !ok {
+		return 0
+	}
+	return int(min(maxOpen, limit/4))
+}
 
 func (t *procTracker) forget(pid int32) {
 	delete(t.killed, pid)
@@ -80,18 +90,22 @@ func OpenProc(o ProcOptions) (Tracker, error) {
 			return nil, err
 		}
 	}
-	g, _ := o.group() // without one it goes on as it can
-	return &procTracker{
-		reap: o.Reap, notOfJob: o.NotOfJob, group: g, lent: o.Limited != nil, members: map[int32]*member{}, seen: map[sample.ID]struct{}{}, killed: map[int32]bool{},
-		notices: make(chan struct{}),
-	}, nil
+	t := newProcTracker(o)
+	if t.group == nil {
+		t.group, _ = newGroup() // without one it goes on as it can
+	}
+	return t, nil
 }
 
-func (o *ProcOptions) group() (*group, error) {
-	if o.Limited != nil {
-		return o.Limited.group, nil
+func newProcTracker(o ProcOptions) *procTracker {
+	t := &procTracker{
+		reap: o.Reap, notOfJob: o.NotOfJob, keep: filesToKeep(), members: map[int32]*member{}, seen: map[sample.ID]struct{}{}, killed: map[int32]bool{},
+		notices: make(chan struct{}),
 	}
-	return newGroup()
+	if o.Limited != nil {
+		t.group, t.lent = o.Limited.group, true
+	}
+	return t
 }
 
 func (t *procTracker) Start(cmd *exec.Cmd) error {
@@ -123,11 +137,11 @@ func (t *procTracker) Read(dst *Reading) error {
 // find replaces the members by those that are there now.
 func (t *procTracker) find() {
 	pids := map[int32]bool{}
-	if t.group != nil {
-		for _, pid := range t.group.pids() {
+	if list, err := t.groupPIDs(); err == nil {
+		for _, pid := range list {
 			pids[pid] = true
 		}
-	} else {
+	} else { // there is no group, or it could not be read now
 		for pid := range t.members {
 			addDescendants(pids, pid)
 		}
@@ -150,11 +164,19 @@ func (t *procTracker) find() {
 	}
 }
 
-// look reads a process, or forgets it.
+func (t *procTracker) groupPIDs() ([]int32, error) {
+	if t.group == nil {
+		return nil, errNoGroup
+	}
+	return t.group.pids()
+}
+
+// look reads a process, or forgets it if it has ended. What it can't read for another
+// reason, as for want of descriptors, says nothing of the process.
 func (t *procTracker) look(pid int32) {
 	stat, err := readStat(pid)
 	m := t.members[pid]
-	if err != nil || m != nil && m.stat.start != stat.start { // another process has its PID
+	if ended(err) || err == nil && m != nil && m.stat.start != stat.start { // another process has its PID
 		t.forget(pid)
 		m = nil
 	}
@@ -163,7 +185,7 @@ func (t *procTracker) look(pid int32) {
 	}
 	if m == nil {
 		m = &member{}
-		if len(t.members) < maxOpen {
+		if len(t.members) < t.keep {
 			m.file, _ = os.Open("/proc/" + strconv.Itoa(int(pid)) + "/io")
 		}
 		t.members[pid] = m
@@ -173,6 +195,11 @@ func (t *procTracker) look(pid int32) {
 		m.io = io
 	}
 	t.seen[sample.ID{PID: pid, StartTicks: stat.start}] = struct{}{}
+}
+
+// ended reports whether an error of reading /proc/PID means that the process has ended.
+func ended(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH)
 }
 
 // ownChildren are the children of this process that are the job's.
@@ -237,8 +264,8 @@ func (t *procTracker) reapOrphans() {
 		if m.stat.state != 'Z' || int(pid) == t.first || int(m.stat.ppid) != os.Getpid() {
 			continue
 		}
-		var usage syscall.Rusage
-		got, err := syscall.Wait4(int(pid), nil, syscall.WNOHANG, &usage)
+		var usage unix.Rusage
+		got, err := unix.Wait4(int(pid), nil, unix.WNOHANG, &usage)
 		if err != nil || got != int(pid) {
 			continue
 		}
@@ -249,7 +276,7 @@ func (t *procTracker) reapOrphans() {
 
 // bury adds what a process did that was reaped here, and what those did that it
 // waited for itself.
-func (t *procTracker) bury(m *member, usage *syscall.Rusage) {
+func (t *procTracker) bury(m *member, usage *unix.Rusage) {
 	d := &t.dead
 	d.User += time.Duration(usage.Utime.Nano())
 	d.System += time.Duration(usage.Stime.Nano())
@@ -259,8 +286,8 @@ func (t *procTracker) bury(m *member, usage *syscall.Rusage) {
 	d.Voluntary += uint64(usage.Nvcsw)
 	d.Forced += uint64(usage.Nivcsw)
 	// A process that vfork gave its launcher's memory has the launcher's peak, too.
-	var own syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &own) == nil && usage.Maxrss > own.Maxrss {
+	var own unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &own) == nil && usage.Maxrss > own.Maxrss {
 		t.peak = max(t.peak, uint64(usage.Maxrss)<<10)
 	}
 	if m != nil {
@@ -269,7 +296,7 @@ func (t *procTracker) bury(m *member, usage *syscall.Rusage) {
 }
 
 // Reaped takes what the first process did.
-func (t *procTracker) Reaped(usage *syscall.Rusage) {
+func (t *procTracker) Reaped(usage *unix.Rusage) {
 	t.bury(t.members[int32(t.first)], usage)
 	t.forget(int32(t.first))
 	t.first = 0
@@ -314,13 +341,14 @@ func hasChildren() bool {
 	}
 }
 
-func (t *procTracker) Signal(s unix.Signal) (int, error) {
+func (t *procTracker) Signal(s unix.Signal) (int, []sample.ID, error) {
 	if t.doomed && t.group == nil && t.reap {
-		return t.killChildren(), nil
+		left, refused := t.killChildren()
+		return left, refused, nil
 	}
 	t.find()
 	if t.doomed && t.group != nil && t.group.kill() == nil {
-		return t.left(), nil
+		return t.left(), nil, nil
 	}
 	var ids []sample.ID
 	for pid, m := range t.members {
@@ -343,23 +371,29 @@ const killTurn = 20 * time.Millisecond
 // parent is given to this process, so it meets all of the job's one day, also those that
 // fork faster than /proc can be walked. Between reading who is a child and killing it
 // nothing is asked: the PID of a child stays its own until it is reaped here, and who is
-// not reaped still counts against what its user may fork. It returns how many live.
-func (t *procTracker) killChildren() (left int) {
+// not reaped still counts against what its user may fork. It returns how many of them
+// live, and who may not be killed.
+func (t *procTracker) killChildren() (left int, refused []sample.ID) {
 	for begin := time.Now(); time.Since(begin) < killTurn; {
 		if t.killFresh() == 0 {
 			break
 		}
 	}
-	for pid := range t.killed {
-		if !hasEnded(pid) {
+	for pid, sent := range t.killed {
+		switch {
+		case hasEnded(pid):
+		case sent:
 			left++
+		default:
+			stat, _ := readStat(pid) // a child that is not reaped has one
+			refused = append(refused, sample.ID{PID: pid, StartTicks: stat.start})
 		}
 	}
 	// Who has ended has given its children away: they are in the list by now.
 	if left == 0 && t.killFresh() > 0 {
 		left = 1
 	}
-	return left
+	return left, refused
 }
 
 // hasEnded reports whether a child has ended, all of its threads: one whose leader is a
@@ -377,13 +411,12 @@ func hasEnded(pid int32) bool {
 // killFresh kills the children that were not killed yet, and returns how many.
 func (t *procTracker) killFresh() (n int) {
 	for _, pid := range t.ownChildren() {
-		if t.killed[pid] {
+		if _, met := t.killed[pid]; met {
 			continue
 		}
 		// Its children inherit that they may have none.
 		unix.Prlimit(int(pid), unix.RLIMIT_NPROC, &unix.Rlimit{}, nil)
-		unix.Kill(int(pid), unix.SIGKILL)
-		t.killed[pid] = true
+		t.killed[pid] = !errors.Is(unix.Kill(int(pid), unix.SIGKILL), unix.EPERM)
 		n++
 	}
 	return n

@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"syscall"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,9 +50,19 @@ type Options struct {
 	// Limited, if any, is the cgroup that the command starts in; it stays the caller's.
 	Limited *Limited
 	// Signals are passed on to the job.
-	Signals <-chan os.Signal
+	Signals <-chan Signal
+	// Refused, if any, is told of processes of another user, which are not ended by who may
+	// not end them: the job goes on with them.
+	Refused func([]sample.ID)
 	// Started, if any, is told the first process's PID.
 	Started func(pid int)
+}
+
+// Signal is one that came for the job.
+type Signal struct {
+	Signal unix.Signal
+	// Terminal: the terminal sent it to all who are in its foreground, the command too.
+	Terminal bool
 }
 
 // Moment is one reading of a job, valid during the call that tells of it.
@@ -65,7 +75,8 @@ type Moment struct {
 
 // Step is what a job uses at an instant.
 type Step struct {
-	Number  int // from 0; -1: the last
+	Number  int  // from 0; -1: the last
+	Left    bool // the first process has ended, and others have not
 	Seconds float64
 	Now     cctools.Measures
 	Most    cctools.Measures
@@ -80,9 +91,10 @@ type Result struct {
 	End      time.Time
 	Meter    *Meter
 	Exceeded []cctools.Exceeded
-	Killed   bool  // it was ended: by a limit, or with its context
-	Left     int   // processes that survived even SIGKILL
-	Err      error // the watching failed: what Meter has is not all
+	Killed   bool        // it was ended: by a limit, or with its context
+	Left     int         // processes that survived even SIGKILL
+	Refused  []sample.ID // of these, or of those that a signal was for: who may not be sent one
+	Err      error       // the watching failed: what Meter has is not all
 }
 
 // ErrStart is wrapped by errors of a command that could not be started.
@@ -100,7 +112,10 @@ func StartCommand(cmd *exec.Cmd) error {
 // Run runs a job to its end. When ctx ends, the job is ended. An error means that
 // nothing was started.
 func Run(ctx context.Context, o Options) (*Result, error) {
-	r := &run{o: o, ended: make(chan struct{}), grace: o.Grace}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	r := &run{o: o, ended: make(chan struct{}), copied: make(chan error, 1), grace: o.Grace}
 	if r.grace == 0 {
 		r.grace = DefaultGrace
 	}
@@ -118,7 +133,10 @@ type run struct {
 	begin   time.Duration // CLOCK_BOOTTIME
 	grace   time.Duration
 	ended   chan struct{} // closed when the first process is a zombie
-	reaped  bool
+	usage   unix.Rusage   // of it, then
+	copied  chan error    // what exec.Cmd.Wait said
+	alone   bool          // the first process has ended
+	waited  bool          // and its output is copied
 	reading Reading
 	took    time.Duration // the last reading
 	pace    pacer
@@ -145,7 +163,7 @@ func (r *run) start() error {
 	}
 	go func() {
 		defer close(r.ended)
-		for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil) == unix.EINTR {
+		for unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, &r.usage) == unix.EINTR {
 		}
 	}()
 	return nil
@@ -185,6 +203,9 @@ func (r *run) loop(ctx context.Context) {
 			ended = nil
 			r.reap()
 			r.look()
+		case err := <-r.copied:
+			r.wait(err)
+			r.look()
 		case <-stop:
 			stop = nil
 			r.end()
@@ -195,7 +216,7 @@ func (r *run) loop(ctx context.Context) {
 
 // over reports whether the job has ended, all of it.
 func (r *run) over() bool {
-	if !r.reaped {
+	if !r.waited {
 		return false
 	}
 	return r.result.Err != nil || r.reading.Totals.Pending == 0
@@ -246,21 +267,26 @@ func (r *run) more(last bool) {
 
 // judge ends the job if it broke a limit.
 func (r *run) judge() {
-	m := r.result.Meter
-	if len(r.result.Exceeded) > 0 { // told once
-		return
-	}
-	broken := r.o.Limits.Broken(&m.Most)
-	if len(broken) == 0 {
-		return
-	}
-	for i := range broken {
-		broken[i].Seconds, _ = m.Now.Get(cctools.WallTime)
-	}
-	r.result.Exceeded = broken
-	if !r.o.Only {
+	seconds, _ := r.result.Meter.Now.Get(cctools.WallTime)
+	if r.result.judge(&r.o, seconds) && !r.o.Only {
 		r.end()
 	}
+}
+
+// judge adds the limits that are broken now, and tells whether there are any new ones. What
+// is found beside a limit that is enforced is what the end of the job makes of it.
+func (r *Result) judge(o *Options, seconds float64) (more bool) {
+	if len(r.Exceeded) > 0 && !o.Only {
+		return false
+	}
+	for _, broken := range o.Limits.Broken(&r.Meter.Most) {
+		if slices.ContainsFunc(r.Exceeded, func(e cctools.Exceeded) bool { return e.Measure == broken.Measure }) {
+			continue // it is told once
+		}
+		broken.Seconds = seconds
+		r.Exceeded, more = append(r.Exceeded, broken), true
+	}
+	return more
 }
 
 // end asks all processes to end, and has them killed after the grace period.
@@ -288,7 +314,7 @@ func (r *run) kill() {
 	deadline := time.Now().Add(killTime)
 	for {
 		n := r.signal(unix.SIGKILL)
-		r.result.Left = n
+		r.result.Left = n + len(r.result.Refused)
 		if n == 0 || time.Now().After(deadline) {
 			return
 		}
@@ -297,39 +323,64 @@ func (r *run) kill() {
 }
 
 func (r *run) signal(s unix.Signal) int {
-	n, err := r.o.Tracker.Signal(s)
+	n, refused, err := r.o.Tracker.Signal(s)
+	if len(refused) > 0 && len(r.result.Refused) == 0 && r.o.Refused != nil {
+		r.o.Refused(refused)
+	}
+	r.result.Refused = refused
 	if err != nil && r.result.Err == nil && n == 0 {
 		r.result.Err = fmt.Errorf("end the job's processes: %w", err)
 	}
 	return n
 }
 
-// pass passes a signal on to the first process, and to all that are left after it.
-func (r *run) pass(s os.Signal) {
-	number, ok := s.(unix.Signal)
-	if !ok {
-		return
+// pass passes a signal on to the first process, and to all that are left after it. Who
+// interrupts those from a terminal is waited for by nobody else: a shell has its background
+// jobs ignore that. They are ended.
+func (r *run) pass(s Signal) {
+	switch {
+	case !s.Terminal && !r.alone:
+		r.o.Cmd.Process.Signal(s.Signal) // it may have ended meanwhile
+	case !s.Terminal:
+		r.signal(s.Signal)
+	case !r.alone || s.Signal != unix.SIGINT && s.Signal != unix.SIGQUIT:
+	case r.ending: // once more
+		r.kill()
+	default:
+		r.endRest()
 	}
-	if r.reaped {
-		r.signal(number)
-		return
-	}
-	r.o.Cmd.Process.Signal(number) // it may have ended meanwhile
 }
 
 // reap ends the wait for the first process.
 func (r *run) reap() {
 	r.read() // while it is a zombie, /proc still tells what it did
-	r.result.WaitErr = r.o.Cmd.Wait()
-	r.result.State = r.o.Cmd.ProcessState
 	r.result.End = time.Now()
-	r.reaped = true
-	if usage, ok := r.result.State.SysUsage().(*syscall.Rusage); ok {
-		r.o.Tracker.Reaped(usage)
+	r.o.Tracker.Reaped(&r.usage)
+	r.alone = true
+	if copiesNothing(r.o.Cmd) {
+		r.wait(r.o.Cmd.Wait())
+	} else { // whoever has its output may go on for long
+		go func() { r.copied <- r.o.Cmd.Wait() }()
 	}
 	if r.o.MainOnly && !r.ending {
 		r.endRest()
 	}
+}
+
+// copiesNothing tells whether exec.Cmd.Wait waits for the process only.
+func copiesNothing(cmd *exec.Cmd) bool {
+	for _, end := range []any{cmd.Stdin, cmd.Stdout, cmd.Stderr} {
+		if _, file := end.(*os.File); end != nil && !file {
+			return false
+		}
+	}
+	return true
+}
+
+// wait takes what exec.Cmd.Wait said.
+func (r *run) wait(err error) {
+	r.waited = true
+	r.result.WaitErr, r.result.State = err, r.o.Cmd.ProcessState
 }
 
 // endRest ends what the first process left behind.
@@ -360,7 +411,7 @@ func (r *run) tell(last bool) {
 	if r.o.Step == nil {
 		return
 	}
-	s := Step{Number: r.step, Seconds: seconds, Now: m.Now, Most: m.Most}
+	s := Step{Number: r.step, Left: r.alone && !last, Seconds: seconds, Now: m.Now, Most: m.Most}
 	r.step++
 	if last {
 		s.Number = -1
@@ -381,16 +432,7 @@ func (r *run) finish() {
 	wall := r.result.End.Sub(r.result.Start).Seconds()
 	m.Most.Set(cctools.WallTime, wall)
 	m.Times.Set(cctools.WallTime, wall)
-	if len(r.result.Exceeded) == 0 && !r.result.Killed {
-		r.lastJudgment(wall)
+	if !r.result.Killed {
+		r.result.judge(&r.o, wall) // what broke a limit without having been seen while it ran
 	}
-}
-
-// lastJudgment looks at what broke a limit without having been seen while it ran.
-func (r *run) lastJudgment(wall float64) {
-	broken := r.o.Limits.Broken(&r.result.Meter.Most)
-	for i := range broken {
-		broken[i].Seconds = wall
-	}
-	r.result.Exceeded = broken
 }

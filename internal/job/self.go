@@ -76,15 +76,8 @@ func (s *self) look() {
 	s.o.addGPUs(&r)
 	m := s.result.Meter
 	m.Add(&r, nil)
-	if len(s.result.Exceeded) > 0 {
-		return
-	}
-	broken := s.o.Limits.Broken(&m.Most)
-	for i := range broken {
-		broken[i].Seconds, _ = m.Now.Get(cctools.WallTime)
-	}
-	s.result.Exceeded = broken
-	if len(broken) > 0 && !s.o.Only {
+	seconds, _ := m.Now.Get(cctools.WallTime)
+	if s.result.judge(&s.o, seconds) && !s.o.Only {
 		s.result.Killed = true
 		s.exhausted()
 	}

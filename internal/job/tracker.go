@@ -2,7 +2,6 @@ package job
 
 import (
 	"os/exec"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,16 +17,17 @@ type Tracker interface {
 	Start(cmd *exec.Cmd) error
 	// Read replaces dst with what the job did until now, and what lives of it.
 	Read(dst *Reading) error
-	// Signal sends a signal to every process that lives, and returns to how many.
-	Signal(s unix.Signal) (int, error)
+	// Signal sends a signal to every process that lives, and returns to how many, and which
+	// are another user's and may not be sent one.
+	Signal(s unix.Signal) (sent int, refused []sample.ID, err error)
 	// Doom lets no process of the job live on: none gets to fork any more. Signal
 	// with SIGKILL is still to be called, until nobody is left.
 	Doom() error
 	// Notices are signalled when it is worth to Read before the next turn.
 	Notices() <-chan struct{}
-	// Reaped is told how the first process ended, before Read is asked for the last
-	// time.
-	Reaped(usage *syscall.Rusage)
+	// Reaped is told what the first process used, before it is reaped, and before Read is
+	// asked for the last time.
+	Reaped(usage *unix.Rusage)
 	// Source says who measures, in a word: ebpf, agent, cgroup, procfs.
 	Source() string
 	// Exactness says what a measure is worth here, and why if it is not exact.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -19,11 +20,15 @@ import (
 // nobody is the ordinary user of these tests.
 const nobody = 65534
 
+// programVariable has the program of a helper's job, if that is another than its own.
+const programVariable = "RMAGENT_JOB_PROGRAM"
+
 // userResult is what a helper that ran a job as an ordinary user says of it.
 type userResult struct {
 	Source    string
 	Killed    bool
 	Left      int
+	Refused   int
 	Err       string
 	Processes float64
 	AtOnce    float64
@@ -36,6 +41,9 @@ func helpUser(args []string) {
 	tracker, err := OpenProc(ProcOptions{Reap: true})
 	check(err)
 	o := Options{Cmd: helper(args[2:]...), Tracker: tracker, Grace: -1}
+	if program := os.Getenv(programVariable); program != "" {
+		o.Cmd.Path = program
+	}
 	o.Cmd.Stdin, err = os.Open("/dev/zero") // stay never ends by itself
 	check(err)
 	if args[0] != "none" {
@@ -44,7 +52,7 @@ func helpUser(args []string) {
 	r, err := Run(context.Background(), o)
 	check(err)
 	s := Summarize(r, tracker)
-	out := userResult{Source: tracker.Source(), Killed: r.Killed, Left: r.Left, Exact: s.Exactness[cctools.CPUTime] == cctools.Exact}
+	out := userResult{Source: tracker.Source(), Killed: r.Killed, Left: r.Left, Refused: len(r.Refused), Exact: s.Exactness[cctools.CPUTime] == cctools.Exact}
 	out.Processes, _ = s.Measures.Get(cctools.TotalProcesses)
 	out.AtOnce, _ = s.Measures.Get(cctools.MaxConcurrentProcesses)
 	out.CPU, _ = s.Measures.Get(cctools.CPUTime)
@@ -92,7 +100,11 @@ func newUserGroup(t *testing.T, delegated bool) userGroup {
 // run runs a job as the user, and says that nobody of it is left.
 func (u userGroup) run(limit string, value float64, words ...string) userResult {
 	u.Helper()
-	cmd := helper(append([]string{"user", limit, strconv.FormatFloat(value, 'f', -1, 64)}, words...)...)
+	return u.runHelper(helper(append([]string{"user", limit, strconv.FormatFloat(value, 'f', -1, 64)}, words...)...))
+}
+
+func (u userGroup) runHelper(cmd *exec.Cmd) userResult {
+	u.Helper()
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	u.group.take(cmd)
@@ -104,11 +116,11 @@ func (u userGroup) run(limit string, value float64, words ...string) userResult 
 	if err := json.NewDecoder(bytes.NewReader(out)).Decode(&r); err != nil {
 		u.Fatal(err)
 	}
-	if r.Err != "" || r.Left != 0 {
+	if r.Err != "" || r.Left != r.Refused {
 		u.Errorf("%s, %d left", r.Err, r.Left)
 	}
-	if left := u.group.pids(); len(left) > 0 {
-		u.Errorf("%d processes are left: %v", len(left), left)
+	if left, err := u.group.pids(); err != nil || len(left) > 0 {
+		u.Errorf("%d processes are left: %v, %v", len(left), left, err)
 	}
 	return r
 }
@@ -155,6 +167,40 @@ func testUsersJobs(t *testing.T, delegated bool, source string) {
 				t.Errorf("cgroups are left: %v", left)
 			}
 		})
+	}
+}
+
+// A user whose own processes may open only few files loses none of them.
+func TestUsersJobWithFewDescriptors(t *testing.T) {
+	const most, chain = 40, 40
+	u := newUserGroup(t, false)
+	r := u.runHelper(helper("few", strconv.Itoa(most), "user", "none", "0", "chain", strconv.Itoa(chain), "1000"))
+	if r.Source != "procfs" || r.AtOnce <= chain {
+		t.Errorf("a chain of %d: %+v", chain+1, r)
+	}
+}
+
+// Who became another user can't be ended: that is said, and it is waited for.
+func TestUsersJobThatBecomesRoot(t *testing.T) {
+	u := newUserGroup(t, false)
+	program := filepath.Join(t.TempDir(), "root")
+	b, err := os.ReadFile("/proc/self/exe")
+	if err == nil {
+		err = os.WriteFile(program, b, 0o755)
+	}
+	if err == nil {
+		err = os.Chmod(program, os.ModeSetuid|0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir := filepath.Dir(program); dir != os.TempDir() && dir != "/"; dir = filepath.Dir(dir) {
+		os.Chmod(dir, 0o755)
+	}
+	cmd := helper("user", "memory", "48", "root", "64", "1000")
+	cmd.Env = append(cmd.Env, programVariable+"="+program)
+	if r := u.runHelper(cmd); !r.Killed || r.Refused != 1 {
+		t.Errorf("%+v", r)
 	}
 }
 

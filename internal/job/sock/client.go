@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"runtime"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -140,19 +139,22 @@ func (t *Tracker) readInto(dst *job.Reading, fresh bool) error {
 
 // Signal sends a signal to every process of the job whose real UID is this process's:
 // these kill(2) allows it to end, while an agent that only observes may end nobody.
-func (t *Tracker) Signal(s unix.Signal) (int, error) {
+func (t *Tracker) Signal(s unix.Signal) (sent int, refused []sample.ID, err error) {
 	var now job.Reading
 	if err := t.readInto(&now, true); err != nil {
-		return 0, err
+		return 0, nil, err
 	}
 	uid := uint32(os.Getuid())
-	var ids []sample.ID
+	var ids, others []sample.ID
 	for i := range now.Processes {
 		if p := &now.Processes[i]; uid == 0 || p.UID == uid {
 			ids = append(ids, p.ID)
+		} else {
+			others = append(others, p.ID)
 		}
 	}
-	return job.SignalAll(ids, s)
+	sent, refused, err = job.SignalAll(ids, s)
+	return sent, append(refused, others...), err
 }
 
 // Doom lets none of these fork any more.
@@ -165,7 +167,7 @@ func (t *Tracker) Doom() error {
 func (t *Tracker) Notices() <-chan struct{} { return t.notices }
 
 // Reaped has nothing to add.
-func (t *Tracker) Reaped(*syscall.Rusage) {}
+func (t *Tracker) Reaped(*unix.Rusage) {}
 
 // Source is agent.
 func (t *Tracker) Source() string { return "agent" }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -57,9 +58,19 @@ func Order(l *cctools.Limits, enforce bool) loader.JobOrder {
 	return o
 }
 
-// Open begins to follow a job. lost says what could not be had; it is nil where the
-// best was.
-func Open(o Options) (t job.Tracker, lost error, err error) {
+// Open begins to follow a job.
+func Open(o Options) (*Tracker, error) {
+	proc := job.ProcOptions{Reap: o.Reap, NotOfJob: o.NotOfJob, Limited: o.Limited}
+	best, lost, err := open(o, proc)
+	if err != nil {
+		return nil, err
+	}
+	return &Tracker{Tracker: best, proc: proc, lost: lost, told: time.Now()}, nil
+}
+
+// open opens the best there is. lost says what could not be had; it is nil where the best
+// was.
+func open(o Options, proc job.ProcOptions) (t job.Tracker, lost error, err error) {
 	order := Order(&o.Limits, o.Enforce)
 	var refused []error
 	if o.Agent != "" && o.Source == "auto" {
@@ -81,7 +92,7 @@ func Open(o Options) (t job.Tracker, lost error, err error) {
 		}
 		refused = append(refused, err)
 	}
-	t, err = job.OpenProc(job.ProcOptions{Reap: o.Reap, NotOfJob: o.NotOfJob, Limited: o.Limited})
+	t, err = job.OpenProc(proc)
 	if err != nil {
 		return nil, nil, errors.Join(append(refused, fmt.Errorf("follow the job by /proc: %w", err))...)
 	}
