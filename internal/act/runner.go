@@ -57,9 +57,10 @@ type Runner struct {
 type worker struct {
 	action config.Action
 	queue  chan job
-	times  []time.Time     // of what was queued within the last hour
-	acted  map[uint64]bool // crossings
-	oldest []uint64        // of them, in their order
+	times  []time.Time         // of what was queued within the last hour
+	acted  map[uint64]bool     // crossings
+	oldest []uint64            // of them, in their order
+	raised map[policy.Key]bool // states that it was told of, and that are not over
 }
 
 // job is one thing that is to be done.
@@ -102,7 +103,7 @@ func (r *Runner) Configure(actions []config.Action, dryRun bool) {
 			r.order = append(r.order, before[i])
 			continue
 		}
-		w := &worker{action: a, queue: make(chan job, queueLength), acted: map[uint64]bool{}}
+		w := &worker{action: a, queue: make(chan job, queueLength), acted: map[uint64]bool{}, raised: map[policy.Key]bool{}}
 		r.order = append(r.order, w)
 		r.running.Go(func() { r.work(w) })
 	}
@@ -118,8 +119,16 @@ func (r *Runner) Configure(actions []config.Action, dryRun bool) {
 func (r *Runner) Changed(c *policy.Change, p *Process) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.order) > 0 {
-		r.tell(ofChange(c, p))
+	e := ofChange(c, p)
+	for _, w := range r.order {
+		switch {
+		case c.State != nil && e.recovery && !w.raised[c.Key()]: // it was not told of the rise: dropped, or not its business
+		case r.tellOne(w, e) && c.State != nil:
+			w.raised[c.Key()] = true
+		}
+		if c.State != nil && c.State.State == record.StateNormal {
+			delete(w.raised, c.Key())
+		}
 	}
 }
 
@@ -188,31 +197,37 @@ func (r *Runner) Dropped() uint64 { return r.dropped.Load() }
 // tell queues an event for every action that it is for. mu is held.
 func (r *Runner) tell(e event) {
 	for _, w := range r.order {
-		if chooses(&w.action, &e) && !w.acted[e.crossing] {
-			r.queue(w, e)
-		}
+		r.tellOne(w, e)
 	}
 }
 
-// queue hands an event to an action, if its limits allow it. mu is held.
-func (r *Runner) queue(w *worker, e event) {
+// tellOne queues an event for an action, if it is for that, and says whether it will act.
+// mu is held.
+func (r *Runner) tellOne(w *worker, e event) bool {
+	return chooses(&w.action, &e) && !w.acted[e.crossing] && r.queue(w, e)
+}
+
+// queue hands an event to an action, if its limits allow it, and says so. mu is held.
+func (r *Runner) queue(w *worker, e event) bool {
 	j := job{action: w.action, dryRun: r.dryRun || w.action.DryRun, event: e}
 	now := r.Now()
 	if why := w.limited(now); why != "" {
 		r.emit(&j, result{outcome: record.OutcomeRateLimited, detail: why, attempt: 1})
-		return
+		return false
 	}
 	if err := j.prepare(); err != nil {
 		r.emit(&j, result{outcome: record.OutcomeFailed, detail: err.Error(), attempt: 1})
-		return
+		return false
 	}
 	select {
 	case w.queue <- j:
 		w.times = append(w.times, now)
 		w.remember(e.crossing)
+		return true
 	default:
 		r.dropped.Add(1)
 		r.emit(&j, result{outcome: record.OutcomeDropped, detail: fmt.Sprintf("%d wait already", queueLength), attempt: 1})
+		return false
 	}
 }
 

@@ -714,3 +714,50 @@ func FuzzParseStat(f *testing.F) {
 	f.Add([]byte("12 (a) R) x (y)) S 7 12 12 0 -1 2129984 0 0 0 0 0 0 0 0 20 0 1 0 4242 0 0"))
 	f.Fuzz(func(t *testing.T, b []byte) { parseStat(b) })
 }
+
+// Who was not told that something began is not told that it is over.
+func TestRecoveryOfWhatWasTold(t *testing.T) {
+	r := newRig(t, "actions: [{name: a, kind: log, on: [limit], recovery: true, max_per_hour: 2}]")
+	engine := policy.New(policy.Config{
+		Prune:   policy.Default().Prune,
+		Tracked: []policy.Rule{{Selector: policy.Selector{Name: "x"}, Limits: policy.Limits{FDs: 1}}},
+	})
+	second := 0.0
+	read := func(pids ...int32) {
+		second++
+		engine.Begin(&record.Host{MonotonicSeconds: record.Some(second), Processes: record.Some(uint64(len(pids)))}, true)
+		for _, pid := range pids {
+			engine.Process(&record.ProcessFacts{PID: pid, StartTicks: 1, Comm: "x", FDOpen: record.Some(uint64(2))})
+		}
+		changes := engine.End()
+		for i := range changes {
+			r.Changed(&changes[i], &Process{ID: changes[i].Process, Comm: "x"})
+		}
+	}
+	want := func(outcome record.Outcome, pid int32, recovery bool) {
+		t.Helper()
+		if a := r.want("a", outcome); a.PID.Or(0) != pid || a.Recovery != recovery {
+			t.Errorf("%+v", a)
+		}
+	}
+	read(11, 12, 13)
+	seen := map[string]int{}
+	for range 3 { // two go their way while the third is refused
+		a := r.take()
+		seen[fmt.Sprint(a.PID.Or(0), " ", a.Outcome)]++
+	}
+	if seen["11 done"] != 1 || seen["12 done"] != 1 || seen["13 rate_limited"] != 1 {
+		t.Fatalf("%v", seen)
+	}
+	r.now.Add(int64(2 * time.Hour))
+	read(11)
+	want(record.OutcomeDone, 12, true)
+	r.nothing("the other was not told")
+	read()
+	want(record.OutcomeDone, 11, true)
+	for _, w := range r.order {
+		if len(w.raised) != 0 {
+			t.Errorf("%d states are remembered", len(w.raised))
+		}
+	}
+}

@@ -144,11 +144,16 @@ func (e *Engine) logState(c *record.StateChange) {
 		zap.String("target", c.Target),
 		zap.String("state", string(c.State)),
 		zap.String("previous", string(c.Previous)),
-		zap.Float64("value", c.Value.Or(0)),
-		zap.Float64("limit", c.Limit.Or(0)),
-		zap.Float64("ratio", c.Ratio.Or(0)),
-		zap.String("message", c.Message),
 	}
+	for _, v := range [...]struct {
+		name  string
+		value record.Opt[float64]
+	}{{"value", c.Value}, {"limit", c.Limit}, {"ratio", c.Ratio}} {
+		if x, known := v.value.Get(); known {
+			fields = append(fields, zap.Float64(v.name, x))
+		}
+	}
+	fields = append(fields, zap.String("message", c.Message))
 	if c.Advice != "" {
 		fields = append(fields, zap.String("advice", c.Advice))
 	}
