@@ -67,10 +67,14 @@ static __always_inline void add_events(struct process_record *r, struct task_str
 	r->flags |= REC_EVENTS;
 }
 
+static __always_inline u64 stands(u64 switches, bool shared)
+{
+	return (switches + 1) << 1 | shared;
+}
+
 /* read_anew makes the record of the process whose leader t is from what was kept of it,
- * or keeps it where it sleeps. It returns whether what the record says holds for as long
- * as the process sleeps. */
-static __always_inline bool read_anew(struct process_record *r, struct work *k, struct task_struct *t, u32 pid,
+ * or keeps it where it sleeps. It returns what stands of it, as standing.slept says. */
+static __always_inline u64 read_anew(struct process_record *r, struct work *k, struct task_struct *t, u32 pid,
 				      u64 switches, bool off, bool exact)
 {
 	struct signal_struct *sig = t->signal;
@@ -83,7 +87,7 @@ static __always_inline bool read_anew(struct process_record *r, struct work *k, 
 	slot = r->tgid & kept_mask;
 	p = bpf_map_lookup_elem(&kept, &slot);
 	if (!p)
-		return false;
+		return 0;
 	slept = off && p->task == address && p->start_boottime_ns == r->start_boottime_ns &&
 		p->switches == switches && asleep(t);
 	if (slept) {
@@ -100,11 +104,11 @@ static __always_inline bool read_anew(struct process_record *r, struct work *k, 
 	if (!slept || shared)
 		fill_files(r, k, t, address);
 	fill_memory(r, k, t, address, exact);
-	if (slept)
-		return !shared;
-	if (with_events)
+	if (!slept && with_events)
 		add_events(r, t);
-	return off && keep(p, r, k, t, switches, shared) && !shared;
+	if (slept || (off && keep(p, r, k, t, switches, shared)))
+		return stands(switches, shared);
+	return 0;
 }
 
 /* fill writes the record of the leader at addr into a place; 1 if there is one. It
@@ -125,13 +129,13 @@ __attribute__((noinline)) int fill(u64 addr, u32 place, u32 exact)
 	if (!pid)
 		return 0;
 	off = bpf_core_field_exists(t->on_cpu) && off_cpu(k, t, &switches);
-	if (off && s->slept == switches + 1 && r->task == addr && r->start_boottime_ns == t->start_boottime &&
-	    r->pid == pid && asleep(t)) {
-		s->same = still(r, k, t, addr, exact);
+	if (off && (s->slept | 1) == stands(switches, true) && r->task == addr &&
+	    r->start_boottime_ns == t->start_boottime && r->pid == pid && asleep(t)) {
+		s->same = still(r, k, t, addr, s->slept & 1, exact);
 		return 1;
 	}
 	s->same = 0;
-	s->slept = read_anew(r, k, t, pid, switches, off, exact) ? switches + 1 : 0;
+	s->slept = read_anew(r, k, t, pid, switches, off, exact);
 	return 1;
 }
 

@@ -70,7 +70,8 @@ struct process_record {
 
 /* What stands of the record in a place, for the next scan that reads into it. */
 struct standing {
-	u64 slept; /* 1 + how often its process was switched out, where that slept; 0: read it anew */
+	u64 slept; /* 2 * (1 + how often its process was switched out), where that slept, and 1 more
+		    * where others have its descriptor table; 0: read it anew */
 	u64 same;  /* the record is what it was after the scan before */
 };
 

@@ -114,14 +114,29 @@ static __always_inline void restore(struct process_record *r, struct work *k, st
 	k->threads.more_tables = 0;
 }
 
+/* count_shared counts the descriptors of a sleeping process whose table others have, too. */
+static __always_inline void count_shared(struct process_record *now, struct process_record *r, struct work *k,
+					 struct task_struct *t, u64 address)
+{
+	now->flags &= ~(REC_FILES | REC_FD_TORN);
+	now->fd_open = 0;
+	k->threads.files[0] = r->files[0];
+	k->threads.files[1] = 0;
+	k->threads.owners[0] = address;
+	k->threads.more_tables = 0;
+	fill_files(now, k, t, address);
+}
+
 /* still brings the record of a process that slept since it was written up to now, in
  * place, and tells whether nothing had to be changed. */
-static __always_inline bool still(struct process_record *r, struct work *k, struct task_struct *t, u64 address, bool exact)
+static __always_inline bool still(struct process_record *r, struct work *k, struct task_struct *t, u64 address,
+				  bool shared, bool exact)
 {
 	struct process_record *now = &k->now;
 	u64 changed;
 
 	now->flags = r->flags & ~(REC_MM | REC_CGROUP);
+	now->fd_open = r->fd_open;
 	now->ppid = 0;
 	now->cgroup_id = 0;
 	now->rss_file_pages = now->rss_anon_pages = now->rss_shmem_pages = 0;
@@ -131,11 +146,13 @@ static __always_inline bool still(struct process_record *r, struct work *k, stru
 	if (r->flags & REC_KTHREAD)
 		fill_comm(now, address);
 	fill_outer(now, k, t, t->signal);
+	if (shared)
+		count_shared(now, r, k, t, address);
 	k->threads.mm_owner = as_number(k, t->mm) ? address : 0;
 	fill_memory(now, k, t, address, exact);
 	changed = (now->flags ^ r->flags) | (now->ppid ^ r->ppid) | (now->state ^ r->state) |
 		  (now->cgroup_id ^ r->cgroup_id) | (now->comm[0] ^ r->comm[0]) | (now->comm[1] ^ r->comm[1]) |
-		  (now->fd_limit ^ r->fd_limit) | (now->fd_hard_limit ^ r->fd_hard_limit) |
+		  (now->fd_open ^ r->fd_open) | (now->fd_limit ^ r->fd_limit) | (now->fd_hard_limit ^ r->fd_hard_limit) |
 		  (now->rss_file_pages ^ r->rss_file_pages) | (now->rss_anon_pages ^ r->rss_anon_pages) |
 		  (now->rss_shmem_pages ^ r->rss_shmem_pages) | (now->swap_pages ^ r->swap_pages) |
 		  (now->peak_pages ^ r->peak_pages) | (now->virtual_pages ^ r->virtual_pages);
@@ -147,6 +164,7 @@ static __always_inline bool still(struct process_record *r, struct work *k, stru
 	r->cgroup_id = now->cgroup_id;
 	r->comm[0] = now->comm[0];
 	r->comm[1] = now->comm[1];
+	r->fd_open = now->fd_open;
 	r->fd_limit = now->fd_limit;
 	r->fd_hard_limit = now->fd_hard_limit;
 	r->rss_file_pages = now->rss_file_pages;

@@ -104,7 +104,7 @@ type Engine struct {
 	budget  *budget
 	account account
 
-	active   map[string]bool    // paths of cgroups in which something moved
+	active   map[string]bool    // paths of cgroups in which something moved, or that the policy watches
 	exited   map[sample.ID]bool // whose ends were told since the last tick
 	now      time.Time          // of what is being written: a reading's beginning, or a drain
 	since    time.Duration      // monotonic time of the first tick
@@ -351,9 +351,8 @@ func (e *Engine) readCgroups(all bool) {
 	}
 	clear(e.active)
 	e.table.Active(e.active)
-	e.cgroups = e.Cgroups.Read(e.cgroups, &e.host, func(_ uint64, path string) bool {
-		return e.active[path] || e.Policy.WatchesCgroup(path)
-	})
+	e.Policy.WatchedCgroups(e.active)
+	e.cgroups = e.Cgroups.Read(e.cgroups, &e.host, func(_ uint64, path string) bool { return e.active[path] })
 }
 
 // readJobs reads those that run. Where that fails, nothing is known of them in this tick.

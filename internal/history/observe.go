@@ -79,6 +79,18 @@ func (s *Store) host(r *record.Host) {
 	s.disks(r)
 }
 
+// mount names the i-th filesystem of a record; as a rule it is the one of the record before.
+func (s *Store) mount(i int, path string) string {
+	const prefix = "mount:"
+	for len(s.mounts) <= i {
+		s.mounts = append(s.mounts, prefix)
+	}
+	if s.mounts[i][len(prefix):] != path {
+		s.mounts[i] = prefix + path
+	}
+	return s.mounts[i]
+}
+
 // disks takes each filesystem, and as the host's the one that is fullest.
 func (s *Store) disks(r *record.Host) {
 	fullest := reading{resource: "disk", unit: "bytes"}
@@ -92,7 +104,7 @@ func (s *Store) disks(r *record.Host) {
 		if x.ratio.Or(-1) > fullest.ratio.Or(-1) {
 			fullest = x
 		}
-		s.take(r.Time, "mount:"+f.Path, []reading{x})
+		s.take(r.Time, s.mount(i, f.Path), []reading{x})
 	}
 	s.take(r.Time, host, []reading{fullest})
 }

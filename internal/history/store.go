@@ -33,6 +33,7 @@ type Store struct {
 	mu       sync.Mutex
 	series   map[name]*series
 	tracked  map[string]bool // targets beside the host, its filesystems and cards
+	mounts   []string        // targets by place in the last record: see mount
 	since    time.Time
 	newest   time.Time
 	warning  map[string]uint64 // by resource

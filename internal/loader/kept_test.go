@@ -102,8 +102,7 @@ func TestTheSameIsTheSame(t *testing.T) {
 					t.Errorf("not what was at %d: %+v", was, *rec)
 				}
 			}
-			// Kernel threads share a table of descriptors, which is counted again each time.
-			if stateLetter(rec.State) == 'S' && rec.Threads == 1 && rec.Flags&recKthread == 0 && slices.Contains(last, *rec) {
+			if stateLetter(rec.State) == 'S' && rec.Threads == 1 && slices.Contains(last, *rec) {
 				same++
 			}
 			now = append(now, *rec)

@@ -70,16 +70,14 @@ func (e *Engine) pressure(t target, m measure, ratio record.Opt[float64], whole 
 	e.gauges[key].whole = whole
 }
 
-// WatchesCgroup tells whether a cgroup should be read although nothing moves in it: it
-// is not as it should be, and what was decided of it may be over.
-func (e *Engine) WatchesCgroup(path string) bool {
-	t := target{kind: kindCgroup, name: path}
-	for _, m := range cgroupMeasures {
-		if g := e.gauges[gaugeKey{target: t, measure: m}]; g != nil && (g.pressed || !g.idle()) {
-			return true
+// WatchedCgroups marks in paths the cgroups that should be read although nothing moves in
+// them: they are not as they should be, and what was decided of them may be over.
+func (e *Engine) WatchedCgroups(paths map[string]bool) {
+	for key, g := range e.gauges {
+		if key.target.kind == kindCgroup && (g.pressed || !g.idle()) {
+			paths[key.target.name] = true
 		}
 	}
-	return false
 }
 
 // cgroupCores is how many CPUs a cgroup used since the reading of it before.

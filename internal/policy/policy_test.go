@@ -434,11 +434,16 @@ func TestCgroupsThatAreNotRemembered(t *testing.T) {
 			t.Errorf("%v is remembered", key)
 		}
 	}
-	if w.engine.WatchesCgroup("/calm") {
+	watched := func(path string) bool {
+		paths := map[string]bool{}
+		w.engine.WatchedCgroups(paths)
+		return paths[path]
+	}
+	if watched("/calm") {
 		t.Error("a calm cgroup is watched")
 	}
 	equal(t, "one that waits", w.judge(facts{cgroups: []record.Cgroup{waits("/calm", 0.5)}}), "pressure_cpu cgroup:/calm normal>warning")
-	if !w.engine.WatchesCgroup("/calm") {
+	if !watched("/calm") {
 		t.Error("a cgroup that waits is not watched: nobody sees when it no longer does")
 	}
 }
