@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -192,6 +193,34 @@ func TestTableSaysWhatIsMissingAndWhichGoalsAreMet(t *testing.T) {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in:\n%s", want, out.String())
 		}
+	}
+}
+
+func TestTableComparesWithThePlainServerRoundByRound(t *testing.T) {
+	row := clientRow{Processes: 5000, Path: "/resources/all", EverySeconds: 1, Goal: 0.001, Beside: &waits{}, Alone: &waits{}}
+	add := func(w *waits, slowest time.Duration) {
+		took := make([]time.Duration, 100)
+		for i := range took {
+			took[i] = time.Millisecond / 2
+		}
+		took[99] = slowest
+		w.add(took)
+	}
+	// The second round was on a machine three times as slow.
+	for _, slow := range []time.Duration{1, 3} {
+		add(&row.Agent, slow*4*time.Millisecond)
+		add(row.Beside, slow*2*time.Millisecond)
+		add(row.Alone, slow*time.Millisecond)
+	}
+	var out strings.Builder
+	printClients(&out, []*clientRow{&row, {Processes: 5000, Path: "/v1/processes", Agent: row.Agent}})
+	for _, want := range []string{"p99 under 1 ms  NOT MET", "0.50 / 2.00", "0.50 / 4.00", "0.50 / 8.00  ", "2.00\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in:\n%s", want, out.String())
+		}
+	}
+	if got := strings.Count(out.String(), "/v1/processes"); got != 1 {
+		t.Errorf("a question without a goal is in %d tables, want 1", got)
 	}
 }
 

@@ -66,8 +66,11 @@ func gpuMemory(r *row) record.Opt[float64] { return record.Float(r.GPUMemoryByte
 func threads(r *row) record.Opt[float64]   { return record.Float(r.Threads) }
 
 // timeLeft is when the descriptors run out: as the leak's record says, or the
-// process's own.
+// process's own. Those that have run out grow no more, and have no time left.
 func timeLeft(r *row) record.Opt[float64] {
+	if r.FDRatio.Or(0) >= 1 {
+		return record.Some(0.0)
+	}
 	if r.leak != nil && r.leak.SecondsToLimit.Known() {
 		return r.leak.SecondsToLimit
 	}
@@ -120,8 +123,11 @@ func cpuCell(o record.Opt[float64]) string {
 
 func leftCell(r *row) string {
 	seconds, ok := timeLeft(r).Get()
-	if !ok {
+	switch {
+	case !ok:
 		return unknown
+	case seconds == 0:
+		return "now"
 	}
 	return left(seconds)
 }
