@@ -569,6 +569,42 @@ func TestAnAcceptLoopThatForgets(t *testing.T) {
 	}
 }
 
+// Calls that are refused a descriptor are counted where they were made, also where that
+// place holds nothing.
+func TestFDsNamesWhoIsRefused(t *testing.T) {
+	needTracing(t)
+	l := &leaker{name: "refused", build: []string{"gcc", "-O2", "-g", "-o", "OUT", "refused.c"}, source: "refused.c", mark: "REFUSED", function: "refused"}
+	p, _ := startProgram(t, l.compile(t))
+	w := watchFDs(t, "1m", p)
+	p.Say("")
+	held := p.number()
+	w.walks()
+	if err := w.cmd.Process.Signal(unix.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	r := w.leaks()[p.PID()]
+	if r == nil || r.Verdict != record.VerdictLeaking || r.Rule.Or("") != "limit_near" {
+		t.Fatalf("%+v", r)
+	}
+	by := map[string]*record.Site{}
+	for i := range r.Sites {
+		s := &r.Sites[i]
+		if c := report.Culprit(s.Stack); c >= 0 {
+			by[s.Stack[c].Function.Or("")] = s
+		}
+	}
+	if s := by["keep"]; s == nil || s.Held != held || s.FailedTotal.Or(0) != 1 {
+		t.Errorf("%d are held: %+v", held, s)
+	}
+	s := by["refused"]
+	if s == nil || s.Held != 0 || s.FailedTotal.Or(0) != 20 || s.OldestSeconds.Known() {
+		t.Fatalf("20 were refused: %+v", s)
+	}
+	if line := s.Stack[report.Culprit(s.Stack)].Line.Or(0); line != lineOf(t, l.source, l.mark) {
+		t.Errorf("refused at line %d", line)
+	}
+}
+
 // request sends a request, and reads the answer to a good one.
 func request(address string, bad bool) {
 	c, err := net.Dial("tcp4", address)
