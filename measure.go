@@ -137,7 +137,7 @@ func Measure(ctx context.Context, cmd *exec.Cmd, o JobOptions) (*Job, error) {
 		Cmd: cmd, Tracker: tracker, Limits: limits, Only: o.MeasureOnly, Grace: o.Grace, MainOnly: o.MainOnly, GPUs: gpus,
 		Interval: steps.interval, Step: steps.tell,
 	})
-	if errors.Is(err, job.ErrStart) {
+	if errors.Is(err, job.ErrStart) || err != nil && err == ctx.Err() { // it ended meanwhile
 		return nil, err
 	}
 	if err != nil {

@@ -74,6 +74,9 @@ func (f *jobFiles) create(path string, flag int) (*os.File, error) {
 	return os.OpenFile(path, os.O_WRONLY|flag, 0)
 }
 
+// any tells whether there are any that say what the job was.
+func (f *jobFiles) any() bool { return f.summary != "" || f.records != nil }
+
 // begin begins those that are written while the job runs.
 func (f *jobFiles) begin() error {
 	if f.series == nil {

@@ -224,7 +224,7 @@ func (x *execution) describe(s *cctools.Summary) {
 	s.Command = p.text()
 	s.Host, _ = os.Hostname()
 	s.MonitorVersion = p.version
-	if x.cmd != nil {
+	if x.cmd != nil && x.files.any() {
 		s.ExecutableType = job.ExecutableType(x.cmd.Path)
 	}
 }
