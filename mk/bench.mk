@@ -21,8 +21,8 @@ bench-peers-full: bench-peers
 bench-jobs: override BENCH_ARGS += -suites jobs
 bench-jobs: bench-peers
 
-## bench-http: 200 clients ask an agent beside 5,000 processes, and what one scrape and
-## one list of processes cost; in about two minutes
+## bench-http: 200 clients ask an agent beside up to 5,000 processes, in turns with a plain
+## server, and what one scrape and one list of processes cost; in about ten minutes
 bench-http: override BENCH_ARGS += -suites http
 bench-http: bench-peers
 	$(GO) test -run '^$$' -bench 'Scrape|Listing|Numbers' -benchmem ./internal/metrics ./internal/server
