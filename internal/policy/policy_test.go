@@ -535,7 +535,9 @@ func TestALimitThatIsLifted(t *testing.T) {
 	}
 	const over = ": use is over, there is no limit any more"
 	equal(t, "lifted", messages, "Network of the host"+over, "no prune", "Memory of cgroup:/a"+over, "Threads of cgroup:/a"+over)
-	if w.engine.WatchesCgroup("/a") {
+	watched := map[string]bool{}
+	w.engine.WatchedCgroups(watched)
+	if watched["/a"] {
 		t.Error("it is watched still")
 	}
 }
