@@ -44,7 +44,7 @@ func TestJobsHavePlaces(t *testing.T) {
 	if err := j.Forget(b); err != nil {
 		t.Error(err)
 	}
-	if b, err = j.New(JobOrder{}); err != nil || j.last == place {
+	if _, err := j.New(JobOrder{}); err != nil || j.last == place {
 		t.Errorf("the place of a job that has just been forgotten is taken: %d, %v", place, err)
 	}
 	c, err := j.New(JobOrder{})
