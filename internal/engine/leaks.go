@@ -73,8 +73,11 @@ const (
 	walkPatience    = 10 * time.Second
 	maxNamePatience = 3 * time.Minute
 	maxWaiting      = 1 << 13 // births whose stacks are being walked
-	// listBudget is how many descriptors are listed in a second.
-	listBudget = 50_000
+	// listBudget is how many descriptors of a process are listed in a second, and
+	// quietBudget where it has opened and closed none since: then only when each was used
+	// last can be told anew, of which minutes count.
+	listBudget  = 50_000
+	quietBudget = 2_000
 )
 
 // LeakOptions are what a Leaks works with. It closes none of it.
@@ -126,6 +129,7 @@ type traced struct {
 	until       time.Duration // worth tracing at least until then
 	list        sample.FDList
 	listed      time.Duration
+	had         had    // when it was listed
 	execID      uint64 // of the program that runs
 	sites       []siteInfo
 	bySite      map[*worker.Site]int
@@ -136,6 +140,12 @@ type traced struct {
 	pythonSites siteSet // with such frames
 	failed      error   // why it can't be listed; nil: it can
 	lossy       bool    // stacks of births were lost: totals by site are too small
+}
+
+// had is by what a process's table is known to be as it was.
+type had struct {
+	known        bool
+	opened, open uint64
 }
 
 // siteInfo is what is known of a site beside its counts, by its number in the ledger.
@@ -293,23 +303,37 @@ func (l *Leaks) hold(table *aggregate.Table) {
 	}
 	var lists []held
 	for id, t := range l.traced {
-		if table.Find(id) == nil {
+		p := table.Find(id)
+		if p == nil {
 			continue
 		}
-		now := l.Now()
-		if every := time.Duration(len(t.list.FDs)) * time.Second / listBudget; now-t.listed < every {
+		now, has := l.Now(), l.has(p)
+		budget := time.Duration(listBudget)
+		if has.known && has == t.had {
+			budget = quietBudget
+		}
+		if now-t.listed < time.Duration(len(t.list.FDs))*time.Second/budget {
 			continue
 		}
 		if t.failed = l.Tracer.List(id, &t.list); t.failed != nil {
 			continue
 		}
-		t.listed = now
+		t.listed, t.had = now, has
 		lists = append(lists, held{id, now})
 	}
 	l.drain()
 	for _, h := range lists {
 		l.judge.Ledger(h.id).Hold(h.at, l.traced[h.id].list.FDs)
 	}
+}
+
+// has counts what a process has opened since it is traced, and has open.
+func (l *Leaks) has(p *aggregate.Process) had {
+	c, err := l.Tracer.Counts(p.ID)
+	if err != nil || !p.Known.Has(sample.FDOpen) {
+		return had{}
+	}
+	return had{known: true, opened: c.Opened, open: p.FDOpen}
 }
 
 // drain takes the births since the last time.

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cctools"
 	"rmagent/internal/cmdline"
@@ -235,7 +236,7 @@ func plainScript(name string) (path string, ok bool) {
 	if err != nil {
 		return "", false
 	}
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // of a pipe nobody waits for
 	if err != nil {
 		return "", false
 	}
