@@ -83,12 +83,15 @@ func (l *Leaks) Describe(p *aggregate.Process, watched time.Duration) (record.Le
 // steadyAfter is from when on a process that does not grow is called steady.
 const steadyAfter = 8 * time.Second
 
-// lister is the best list of descriptors that there is.
-func (l *Leaks) lister() held.Lister {
+// list lists what a process holds, by the best that there is: a process that a kernel hides
+// from its programs may be in /proc. It returns who told.
+func (l *Leaks) list(id sample.ID, dst *sample.FDList) (held.Lister, error) {
 	if l.Tracer != nil {
-		return l.Tracer
+		if err := l.Tracer.List(id, dst); err == nil {
+			return l.Tracer, nil
+		}
 	}
-	return l.Proc
+	return l.Proc, l.Proc.List(id, dst)
 }
 
 // fillSites lists what a process holds, by site: guilty ones first.
@@ -96,14 +99,18 @@ func (l *Leaks) fillSites(r *record.Leak, id sample.ID, guilty []int, most, path
 	r.Sites, r.Unattributed = []record.Site{}, map[string]uint64{}
 	var list sample.FDList
 	now := l.Now()
-	if err := l.lister().List(id, &list); err != nil {
+	lister, err := l.list(id, &list)
+	if err != nil {
+		if open := r.FDOpen.Or(0); open > 0 {
+			r.Unattributed["not_read"] = open
+		}
 		return err
 	}
 	t := l.traced[id]
 	if t != nil {
 		l.drain()
 	}
-	fds := l.Proc.Targets(&list, l.lister(), paths)
+	fds := l.Proc.Targets(&list, lister, paths)
 	groups := held.Groups(fds, func(f *held.FD) int32 {
 		n, _ := l.siteOf(t, id, f)
 		return n

@@ -112,10 +112,16 @@ func (p *Proc) List(id sample.ID, dst *sample.FDList) error {
 	var sockets socketTable
 	for _, n := range numbers {
 		fd := sample.FD{Number: n, Why: sample.BeforeTracing}
-		link, ok := p.readlink(dir, n)
+		link, err := p.readlink(dir, n)
 		var st unix.Stat_t
-		if !ok || unix.Fstatat(dir, "fd/"+strconv.Itoa(int(n)), &st, 0) != nil {
-			continue // closed by now
+		if err == nil {
+			err = unix.Fstatat(dir, "fd/"+strconv.Itoa(int(n)), &st, 0)
+		}
+		if err != nil {
+			if err != unix.ENOENT && err != unix.ESRCH { // else it is closed by now
+				dst.Missed++
+			}
+			continue
 		}
 		fd.Inode, fd.Device = st.Ino, uint64(st.Dev)
 		fd.Kind = kindOf(link, st.Mode)
@@ -155,12 +161,15 @@ func (p *Proc) numbers(dir int) (list []int32, missed uint64, err error) {
 	return list, missed, nil
 }
 
-func (p *Proc) readlink(dir int, n int32) (string, bool) {
+func (p *Proc) readlink(dir int, n int32) (string, error) {
 	got, err := unix.Readlinkat(dir, "fd/"+strconv.Itoa(int(n)), p.name)
-	if err != nil || got == len(p.name) {
-		return "", false
+	if err == nil && got == len(p.name) {
+		err = unix.ENAMETOOLONG
 	}
-	return string(p.name[:got]), true
+	if err != nil {
+		return "", err
+	}
+	return string(p.name[:got]), nil
 }
 
 // anonymous is what the kernel calls its anonymous inodes, as readlink shows them
