@@ -38,7 +38,7 @@ int main(void)
 	int held = 0, fd;
 	while ((fd = keep()) >= 0) {
 		held++;
-		usleep(10000);
+		usleep(50000); /* slowly enough to be seen to grow before it is full */
 	}
 	for (int i = 0; i < 20; i++)
 		refused();
