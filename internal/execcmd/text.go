@@ -40,7 +40,7 @@ func (p *jobProgress) show(s *job.Step) {
 		return v
 	}
 	if s.Left {
-		fmt.Fprintf(os.Stderr, "\r\x1b[K[rmagent] %s: the command has ended, %.0f of its processes run on; Ctrl-C ends them\r",
+		fmt.Fprintf(os.Stderr, "\r\x1b[K[rmagent] %s: the command ended, processes left: %.0f; Ctrl-C ends them\r",
 			human.Seconds(s.Seconds), value(cctools.MaxConcurrentProcesses))
 		return
 	}
