@@ -66,8 +66,9 @@ type fileState struct {
 
 // WatchFile begins to watch; what is there now counts as known.
 func WatchFile(path string) *FileWatch {
-	now := stateOf(path)
-	return &FileWatch{path: path, loaded: now, seen: now}
+	w := &FileWatch{path: path}
+	w.Reading()
+	return w
 }
 
 // Changed looks at the file. It is true once for each change, and only when the file

@@ -307,12 +307,12 @@ func (l *Leaks) hold(table *aggregate.Table) {
 		if p == nil {
 			continue
 		}
-		now, has := l.Now(), l.has(p)
-		budget := time.Duration(listBudget)
-		if has.known && has == t.had {
-			budget = quietBudget
+		now, size := l.Now(), time.Duration(len(t.list.FDs))
+		if now-t.listed < size*time.Second/listBudget {
+			continue
 		}
-		if now-t.listed < time.Duration(len(t.list.FDs))*time.Second/budget {
+		has := l.has(p)
+		if has.known && has == t.had && now-t.listed < size*time.Second/quietBudget {
 			continue
 		}
 		if t.failed = l.Tracer.List(id, &t.list); t.failed != nil {
