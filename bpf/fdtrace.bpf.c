@@ -108,53 +108,33 @@ struct {
 	__type(value, struct python);
 } pythons SEC(".maps");
 
-// How often hooks ran, for whomever: what the cost is estimated from. A line of memory
-// for each CPU takes a third of the time that a per-CPU map takes; beyond these, CPUs
-// share one, and may lose a run.
-struct fd_runs runs_of_cpu[FD_RUNS] = {};
+// A line of memory for each CPU takes a third of the time that a per-CPU map takes; beyond
+// these, CPUs share one, and may lose a run.
+struct fd_cpu of_cpu[FD_CPUS] = {};
+
+static __always_inline struct fd_cpu *this_cpu(void)
+{
+	return &of_cpu[bpf_get_smp_processor_id() & (FD_CPUS - 1)];
+}
 
 static __always_inline void count_run(void)
 {
-	runs_of_cpu[bpf_get_smp_processor_id() & (FD_RUNS - 1)].count++;
-}
-
-struct own {
-	u64 births; // logged or stamped
-	u64 number; // of as_number
-};
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct own);
-} own_of_cpu SEC(".maps");
-
-static __always_inline struct own *own(void)
-{
-	u32 zero = 0;
-
-	return bpf_map_lookup_elem(&own_of_cpu, &zero);
-}
-
-static __always_inline void count_birth(void)
-{
-	struct own *o = own();
-
-	if (o)
-		o->births++;
-}
-
-// A pointer that was stored is a number when it is loaded again.
-static __always_inline u64 as_number(struct own *o, const volatile void *pointer)
-{
-	*(volatile u64 *)&o->number = (u64)pointer;
-	return *(volatile u64 *)&o->number;
+	this_cpu()->runs++;
 }
 
 static __always_inline void add(u64 *to, u64 n)
 {
 	__sync_fetch_and_add(to, n);
+}
+
+// The address of the current task's table, as a number. To the verifier a pointer is none, but
+// the distance of two pointers is, and the task's own address can be had as either.
+static __always_inline u64 table_address(struct task_struct *current)
+{
+	u64 files = (u64)current->files;
+
+	asm volatile("%0 -= %1" : "+r"(files) : "r"(current));
+	return files + bpf_get_current_task();
 }
 
 // The order of births, closes and forks, for stamps: the number of the last birth.
@@ -171,13 +151,13 @@ static __always_inline u32 table_mark(u64 files)
 	return ((files >> 6) * 0x9e3779b97f4a7c15ULL) >> 48;
 }
 
-static __always_inline bool is_marked(struct own *o, struct task_struct *t)
+static __always_inline bool is_marked(struct task_struct *t)
 {
 	u32 i;
 
 	if (first_suspect[t->tgid & (BUCKETS - 1)])
 		return true;
-	i = table_mark(as_number(o, t->files)) & (MARKS - 1);
+	i = table_mark(table_address(t)) & (MARKS - 1);
 	return table_marks[i / 64] >> (i & 63) & 1;
 }
 
@@ -222,18 +202,18 @@ static __always_inline struct fd_suspect *suspect_of(struct task_struct *t)
 
 // ---- tables
 
-static __always_inline void mark_table(struct own *o, struct task_struct *t)
+static __always_inline void mark_table(struct task_struct *t)
 {
-	u32 i = table_mark(as_number(o, t->files)) & (MARKS - 1);
+	u32 i = table_mark(table_address(t)) & (MARKS - 1);
 
 	__sync_fetch_and_or(&table_marks[i / 64], 1ULL << (i & 63));
 }
 
 // Makes a suspect's table known. One that is new to us came by unshare(2), or by an
 // exec of who shared it: a copy of another, whose stamps vouch for what both show.
-static __always_inline void know_table(struct own *o, struct task_struct *t, struct fd_suspect *s)
+static __always_inline void know_table(struct task_struct *t, struct fd_suspect *s)
 {
-	u64 files = as_number(o, t->files);
+	u64 files = table_address(t);
 	struct fd_table new = { .since = order(), .tgid = s->tgid };
 	struct fd_table *table;
 
@@ -246,12 +226,12 @@ static __always_inline void know_table(struct own *o, struct task_struct *t, str
 		s->files = files;
 	if (table) {
 		table->since = order();
-		mark_table(o, t);
+		mark_table(t);
 		return;
 	}
 	if (bpf_map_update_elem(&tables, &files, &new, BPF_NOEXIST))
 		add(&counts.tables_full, 1);
-	mark_table(o, t);
+	mark_table(t);
 }
 
 // ---- what a table shows
@@ -384,16 +364,36 @@ static __always_inline void read_registers(struct fd_registers *to, void *regs)
 
 #define PAGE 4096ULL
 
+// What pthread_self() is: the thread pointer, with glibc on amd64 and musl.
+static __always_inline u64 thread_pointer(struct task_struct *t)
+{
+#if defined(__TARGET_ARCH_x86)
+	return ((struct task_struct___x86 *)t)->thread.fsbase;
+#else
+	return ((struct task_struct___64 *)t)->thread.uw.tp_value;
+#endif
+}
+
+// How many of size bytes from sp upward are stack: no frame reaches what the kernel put
+// on the main thread's before the program began, or a thread's own structure, which is
+// above its stack. Most stacks are shallow.
+static __always_inline u64 bytes_of_stack(struct task_struct *t, u64 sp, u64 size)
+{
+	u64 begin = t->mm ? t->mm->start_stack : 0, self = thread_pointer(t);
+
+	if (sp < begin && begin - sp < size)
+		size = begin - sp;
+	if (sp < self && self - sp < size)
+		size = self - sp;
+	return size;
+}
+
 // Copies the stack from sp upward. A read past its top fails whole: then what is
 // left of the page is read, which is there.
-static __always_inline u32 copy_window(struct fd_birth *b, struct task_struct *t)
+static __always_inline u32 copy_window(struct fd_birth *b, u64 size)
 {
 	u64 sp = b->regs.sp;
-	u64 size = FD_WINDOW;
-	u64 end = t->mm ? t->mm->env_end : 0;
 
-	if (sp < end && end - sp < size)
-		size = end - sp;
 	asm volatile("" : "+r"(size)); // or the compiler drops what tells the verifier
 	if (size > FD_WINDOW)
 		return 0;
@@ -438,18 +438,16 @@ static __always_inline u32 copy_chain(struct fd_birth *b, u64 size)
 	return n;
 }
 
-static __always_inline u32 copy_deep(u64 seq, u64 sp, u64 end)
+static __always_inline u32 copy_deep(u64 seq, u64 sp, u64 size)
 {
 	u64 n = __sync_fetch_and_add(&last_deep, 1);
 	u32 slot = n & (deep_entries - 1);
 	struct fd_deep *d = bpf_map_lookup_elem(&deeps, &slot);
-	u64 size = FD_DEEP_WINDOW, done = 0;
+	u64 done = 0;
 
 	// As in the log, what is not drained stays.
 	if (n - *(volatile u64 *)&deep_drained >= deep_entries || !d || !claim(&d->seq))
 		return 0;
-	if (sp < end && end - sp < size)
-		size = end - sp;
 	asm volatile("" : "+r"(size));
 	if (size > FD_DEEP_WINDOW)
 		size = 0;
@@ -477,16 +475,6 @@ static __always_inline u32 copy_deep(u64 seq, u64 sp, u64 end)
 static __always_inline bool has_place(u64 seq)
 {
 	return seq - 1 - *(volatile u64 *)&drained < log_entries;
-}
-
-// What pthread_self() is: the thread pointer, with glibc on amd64 and musl.
-static __always_inline u64 thread_pointer(struct task_struct *t)
-{
-#if defined(__TARGET_ARCH_x86)
-	return BPF_CORE_READ((struct task_struct___x86 *)t, thread.fsbase);
-#else
-	return BPF_CORE_READ((struct task_struct___64 *)t, thread.uw.tp_value);
-#endif
 }
 
 // Notes the frames of CPython at a place of the log.
@@ -535,11 +523,15 @@ __attribute__((noinline)) int write_log(u64 seq, s32 nr, s32 fd, u32 error, u32 
 	if (t->flags & PF_IO_WORKER) { // it has no user stack
 		__builtin_memset(&b->regs, 0, sizeof b->regs);
 	} else {
-		read_registers(&b->regs, (void *)bpf_task_pt_regs(t));
-		b->window = copy_window(b, t);
+		void *regs = (void *)bpf_task_pt_regs(t);
+		u64 stack;
+
+		read_registers(&b->regs, regs);
+		stack = bytes_of_stack(t, b->regs.sp, FD_DEEP_WINDOW);
+		b->window = copy_window(b, stack < FD_WINDOW ? stack : FD_WINDOW);
 		b->chained = copy_chain(b, b->window);
 		if (!error && may(&s->deep, b->time, deep_interval(place), DEEP_BURST))
-			b->deep = copy_deep(seq, b->regs.sp, t->mm ? t->mm->env_end : 0);
+			b->deep = copy_deep(seq, b->regs.sp, stack);
 		if (runs_python[place & (PLACES - 1)])
 			log_python(slot);
 	}
@@ -600,7 +592,7 @@ static __always_inline void born(struct call *c, struct task_struct *t, u32 fd, 
 	u32 why = WHY_NONE, tid = t->pid;
 	u64 seq = 0;
 
-	count_birth();
+	add(&this_cpu()->births, 1);
 	add(&s->opened, 1);
 	if (!exact && st && !st->closed && st->tid != tid && is_shown(st, f)) {
 		st->why = WHY_UNTRACED_CALL;
@@ -636,7 +628,7 @@ static __noinline int made(struct call *c, s32 fd)
 	if (fd < 0)
 		return 0;
 	if (!show(t, fd, &f)) {
-		count_birth();
+		add(&this_cpu()->births, 1);
 		add(&counts.gone, 1);
 		add(&c->suspect->opened, 1);
 		return 0;
@@ -965,7 +957,7 @@ static __always_inline void called_compat(struct call *c, void *regs, u32 class,
 #endif
 
 // A call that may have made a descriptor, or closed one, of who is marked is back.
-static __noinline int back(struct own *o, void *regs, u64 nr, long ret)
+static __noinline int back(void *regs, u64 nr, long ret)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
 	struct made m = {};
@@ -982,7 +974,7 @@ static __noinline int back(struct own *o, void *regs, u64 nr, long ret)
 	if (!c.suspect)
 		return 0;
 	c.nr = nr;
-	know_table(o, t, c.suspect);
+	know_table(t, c.suspect);
 	if (ret < 0) {
 		if ((ret == -EMFILE || ret == -ENFILE) && is_birth(class))
 			failed(&c, -ret);
@@ -1005,14 +997,12 @@ SEC("tp_btf/sys_exit")
 int BPF_PROG(on_call, struct pt_regs *regs, long ret)
 {
 	u64 nr = call_number(regs);
-	struct own *o;
 
 	count_run();
 	if (nr >= FD_CALLS || !(concerned[nr / 64] >> (nr & 63) & 1))
 		return 0;
-	o = own();
-	if (o && is_marked(o, bpf_get_current_task_btf()))
-		back(o, regs, nr, ret);
+	if (is_marked(bpf_get_current_task_btf()))
+		back(regs, nr, ret);
 	return 0;
 }
 
@@ -1054,12 +1044,11 @@ static __always_inline void ring_done(void *req, s32 res)
 	struct io_pipe *pipe = req;
 	struct made m = {};
 	struct call c = {};
-	struct own *o = own();
 	u32 op;
 
 	// Of a multishot accept's connections, all but the last come without the request.
 	count_run();
-	if (!o || !is_marked(o, t) || t->flags & PF_KTHREAD || !kiocb)
+	if (!is_marked(t) || t->flags & PF_KTHREAD || !kiocb)
 		return;
 	c.suspect = suspect_of(t);
 	if (!c.suspect)
@@ -1079,7 +1068,7 @@ static __always_inline void ring_done(void *req, s32 res)
 	}
 	if (!ring_makes(req, op))
 		return;
-	know_table(o, t, c.suspect);
+	know_table(t, c.suspect);
 	if (res == -EMFILE || res == -ENFILE)
 		failed(&c, -res);
 	else if (res >= 0)
@@ -1109,10 +1098,9 @@ int BPF_PROG(on_ring_before615, void *ring, void *req, u64 data, int res)
 // Whether the current task is traced; fills c.
 static __always_inline bool traced(struct call *c, struct task_struct *t)
 {
-	struct own *o = own();
 
 	count_run();
-	if (!o || !is_marked(o, t) || t->flags & PF_KTHREAD)
+	if (!is_marked(t) || t->flags & PF_KTHREAD)
 		return false;
 	c->suspect = suspect_of(t);
 	if (!c->suspect)
@@ -1122,7 +1110,7 @@ static __always_inline bool traced(struct call *c, struct task_struct *t)
 		c->nr = call_number((void *)bpf_task_pt_regs(t));
 		c->compat = is_compat(t);
 	}
-	know_table(o, t, c->suspect);
+	know_table(t, c->suspect);
 	return true;
 }
 
@@ -1257,12 +1245,11 @@ SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *t)
 {
 	struct sweep w = { .files = (u64)t->files };
-	struct own *o = own();
 	struct fd_suspect *s;
 	u32 tgid = t->tgid;
 
 	count_run();
-	if (!o || !is_marked(o, t))
+	if (!is_marked(t))
 		return 0;
 	s = suspect_itself(t);
 	if (!s) { // it has a table of its own now, and nobody traces it
@@ -1271,7 +1258,7 @@ int BPF_PROG(on_exec, struct task_struct *t)
 	}
 	s->exec_id = t->self_exec_id;
 	bpf_map_delete_elem(&pythons, &tgid);
-	know_table(o, t, s);
+	know_table(t, s);
 	bpf_for_each_map_elem(&stamps, sweep_exec, &w, 0);
 	return 0;
 }

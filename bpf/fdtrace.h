@@ -12,7 +12,7 @@
 #define FD_LIST 1024	     // descriptors that one run of the list gives
 #define FD_SUSPECTS 256
 #define FD_CALLS 512	     // system calls by number
-#define FD_RUNS 256	     // CPUs whose runs are counted apart; a power of two
+#define FD_CPUS 256	     // CPUs that have a line of memory of their own; a power of two
 #define FD_ANCESTORS 4	     // tables from which a table came by fork, itself included
 
 // What a system call does to its caller's descriptors.
@@ -167,10 +167,11 @@ struct fd_record {
 	u64 used;	// changes while it is used: bytes over TCP, a file's position
 };
 
-// How often hooks ran on one CPU: a line of memory.
-struct fd_runs {
-	u64 count;
-	u64 unused[7];
+// What is of one CPU: a line of memory.
+struct fd_cpu {
+	u64 runs;   // of hooks, for whomever: the cost is estimated from them
+	u64 births; // logged or stamped
+	u64 unused[6];
 } __attribute__((aligned(64)));
 
 // What was counted since the tracer was opened.

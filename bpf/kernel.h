@@ -122,7 +122,7 @@ struct mm_struct {
 	struct file *exe_file;
 	unsigned long total_vm;
 	unsigned long hiwater_rss, hiwater_vm;
-	unsigned long env_end;
+	unsigned long start_stack;
 	struct percpu_counter rss_stat[NR_MM_COUNTERS];
 };
 /* Before 6.2 (f1a7941243c1, "mm: convert mm's rss stats into percpu_counter"). */

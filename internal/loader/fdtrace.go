@@ -44,7 +44,7 @@ const (
 	defaultStamps     = 65536
 	deepEntries       = 128
 	maxAncestors      = 4   // FD_ANCESTORS of bpf/fdtrace.h
-	fdRunLines        = 256 // FD_RUNS
+	fdCPULines        = 256 // FD_CPUS
 	maxSuspects       = 256
 )
 
@@ -714,19 +714,13 @@ func (t *FDTracer) Cost() time.Duration {
 
 // runs is how often the hooks ran, and how often because of a birth.
 func (t *FDTracer) runs() (calls, births uint64, err error) {
-	var lines [fdRunLines]fdtraceFdRuns
-	if err := t.loaded.Variables[fdtraceVarRunsOfCpu].Get(&lines); err != nil {
+	var lines [fdCPULines]fdtraceFdCpu
+	if err := t.loaded.Variables[fdtraceVarOfCpu].Get(&lines); err != nil {
 		return 0, 0, fmt.Errorf("read how often the hooks ran: %w", err)
 	}
 	for i := range lines {
-		calls += lines[i].Count
-	}
-	var perCPU []fdtraceOwn
-	if err := t.loaded.Maps[fdtraceMapOwnOfCpu].Lookup(uint32(0), &perCPU); err != nil {
-		return 0, 0, fmt.Errorf("read how many births there were: %w", err)
-	}
-	for _, o := range perCPU {
-		births += o.Births
+		calls += lines[i].Runs
+		births += lines[i].Births
 	}
 	return calls, births, nil
 }

@@ -59,6 +59,13 @@ type fdtraceFdCounts struct {
 	Stamps     int64
 }
 
+type fdtraceFdCpu struct {
+	_      structs.HostLayout
+	Runs   uint64
+	Births uint64
+	Unused [6]uint64
+}
+
 type fdtraceFdDeep struct {
 	_     structs.HostLayout
 	Seq   uint64
@@ -109,12 +116,6 @@ type fdtraceFdRecord struct {
 	Used       uint64
 }
 
-type fdtraceFdRuns struct {
-	_      structs.HostLayout
-	Count  uint64
-	Unused [7]uint64
-}
-
 type fdtraceFdStamp struct {
 	_      structs.HostLayout
 	Seq    uint64
@@ -163,12 +164,6 @@ type fdtraceFdTable struct {
 	Copied uint32
 }
 
-type fdtraceOwn struct {
-	_      structs.HostLayout
-	Births uint64
-	Number uint64
-}
-
 type fdtracePython struct {
 	_               structs.HostLayout
 	Interpreters    uint64
@@ -210,7 +205,6 @@ const (
 	fdtraceMapDeeps            = "deeps"
 	fdtraceMapListWork         = "list_work"
 	fdtraceMapListing          = "listing"
-	fdtraceMapOwnOfCpu         = "own_of_cpu"
 	fdtraceMapPythons          = "pythons"
 	fdtraceMapStamps           = "stamps"
 	fdtraceMapSuspects         = "suspects"
@@ -243,7 +237,7 @@ const (
 	fdtraceVarListArgs         = "list_args"
 	fdtraceVarLogEntries       = "log_entries"
 	fdtraceVarNeedsDeep        = "needs_deep"
-	fdtraceVarRunsOfCpu        = "runs_of_cpu"
+	fdtraceVarOfCpu            = "of_cpu"
 	fdtraceVarRunsPython       = "runs_python"
 	fdtraceVarTableMarks       = "table_marks"
 	fdtraceVarUnusedBirth      = "unused_birth"
@@ -318,7 +312,6 @@ type fdtraceMapSpecs struct {
 	Deeps    *ebpf.MapSpec `ebpf:"deeps"`
 	ListWork *ebpf.MapSpec `ebpf:"list_work"`
 	Listing  *ebpf.MapSpec `ebpf:"listing"`
-	OwnOfCpu *ebpf.MapSpec `ebpf:"own_of_cpu"`
 	Pythons  *ebpf.MapSpec `ebpf:"pythons"`
 	Stamps   *ebpf.MapSpec `ebpf:"stamps"`
 	Suspects *ebpf.MapSpec `ebpf:"suspects"`
@@ -342,7 +335,7 @@ type fdtraceVariableSpecs struct {
 	ListArgs     *ebpf.VariableSpec `ebpf:"list_args"`
 	LogEntries   *ebpf.VariableSpec `ebpf:"log_entries"`
 	NeedsDeep    *ebpf.VariableSpec `ebpf:"needs_deep"`
-	RunsOfCpu    *ebpf.VariableSpec `ebpf:"runs_of_cpu"`
+	OfCpu        *ebpf.VariableSpec `ebpf:"of_cpu"`
 	RunsPython   *ebpf.VariableSpec `ebpf:"runs_python"`
 	TableMarks   *ebpf.VariableSpec `ebpf:"table_marks"`
 	UnusedBirth  *ebpf.VariableSpec `ebpf:"unused_birth"`
@@ -374,7 +367,6 @@ type fdtraceMaps struct {
 	Deeps    *ebpf.Map `ebpf:"deeps"`
 	ListWork *ebpf.Map `ebpf:"list_work"`
 	Listing  *ebpf.Map `ebpf:"listing"`
-	OwnOfCpu *ebpf.Map `ebpf:"own_of_cpu"`
 	Pythons  *ebpf.Map `ebpf:"pythons"`
 	Stamps   *ebpf.Map `ebpf:"stamps"`
 	Suspects *ebpf.Map `ebpf:"suspects"`
@@ -387,7 +379,6 @@ func (m *fdtraceMaps) Close() error {
 		m.Deeps,
 		m.ListWork,
 		m.Listing,
-		m.OwnOfCpu,
 		m.Pythons,
 		m.Stamps,
 		m.Suspects,
@@ -412,7 +403,7 @@ type fdtraceVariables struct {
 	ListArgs     *ebpf.Variable `ebpf:"list_args"`
 	LogEntries   *ebpf.Variable `ebpf:"log_entries"`
 	NeedsDeep    *ebpf.Variable `ebpf:"needs_deep"`
-	RunsOfCpu    *ebpf.Variable `ebpf:"runs_of_cpu"`
+	OfCpu        *ebpf.Variable `ebpf:"of_cpu"`
 	RunsPython   *ebpf.Variable `ebpf:"runs_python"`
 	TableMarks   *ebpf.Variable `ebpf:"table_marks"`
 	UnusedBirth  *ebpf.Variable `ebpf:"unused_birth"`

@@ -87,10 +87,8 @@ func openClose() { check(unix.Close(must(unix.Open("/dev/null", unix.O_RDONLY, 0
 // Who is traced, and opens as fast as it can: the log holds some of the stacks.
 func BenchmarkFDTracerSuspectOpenClose(b *testing.B) { besideTracer(b, 3000, myself, openClose) }
 
-// And with the stack of every one: a log as large as a turn.
-func BenchmarkFDTracerSuspectOpenCloseLogged(b *testing.B) {
-	beside(b, openTracer(b, FDTraceOptions{LogEntries: 4096}), 3000, myself, openClose)
-}
+// And with the stack of every one: a turn is as long as the log.
+func BenchmarkFDTracerSuspectOpenCloseLogged(b *testing.B) { besideTracer(b, 1600, myself, openClose) }
 
 func BenchmarkFDTracerSuspectSocketClose(b *testing.B) {
 	besideTracer(b, 2000, myself, func() { check(unix.Close(must(unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)))) })
@@ -253,20 +251,36 @@ func idleProgram(b *testing.B) *ebpf.Program {
 	return idle
 }
 
-// What the kernel takes for calling any program at the return of a system call: of one
-// that only returns, and of the tracer's, in turns. Of each turn, the quickest of four
-// parts counts, which nobody interrupted: a busy machine moves the result less.
+// What of a call's time is the kernel's own, for calling any program at the return of a system
+// call: with a program that only returns, and with the tracer's, in turns. Of each turn, the
+// quickest of the parts counts, and of the turns the tenth percentile: both are of nobody who was
+// interrupted, so that a busy machine moves the result less.
 func BenchmarkFDTracerFloor(b *testing.B) {
-	tr := openTracer(b, FDTraceOptions{})
-	ids := somebody(b)(tr)
+	for _, who := range []struct {
+		name string
+		ids  func(*FDTracer) []sample.ID
+		work func()
+	}{
+		{"bystander's-getppid", somebody(b), func() { unix.Getppid() }},
+		{"bystander's-open-close", somebody(b), openClose},
+		{"suspect's-open-close", myself, openClose},
+	} {
+		b.Run(who.name, func(b *testing.B) { floorOf(b, who.ids, who.work) })
+	}
+}
+
+func floorOf(b *testing.B, who func(*FDTracer) []sample.ID, work func()) {
+	tr := openTracer(b, FDTraceOptions{}) // its log holds the births of a turn
+	ids := who(tr)
 	idle := idleProgram(b)
+	var births sample.FDBirths
 	const part = 250
 	turn := func() float64 {
 		best := time.Hour
-		for range 5 { // the first warms the caches
+		for range 7 { // the first warms the caches
 			start := time.Now()
 			for range part {
-				unix.Getppid()
+				work()
 			}
 			best = min(best, time.Since(start))
 		}
@@ -274,20 +288,26 @@ func BenchmarkFDTracerFloor(b *testing.B) {
 	}
 	var off, floor, traced []float64
 	for b.Loop() {
-		without := turn()
+		off = append(off, turn())
 		l, err := link.AttachTracing(link.TracingOptions{Program: idle})
 		if err != nil {
 			b.Fatal(err)
 		}
-		off, floor = append(off, without), append(floor, turn()-without)
+		floor = append(floor, turn())
 		check(l.Close())
 		check(tr.Start(ids))
-		traced = append(traced, turn()-without)
+		traced = append(traced, turn())
+		check(tr.Drain(&births))
 		check(tr.Stop())
+		if births.Lost > 0 {
+			b.Fatalf("%d stacks were lost", births.Lost)
+		}
 	}
-	b.ReportMetric(middle(off), "ns-without")
-	b.ReportMetric(middle(floor), "ns-more-floor")
-	b.ReportMetric(middle(traced), "ns-more-traced")
+	without := percentile(off, 0.1)
+	b.ReportMetric(without, "ns-without")
+	b.ReportMetric(percentile(floor, 0.1)-without, "ns-more-floor")
+	b.ReportMetric(percentile(traced, 0.1)-without, "ns-more-traced")
+	b.ReportMetric(percentile(traced, 0.1)/without, "ratio")
 }
 
 // helpPace says at each line of its input how long an open and a close take: the
