@@ -246,8 +246,8 @@ func (w *fdWatch) print(c *cli.Context) error {
 	default:
 		page.host(w.summaries(), w.describe(w.grown))
 	}
-	if err = errors.Join(err, out.Flush()); err != nil {
-		return quiet(err)
+	if err = quiet(errors.Join(err, out.Flush())); err != nil {
+		return err
 	}
 	if c.Bool("fail") && w.leaking() {
 		return cmdline.StatusError(exitLeaking)

@@ -147,7 +147,7 @@ func firstTime(in *bufio.Reader) string {
 func writePage(c *cli.Context, path string, r *htmlreport.Report) (err error) {
 	if path == "-" {
 		out := bufio.NewWriterSize(c.App.Writer, 64<<10)
-		return quiet(errors.Join(r.Write(out, time.Now()), out.Flush()))
+		return errors.Join(r.Write(out, time.Now()), out.Flush())
 	}
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return fmt.Errorf("write the page: %s is a directory: name the file in it", path)
