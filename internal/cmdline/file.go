@@ -11,6 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// UnfinishedFile begins the names of files that are to take another's place when they are
+// whole.
+const UnfinishedFile = ".rmagent-"
+
 // WriteFile has write make a whole file or nothing: it appears, or takes the place of the
 // one before with the permissions of that, when it is complete. A link stays one, and the
 // file that it leads to is replaced. What is no file, as a pipe or a device, can't be
@@ -36,7 +40,7 @@ func WriteFile(path string, perm os.FileMode, write func(io.Writer) error) error
 }
 
 func replaceFile(path string, perm os.FileMode, write func(io.Writer) error) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".rmagent-*")
+	f, err := os.CreateTemp(filepath.Dir(path), UnfinishedFile+"*")
 	if err != nil {
 		return err
 	}
