@@ -19,6 +19,7 @@ const (
 	answerTime   = 5 * time.Second // what one request may take, but for waiting for a CPU
 	unwatched    = time.Second     // from when on it is looked at how long that is
 	longestTime  = time.Minute     // what it may take with it
+	endTime      = time.Second     // what its end is waited for
 	minBackoff   = 100 * time.Millisecond
 	shortBackoff = time.Second // up to which jobs wait for the next child
 	maxBackoff   = time.Minute
@@ -92,11 +93,21 @@ func startChild(program string, args []string) (*child, error) {
 	return c, nil
 }
 
-// end kills the child and reaps it.
+// end kills the child and reaps it, and doesn't wait long for that: who may end nobody, as
+// an agent without CAP_KILL, can't kill a child that is another user now. That one ends
+// where it finds the socket closed, or its time over (Serve).
 func (c *child) end() {
 	_ = c.conn.c.Close()
 	_ = c.cmd.Process.Kill()
-	_ = c.cmd.Wait()
+	reaped := make(chan struct{})
+	go func() {
+		_ = c.cmd.Wait()
+		close(reaped)
+	}()
+	select {
+	case <-reaped:
+	case <-time.After(endTime):
+	}
 }
 
 // call sends a request and waits for its answer.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -291,6 +292,66 @@ func TestHangingChildIsKilled(t *testing.T) {
 	if c.child != nil {
 		t.Error("the child is still there")
 	}
+}
+
+// An agent that may end nobody, as under the unit that only observes, can't kill a child
+// that hangs, and goes on all the same.
+func TestHangingChildThatCannotBeKilled(t *testing.T) {
+	if os.Geteuid() != 0 || !canConfine {
+		t.Skip("the child is another user only where root starts it")
+	}
+	c, err := startChild(Itself, []string{childArgument})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.call(&request{Forget: &forgetRequest{}}, nil, &answer{}); err != nil { // it is confined
+		t.Fatal(err)
+	}
+	pid := c.cmd.Process.Pid
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		if err := withoutKill(); err != nil {
+			ended <- err
+			return
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != unix.EPERM {
+			ended <- fmt.Errorf("kill: %v, want EPERM", err)
+			return
+		}
+		c.end()
+		ended <- nil
+	}()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("its end is waited for without end")
+	}
+	if err := unix.Kill(pid, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); unix.Kill(pid, 0) == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not end although the socket is closed, or is not reaped")
+		}
+	}
+}
+
+// withoutKill takes CAP_KILL from the calling thread.
+func withoutKill() error {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&head, &sets[0]); err != nil {
+		return err
+	}
+	sets[0].Effective &^= 1 << unix.CAP_KILL
+	return unix.Capset(&head, &sets[0])
 }
 
 func TestCrashingChildIsReplaced(t *testing.T) {
