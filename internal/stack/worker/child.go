@@ -210,6 +210,7 @@ func (c *Client) running() (*child, error) {
 		im.number = 0
 	}
 	c.forgotten = nil
+	c.pid = started.cmd.Process.Pid
 	c.mu.Unlock()
 	return started, nil
 }
@@ -239,10 +240,15 @@ func (c *Client) startLater(why error) {
 }
 
 func (c *Client) endChild() {
-	if c.child != nil {
-		c.child.end()
-		c.child = nil
+	if c.child == nil {
+		return
 	}
+	c.mu.Lock()
+	c.readCPU()
+	c.pastCPU, c.lastCPU, c.pid = c.pastCPU+c.lastCPU, 0, 0
+	c.mu.Unlock()
+	c.child.end()
+	c.child = nil
 }
 
 // ask has the child walk a stack, and gives it what it asks for on the way.

@@ -220,6 +220,34 @@ func TestWalksInTheChild(t *testing.T) {
 	}
 }
 
+// What the child takes of the CPU is known while it runs and when it has ended.
+func TestCPUOfTheChild(t *testing.T) {
+	p := start(t, compile(t))
+	c := New(Itself, childArgument)
+	if n := c.CPU(); n != 0 {
+		t.Errorf("%v before there is a child", n)
+	}
+	walk(t, c, Image{ID: p.id}, &p.raw)
+	before := c.CPU()
+	pid := c.child.cmd.Process.Pid
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid)) // of its first thread
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first time.Duration
+	if _, err := fmt.Sscan(string(stat), &first); err != nil {
+		t.Fatal(err)
+	}
+	after := c.CPU()
+	if before <= 0 || after < before || after < first {
+		t.Errorf("%v, then %v; its first thread took %v between", before, after, first)
+	}
+	c.Close()
+	if n := c.CPU(); n < after {
+		t.Errorf("%v once it has ended, %v before", n, after)
+	}
+}
+
 // A program that was deleted, and one whose path has another file now, are read as
 // they run.
 func TestDeletedAndReplaced(t *testing.T) {
@@ -309,6 +337,9 @@ func TestHangingChildThatCannotBeKilled(t *testing.T) {
 	}
 	pid := c.cmd.Process.Pid
 	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan error, 1)
