@@ -19,7 +19,7 @@ const (
 	answerTime   = 5 * time.Second // what one request may take, but for waiting for a CPU
 	unwatched    = time.Second     // from when on it is looked at how long that is
 	longestTime  = time.Minute     // what it may take with it
-	endTime      = time.Second     // what its end is waited for
+	endTime      = time.Second / 5 // what its end is waited for
 	minBackoff   = 100 * time.Millisecond
 	shortBackoff = time.Second // up to which jobs wait for the next child
 	maxBackoff   = time.Minute
@@ -210,8 +210,13 @@ func (c *Client) running() (*child, error) {
 		im.number = 0
 	}
 	c.forgotten = nil
-	c.pid = started.cmd.Process.Pid
+	c.pid, c.calls = started.cmd.Process.Pid, started.conn
 	c.mu.Unlock()
+	select {
+	case <-c.stop: // Close may not have seen it
+		_ = started.conn.c.Close()
+	default:
+	}
 	return started, nil
 }
 
@@ -245,7 +250,7 @@ func (c *Client) endChild() {
 	}
 	c.mu.Lock()
 	c.readCPU()
-	c.pastCPU, c.lastCPU, c.pid = c.pastCPU+c.lastCPU, 0, 0
+	c.pastCPU, c.lastCPU, c.pid, c.calls = c.pastCPU+c.lastCPU, 0, 0, nil
 	c.mu.Unlock()
 	c.child.end()
 	c.child = nil

@@ -87,6 +87,7 @@ type Client struct {
 	clock     uint64        // counts uses, for forgetting what was not used for longest
 	forgotten []uint64      // images that the child has still
 	pid       int           // of the child; 0: none
+	calls     *conn         // to the child; nil: none
 	pastCPU   time.Duration // of the children before it
 	lastCPU   time.Duration // and of it, as it was read last
 
@@ -164,9 +165,14 @@ func (c *Client) readCPU() {
 	}
 }
 
-// Close ends the child and the client's goroutine.
+// Close ends the child and the client's goroutine, without waiting for an answer.
 func (c *Client) Close() {
 	close(c.stop)
+	c.mu.Lock()
+	if c.calls != nil {
+		_ = c.calls.c.Close()
+	}
+	c.mu.Unlock()
 	<-c.done
 }
 

@@ -385,6 +385,23 @@ func withoutKill() error {
 	return unix.Capset(&head, &sets[0])
 }
 
+// An agent that is to end does not wait for the answer of a child that hangs.
+func TestCloseWaitsForNoAnswer(t *testing.T) {
+	p := start(t, compile(t))
+	c := New(Itself, hangArgument)
+	if _, ok := c.Site(Image{ID: p.id}, 1, &p.raw); !ok {
+		t.Fatal("refused")
+	}
+	for c.Stats().Started == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	c.Close()
+	answers := c.Answers(nil)
+	if len(answers) != 1 || strings.Contains(answers[0].Site.End, "no answer in") {
+		t.Errorf("%+v", answers)
+	}
+}
+
 func TestCrashingChildIsReplaced(t *testing.T) {
 	p := start(t, compile(t))
 	c := New(Itself, crashArgument)
