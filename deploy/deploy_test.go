@@ -104,6 +104,14 @@ func TestUnits(t *testing.T) {
 	if out := run(t, dir, analyze, "verify", "--man=no", path); strings.Contains(out, "rmagent.service") || strings.Contains(out, "actions.conf") {
 		t.Errorf("with actions: %s", out)
 	}
+	// systemd would remove them with the directory, and listen on where no path leads.
+	sockets, err := os.ReadFile("systemd/rmagent.socket")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(sockets), "=/run/rmagent/") && !strings.Contains(text, "\nRuntimeDirectoryPreserve=yes\n") {
+		t.Error("when the agent is restarted, its RuntimeDirectory goes, and the sockets of rmagent.socket in it")
+	}
 	if strings.Contains(text, "CAP_KILL") || strings.Contains(text, "CAP_SYS_ADMIN") {
 		t.Error("the unit that only observes may do more")
 	}
