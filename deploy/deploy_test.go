@@ -104,6 +104,14 @@ func TestUnits(t *testing.T) {
 	if out := run(t, dir, analyze, "verify", "--man=no", path); strings.Contains(out, "rmagent.service") || strings.Contains(out, "actions.conf") {
 		t.Errorf("with actions: %s", out)
 	}
+	// systemd would remove them with the directory, and listen on where no path leads.
+	sockets, err := os.ReadFile("systemd/rmagent.socket")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(sockets), "=/run/rmagent/") && !strings.Contains(text, "\nRuntimeDirectoryPreserve=yes\n") {
+		t.Error("when the agent is restarted, its RuntimeDirectory goes, and the sockets of rmagent.socket in it")
+	}
 	if strings.Contains(text, "CAP_KILL") || strings.Contains(text, "CAP_SYS_ADMIN") {
 		t.Error("the unit that only observes may do more")
 	}
@@ -196,3 +204,32 @@ func ship(t *testing.T) *shiptest.Shipper {
 func TestRsyslogLosesNoLineAtARename(t *testing.T) { ship(t).LosesNothingAtRenames(t) }
 
 func TestRsyslogAtCopytruncate(t *testing.T) { ship(t).ShowsGapsAtCopytruncate(t) }
+
+// What is installed is complete: the records that the unit has written are rotated, and
+// configuration that is there stays.
+func TestInstall(t *testing.T) {
+	dir := t.TempDir()
+	rotation := filepath.Join(dir, "etc/logrotate.d/rmagent")
+	run(t, "..", "make", "install", "DESTDIR="+dir)
+	unit, err := os.ReadFile(filepath.Join(dir, "etc/systemd/system/rmagent.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	records := regexp.MustCompile(`--jsonl (\S+)`).FindSubmatch(unit)
+	rules, err := os.ReadFile(rotation)
+	if err != nil || records == nil || !strings.Contains(string(rules), string(records[1])+" {") {
+		t.Errorf("the unit writes %q, and this is rotated (%v): %s", records, err, rules)
+	}
+	own := []byte("# mine\n")
+	if err := os.WriteFile(rotation, own, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "..", "make", "install", "DESTDIR="+dir)
+	run(t, "..", "make", "uninstall", "DESTDIR="+dir)
+	if left, err := os.ReadFile(rotation); string(left) != string(own) {
+		t.Errorf("what was there is now %q, %v", left, err)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "usr/local/bin/rmagent")); !os.IsNotExist(err) {
+		t.Errorf("the agent is still there: %v", err)
+	}
+}

@@ -12,7 +12,8 @@ EXAMPLEDIR ?= $(PREFIX)/share/doc/rmagent
 
 .PHONY: install uninstall
 
-## install: everything, below DESTDIR and PREFIX; a configuration that is there stays
+## install: everything, below DESTDIR and PREFIX; configuration that is there stays, the
+## rotation of the records that the unit writes, too
 install: build
 	install -Dm755 bin/rmagent $(DESTDIR)$(PREFIX)/bin/rmagent
 	install -m755 bin/rmagent-exec $(DESTDIR)$(PREFIX)/bin/rmagent-exec
@@ -25,8 +26,9 @@ install: build
 	sed 's|/usr/local/bin/|$(PREFIX)/bin/|; s|/etc/rmagent/|$(SYSCONFDIR)/rmagent/|' deploy/systemd/rmagent.service > $(DESTDIR)$(UNITDIR)/rmagent.service
 	install -m644 deploy/systemd/rmagent.socket $(DESTDIR)$(UNITDIR)/rmagent.socket
 	[ -e $(DESTDIR)$(SYSCONFDIR)/rmagent/rmagent.yaml ] || install -Dm640 deploy/rmagent.yaml $(DESTDIR)$(SYSCONFDIR)/rmagent/rmagent.yaml
+	[ -e $(DESTDIR)$(SYSCONFDIR)/logrotate.d/rmagent ] || install -Dm644 deploy/logrotate.conf $(DESTDIR)$(SYSCONFDIR)/logrotate.d/rmagent
 	install -Dm644 testdata/rmagent.example.yaml $(DESTDIR)$(EXAMPLEDIR)/rmagent.example.yaml
-	install -m644 deploy/systemd/rmagent-actions.conf deploy/logrotate.conf $(DESTDIR)$(EXAMPLEDIR)
+	install -m644 deploy/systemd/rmagent-actions.conf $(DESTDIR)$(EXAMPLEDIR)
 	cp -R deploy/prometheus deploy/shipping $(DESTDIR)$(EXAMPLEDIR)
 
 ## uninstall: takes all of it away but the configuration and the records

@@ -38,7 +38,7 @@ interval: 200ms
 processes: none
 actions:
   - {name: tell, kind: webhook, on: [state], targets: ["pid:%[1]d@*"], url: "%[3]s/hook"}
-  - {name: run, kind: command, on: [state], targets: ["pid:%[1]d@*"], argv: [/bin/sh, -c, 'cat > %[4]s/in; echo ran']}
+  - {name: run, kind: command, on: [state], targets: ["pid:%[1]d@*"], argv: [/bin/sh, -c, 'cat > %[4]s/in; grep SigIgn /proc/self/status']}
   - {name: end, kind: signal, on: [state], targets: ["pid:%[1]d@*"], signal: KILL}
   - {name: spare, kind: signal, on: [state], targets: ["pid:%[2]d@*"], signal: KILL, dry_run: true}
   - {name: say, kind: log, on: [state], targets: ["pid:%[1]d@*"]}
@@ -74,6 +74,10 @@ actions:
 			if a := actions()[name]; a.Outcome != want || !strings.HasPrefix(a.Why, "High FD usage: ") || a.PID.Or(0) == 0 {
 				t.Errorf("%+v", a)
 			}
+		}
+		var ignored uint64
+		if _, err := fmt.Sscanf(actions()["run"].Detail, "SigIgn: %x", &ignored); err != nil || ignored&(1<<(unix.SIGPIPE-1)) != 0 {
+			t.Errorf("the command says %q (%v): it must not ignore SIGPIPE, or its pipes never end", actions()["run"].Detail, err)
 		}
 		if line := lineOfLog(t, filepath.Join(cmd.Dir, "log"), `"action":"say"`); !strings.Contains(line, "High FD usage: ") {
 			t.Errorf("the log says %s", line)

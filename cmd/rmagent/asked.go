@@ -5,12 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os/signal"
 	"sync"
 	"time"
 
 	"github.com/urfave/cli/v2"
-	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cmdline"
 	"rmagent/internal/engine"
@@ -22,10 +20,9 @@ import (
 
 // snapshotOfAgent prints the agent's last reading.
 func snapshotOfAgent(c *cli.Context, k *client, f engine.Filter) error {
-	signal.Ignore(unix.SIGPIPE)
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
 	err := k.snapshot(c.Context, f, &lineWriter{out: out})
-	return quiet(errors.Join(err, quiet(out.Flush())))
+	return errors.Join(err, out.Flush())
 }
 
 // fdsOfAgent shows what the agent knows. It is not done where a watch of its own would
@@ -131,7 +128,7 @@ func printHeld(c *cli.Context, list []record.Leak) error {
 		page := fdPage{Painter: cmdline.NewPainter(out, c.App.Writer)}
 		page.processes(list)
 	}
-	return failing(c, list, errors.Join(err, quiet(out.Flush())))
+	return failing(c, list, quiet(errors.Join(err, out.Flush())))
 }
 
 // failing ends with a status of its own where something leaks and that was asked for.

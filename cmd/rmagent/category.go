@@ -53,9 +53,9 @@ func showCategories(c *cli.Context) error {
 	}
 	report := reportCategories(set, modes)
 	if c.Bool("json") {
-		return quiet(printJSON(c.App.Writer, report, true))
+		return printJSON(c.App.Writer, report, true)
 	}
-	return quiet(printCategories(c.App.Writer, report))
+	return printCategories(c.App.Writer, report)
 }
 
 // readJobs adds the jobs of one file; one without any is a mistake.

@@ -20,6 +20,7 @@ import (
 	"rmagent/internal/cmdline"
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
+	"rmagent/internal/hostfs"
 	"rmagent/record"
 )
 
@@ -37,8 +38,9 @@ const (
 const dialTime = 2 * time.Second
 
 // runningAgent returns a client of the agent on the configured socket, nil where there
-// is none, where this user may not ask it, or where the command line asks for a reading
-// of its own: --local, or another --source or --gpu.
+// is none, where this user may not ask it, where it is in another PID namespace, so that
+// its PIDs are others, or where the command line asks for a reading of its own: --local,
+// or another --source or --gpu.
 func runningAgent(c *cli.Context, l *config.Loaded) *client {
 	if c.Bool("local") || c.IsSet("source") || c.IsSet("gpu") || c.Bool("with-cmdline") {
 		return nil
@@ -46,7 +48,11 @@ func runningAgent(c *cli.Context, l *config.Loaded) *client {
 	path := cmdline.SocketPath(l)
 	k := &client{http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return (&net.Dialer{Timeout: dialTime}).DialContext(ctx, "unix", path)
+			conn, err := (&net.Dialer{Timeout: dialTime}).DialContext(ctx, "unix", path)
+			if err == nil && !hostfs.PeerSharesPIDs(conn) {
+				return nil, errors.Join(errors.New("the agent is in another PID namespace"), conn.Close())
+			}
+			return conn, err
 		},
 		ResponseHeaderTimeout: time.Minute,
 	}}}

@@ -24,14 +24,14 @@ func configCommand() *cli.Command {
 		Action: func(c *cli.Context) error {
 			if c.Bool("schema") {
 				_, err := c.App.Writer.Write(config.Schema())
-				return quiet(err)
+				return err
 			}
 			l, err := cmdline.LoadConfig(c)
 			if err != nil {
 				return err
 			}
 			if c.Bool("json") {
-				return quiet(printJSON(c.App.Writer, effective{l.Hash(), l.Values(), l.Origins()}, true))
+				return printJSON(c.App.Writer, effective{l.Hash(), l.Values(), l.Origins()}, true)
 			}
 			return l.Write(c.App.Writer)
 		},

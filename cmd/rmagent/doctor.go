@@ -1,12 +1,13 @@
 package main
 
 import (
+	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/features"
@@ -200,68 +201,71 @@ func examineGPUs(ctx context.Context, l *config.Loaded) (gpuFinding, error) {
 	return f, nil
 }
 
-// write writes what there is to know of the GPUs.
-func (f *gpuFinding) write(w io.Writer) {
-	fmt.Fprintf(w, "GPUs\t%s", f.State)
+// rows say what there is to know of the GPUs.
+func (f *gpuFinding) rows() [][]string {
+	text := f.State
 	if f.State == string(gpu.Reading) {
-		fmt.Fprintf(w, ": driver %s, NVML %s, by %s", f.Driver, f.Library, f.Helper)
+		text += fmt.Sprintf(": driver %s, NVML %s, by %s", f.Driver, f.Library, f.Helper)
 	} else if f.Why != "" {
-		fmt.Fprintf(w, ": %s", f.Why)
+		text += ": " + f.Why
 	}
-	fmt.Fprintln(w)
+	rows := [][]string{{"GPUs", text}}
 	for _, c := range f.Cards {
-		fmt.Fprintf(w, "\t%s", c.Name)
 		if c.Why != "" {
-			fmt.Fprintf(w, ": %s", c.Why)
+			c.Name += ": " + c.Why
 		}
-		fmt.Fprintln(w)
+		rows = append(rows, []string{"", c.Name})
 	}
+	return rows
 }
 
-func (d *diagnosis) write(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	source := d.Source
-	if source == "" {
-		source = "none"
-	}
-	fmt.Fprintf(t, "kernel\t%s\n", d.Kernel)
-	fmt.Fprintf(t, "source\t%s", source)
+func (d *diagnosis) write(to io.Writer) error {
+	w := bufio.NewWriter(to)
+	source := cmp.Or(d.Source, "none")
 	if d.Detail != "" && d.Detail != d.Source {
-		fmt.Fprintf(t, " (%s)", d.Detail)
+		source += " (" + d.Detail + ")"
 	}
-	fmt.Fprintln(t)
+	rows := [][]string{{"kernel", d.Kernel}, {"source", source}}
 	if d.Why != "" {
-		fmt.Fprintf(t, "\t%s\n", d.Why)
+		rows = append(rows, []string{"", d.Why})
 	}
-	fmt.Fprintf(t, "PID namespace\t%s\n", d.PIDSpace)
-	fmt.Fprintf(t, "cgroups\t%s\n", d.Cgroups)
-	d.GPU.write(t)
+	rows = append(rows, []string{"PID namespace", d.PIDSpace}, []string{"cgroups", d.Cgroups})
+	cmdline.WriteTable(w, append(rows, d.GPU.rows()...))
 
-	fmt.Fprintf(t, "\nWHAT THE KERNEL ALLOWS\n")
+	fmt.Fprintf(w, "\nWHAT THE KERNEL ALLOWS\n")
+	rows = nil
 	for _, f := range d.Privileges {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Name, yesNo(f.OK), f.Why)
+		rows = append(rows, []string{f.Name, yesNo(f.OK), f.Why})
 	}
-	fmt.Fprintf(t, "\nHOOK\tHERE\tDEFAULT\tCOST\tFOR\n")
+	cmdline.WriteTable(w, rows)
+
+	fmt.Fprintln(w)
+	rows = [][]string{{"HOOK", "HERE", "DEFAULT", "FOR, AND WHAT IT COSTS"}}
 	for _, h := range d.Hooks {
-		def := "off"
-		if h.Default {
-			def = "on"
-		}
-		cost := h.Cost
-		if cost == "" {
-			cost = "in the noise"
-		}
-		what := h.For
-		if !h.OK {
-			what += ": needs " + h.Kernel + "; " + h.Why
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", h.Name, yesNo(h.OK), def, cost, what)
+		rows = append(rows, h.rows()...)
 	}
-	fmt.Fprintf(t, "\nFIELD\tKNOWN\tWHY NOT EXACT\n")
+	cmdline.WriteTable(w, rows)
+
+	fmt.Fprintln(w)
+	rows = [][]string{{"FIELD", "KNOWN", "WHY NOT EXACT"}}
 	for _, f := range d.Fields {
-		fmt.Fprintf(t, "%s\t%s\t%s\n", f.Name, f.Level, f.Why)
+		rows = append(rows, []string{f.Name, f.Level, f.Why})
 	}
-	return t.Flush()
+	cmdline.WriteTable(w, rows)
+	return w.Flush()
+}
+
+// rows say what there is to know of a hook.
+func (h *hookFinding) rows() [][]string {
+	def := "off"
+	if h.Default {
+		def = "on"
+	}
+	rows := [][]string{{h.Name, yesNo(h.OK), def, h.For}, {"", "", "", "costs: " + cmp.Or(h.Cost, "in the noise")}}
+	if !h.OK {
+		rows = append(rows, []string{"", "", "", "needs: " + h.Kernel}, []string{"", "", "", "not here: " + h.Why})
+	}
+	return rows
 }
 
 func yesNo(ok bool) string {

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"rmagent/internal/cmdline"
 	"rmagent/record"
 )
 
@@ -67,5 +68,36 @@ cat <&3 & head -c 1 <&4; kill $agent; wait $agent`
 	exits := only[*record.Exit](all)
 	if len(exits) != 1 || exits[0].Comm != "cat" || !exits[0].Inferred || exits[0].ExitCode.Known() {
 		t.Errorf("ends: %+v", exits)
+	}
+}
+
+// TestAgentOfAnotherPIDNamespace: PIDs mean others to an agent outside, so nobody asks it.
+// A job is measured all the same.
+func TestAgentOfAnotherPIDNamespace(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to make a PID namespace")
+	}
+	agent := agentCommand(t, "run")
+	self := agent.Path
+	socket := filepath.Join(agent.Dir, "rmagent.sock")
+	start(t, agent)
+	await(t, "the agent's socket for jobs", func() bool { return exists(cmdline.JobsSocket(socket)) })
+	const script = `"$0" snapshot --socket "$1" --pid $$ && "$0" headroom --socket "$1" --for 0 --json --pid $$ && "$0" exec --socket "$1" -O job -- true`
+	cmd := agentCommand(t)
+	unshare, err := exec.LookPath("unshare")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Path, cmd.Args = unshare, []string{"unshare", "--pid", "--mount-proc", "--fork", "--kill-child", "sh", "-c", script, self, socket}
+	r := runToEnd(t, cmd)
+	if r.status != 0 {
+		t.Fatalf("exit status %d: %s", r.status, r.stderr)
+	}
+	if n := strings.Count(r.stdout, `"comm":"sh"`) + strings.Count(r.stdout, `"comm": "sh"`); n != 2 {
+		t.Errorf("PID 1 is the shell in %d answers of 2:\n%s", n, r.stdout)
+	}
+	summary, err := os.ReadFile(filepath.Join(cmd.Dir, "job.summary"))
+	if err != nil || strings.Contains(string(summary), `"measured_by":"agent"`) {
+		t.Errorf("%s, %v", summary, err)
 	}
 }

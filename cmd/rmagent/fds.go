@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"os/signal"
 	"strconv"
 	"time"
@@ -246,8 +245,8 @@ func (w *fdWatch) print(c *cli.Context) error {
 	default:
 		page.host(w.summaries(), w.describe(w.grown))
 	}
-	if err = errors.Join(err, out.Flush()); err != nil {
-		return quiet(err)
+	if err = quiet(errors.Join(err, out.Flush())); err != nil {
+		return err
 	}
 	if c.Bool("fail") && w.leaking() {
 		return cmdline.StatusError(exitLeaking)
@@ -284,11 +283,7 @@ func (w *fdWatch) printJSON(out *lineWriter, list []record.Leak) error {
 
 // writeProfile writes a profile, or nothing.
 func writeProfile(path string, list []record.Leak) error {
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
-	if err != nil {
-		return fmt.Errorf("write the profile: %w", err)
-	}
-	if err := errors.Join(pprof.Profile(time.Now().UTC(), list).Write(f), f.Close()); err != nil {
+	if err := cmdline.WriteFile(path, 0o600, pprof.Profile(time.Now().UTC(), list).Write); err != nil {
 		return fmt.Errorf("write the profile: %w", err)
 	}
 	return nil

@@ -255,7 +255,7 @@ func (p *fdPage) host(rows, grown []record.Leak) {
 	}
 	p.Line("%d processes hold %d descriptors%s", len(rows), total, p.watchedText())
 	p.Line("")
-	p.Line("%s", p.Paint(cmdline.Bold, fmt.Sprintf("%7s  %-15s %8s %10s %5s  %-9s %-13s %s", "PID", "NAME", "OPEN", "LIMIT", "USED", "FULL IN", "GROWTH", "VERDICT")))
+	p.Line("%s", p.Paint(cmdline.Bold, fmt.Sprintf(hostRow, "PID", "NAME", "OPEN", "LIMIT", "USED", "FULL IN", "GROWTH", "VERDICT")))
 	for i := range rows {
 		if i >= hostRows && severity(&rows[i]) == 0 {
 			p.Line("%s", p.Paint(cmdline.Dim, fmt.Sprintf("%d more hold fewer; rmagent fds --pid P shows what one holds", len(rows)-i)))
@@ -316,11 +316,14 @@ func fdShare(r *record.Leak) (share float64, ok bool) {
 	return float64(r.FDOpen.Or(0)) / float64(max(limit, 1)), limited
 }
 
+// hostRow has room in 80 columns.
+const hostRow = "%7s  %-15s %7s %10s %4s  %-8s %-12s %s"
+
 func printRow(p *cmdline.Painter, r *record.Leak) {
 	limit, used := "-", "-"
 	if share, ok := fdShare(r); ok {
 		limit = fmt.Sprint(r.FDLimit.Or(0))
-		used = fmt.Sprintf("%.0f%%", share*100)
+		used = human.Percent(share)
 	}
 	lasts, growth, colour := "-", "-", verdictColours[r.Verdict]
 	switch seconds := left(r); {
@@ -332,6 +335,6 @@ func printRow(p *cmdline.Painter, r *record.Leak) {
 	if rate := r.GrowthPerSecond.Or(0); rate > 0 {
 		growth = human.Rate(rate)
 	}
-	text := fmt.Sprintf("%7d  %-15s %8d %10s %5s  %-9s %-13s %s", r.PID, human.Text(r.Comm), r.FDOpen.Or(0), limit, used, lasts, growth, string(r.Verdict))
+	text := fmt.Sprintf(hostRow, fmt.Sprint(r.PID), human.Text(r.Comm), fmt.Sprint(r.FDOpen.Or(0)), limit, used, lasts, growth, string(r.Verdict))
 	p.Line("%s", p.Paint(colour, text))
 }

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"rmagent/internal/cmdline"
 	"rmagent/record"
@@ -46,13 +47,18 @@ func TestPageOfAHost(t *testing.T) {
 		at = i
 	}
 	for _, want := range []string{
-		"      5  full                1000       1000  100%  now ",
-		"      6  starts                50       1000    5%  - ",
+		"      5  full               1000       1000 100%  now ",
+		"      6  starts               50       1000   5%  - ",
 		"  90  tcp4  by main.dial at net.go:7  10.0.0.1:80\n  80  tcp4  opened before it was watched  10.0.0.1:80\n  70 ",
 		"rmagent fds --pid 3",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("there is no %q:\n%s", want, text)
+		}
+	}
+	for line := range strings.Lines(text) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+			t.Errorf("a line of %d columns: %s", n, line)
 		}
 	}
 	if strings.Contains(text, "main.main") || strings.Contains(text, "  41 ") {

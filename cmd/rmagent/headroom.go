@@ -55,7 +55,7 @@ func showHeadroom(c *cli.Context) error {
 	}
 	if k := runningAgent(c, l); k != nil {
 		if done, err := headroomOfAgent(c, k, f); done || err != nil {
-			return quiet(err)
+			return err
 		}
 	}
 	r, err := headroom.Open()
@@ -64,9 +64,9 @@ func showHeadroom(c *cli.Context) error {
 	}
 	defer r.Close()
 	if f.PIDs != nil {
-		return quiet(headroomOfPIDs(c, l, r, f))
+		return headroomOfPIDs(c, l, r, f)
 	}
-	return quiet(headroomOfHost(c, l, r, f))
+	return headroomOfHost(c, l, r, f)
 }
 
 // pause waits between two readings.

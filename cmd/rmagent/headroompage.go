@@ -103,27 +103,12 @@ func (p *headroomPage) first(what string, l *record.HeadroomLimit, none string) 
 	p.wrapped("raise: ", l.Raise)
 }
 
-// wrapped writes text after the indentation, in lines of 80 columns where it has
-// blanks to break at.
+// wrapped writes text after the indentation.
 func (p *headroomPage) wrapped(label, text string) {
 	if text == "" {
 		return
 	}
-	const width = 80
-	line := indent + label
-	empty := true
-	for word := range strings.SplitSeq(human.Text(text), " ") {
-		if !empty && len(line)+1+len(word) > width {
-			p.printf("%s\n", line)
-			line, empty = indent+strings.Repeat(" ", len(label)), true
-		}
-		if !empty {
-			line += " "
-		}
-		line += word
-		empty = false
-	}
-	p.printf("%s\n", line)
+	p.printf("%s", cmdline.Wrap(indent+label, text))
 }
 
 func (p *headroomPage) untouched(o *record.Overcommit) {

@@ -4,11 +4,15 @@
 package main
 
 import (
+	"errors"
 	"io"
+	"io/fs"
 	"os"
+	"os/signal"
 	"strings"
 
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cmdline"
 	"rmagent/internal/execcmd"
@@ -60,8 +64,8 @@ func newApp(stdout, stderr io.Writer) *cli.App {
 	return app
 }
 
-// command fills in what every command shares: one line for a wrong flag, and no
-// arguments where none are taken.
+// command fills in what every command shares: one line for a wrong flag, no arguments
+// where none are taken, and a reader of the output that may have seen enough.
 func command(c *cli.Command) *cli.Command {
 	c.OnUsageError = cmdline.OnUsageError
 	c.HideHelpCommand = true
@@ -70,9 +74,21 @@ func command(c *cli.Command) *cli.Command {
 		if ctx.Args().Present() && c.ArgsUsage == "" {
 			return cmdline.Usagef("%s takes no argument, but got %q", c.Name, ctx.Args().First())
 		}
-		return action(ctx)
+		// A reader that is gone is told by the write that fails. The signal is caught and
+		// not ignored: that would go over to the programs that an action runs.
+		signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
+		return quiet(action(ctx))
 	}
 	return c
+}
+
+// quiet takes a reader of the output that has gone away as one that has seen enough.
+func quiet(err error) error {
+	var write *fs.PathError
+	if errors.As(err, &write) && write.Path == os.Stdout.Name() && errors.Is(write, unix.EPIPE) {
+		return nil
+	}
+	return err
 }
 
 func unknownCommand(app *cli.App, name string) error {

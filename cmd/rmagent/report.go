@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -144,29 +143,14 @@ func firstTime(in *bufio.Reader) string {
 }
 
 // writePage writes the whole page or nothing: a file appears when it is complete.
-func writePage(c *cli.Context, path string, r *htmlreport.Report) (err error) {
+func writePage(c *cli.Context, path string, r *htmlreport.Report) error {
 	if path == "-" {
 		out := bufio.NewWriterSize(c.App.Writer, 64<<10)
-		return quiet(errors.Join(r.Write(out, time.Now()), out.Flush()))
+		return errors.Join(r.Write(out, time.Now()), out.Flush())
 	}
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		return fmt.Errorf("write the page: %s is a directory: name the file in it", path)
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".rmagent-report-*")
+	err := cmdline.WriteFile(path, 0o640, func(w io.Writer) error { return r.Write(w, time.Now()) })
 	if err != nil {
-		return fmt.Errorf("write the page: %s: %w", path, errors.Unwrap(err))
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name())
-		}
-	}()
-	out := bufio.NewWriterSize(f, 64<<10)
-	if err = errors.Join(r.Write(out, time.Now()), out.Flush(), f.Chmod(0o640), f.Close()); err != nil {
-		return err
-	}
-	if err = os.Rename(f.Name(), path); err != nil {
-		return fmt.Errorf("write the page: %s: %w", path, errors.Unwrap(err))
+		return fmt.Errorf("write the page: %w", err)
 	}
 	return nil
 }

@@ -53,7 +53,7 @@ func TestReportOfAnAgent(t *testing.T) {
 			t.Errorf("the page lacks %q", want)
 		}
 	}
-	if left, err := filepath.Glob(filepath.Join(dir, ".rmagent-report-*")); err != nil || len(left) > 0 {
+	if left, err := filepath.Glob(filepath.Join(dir, ".rmagent-*")); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}
 }

@@ -127,8 +127,6 @@ func (r *running) run(ctx context.Context, hup <-chan os.Signal) error {
 		ctx, cancel = context.WithTimeout(ctx, d)
 		defer cancel()
 	}
-	// A reader that closes the pipe is seen by the write that fails.
-	signal.Ignore(unix.SIGPIPE)
 	if err := r.jobs.open(r.Config, r.GPUClient(), r.log.Logger()); err != nil {
 		return err
 	}

@@ -245,6 +245,34 @@ func TestSnapshotToAReaderThatCloses(t *testing.T) {
 	}
 }
 
+// A reader who is gone before the first word is no mistake either, of any command; what a
+// status says stands.
+func TestReaderThatIsGone(t *testing.T) {
+	for args, want := range map[string]int{
+		"snapshot --pid 1": 0, "fds --for 0": 0, "fds --for 0 --json": 0, "fds --for 0 --pid 1": 0,
+		"headroom --for 0": 0, "headroom --for 0 --pid 1 --json": 0, "top": 0, "top --json": 0,
+		"check --files 1": 0, "check --files 9999999999": exitRisky, "check --files 1 --pid 2 --json": exitUnknown,
+		"doctor": 0, "doctor --json": 0, "config": 0, "config --json": 0, "config --schema": 0,
+		"version": 0, "version --json": 0, "completion bash": 0,
+	} {
+		t.Run(args, func(t *testing.T) {
+			t.Parallel()
+			r, w, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Close()
+			cmd := agentCommand(t, strings.Fields(args)...)
+			cmd.Stdout = w
+			s := start(t, cmd)
+			w.Close()
+			if status := s.wait(); status != want || s.stderr.Len() > 0 {
+				t.Errorf("exit status %d, want %d: %s", status, want, s.stderr.String())
+			}
+		})
+	}
+}
+
 // A reader that does not read costs records, which leave a gap in seq.
 func TestAReaderThatIsSlow(t *testing.T) {
 	cmd := agentCommand(t, "run", "--interval", "100ms", "--processes", "all", "--jsonl", "-", "--log-file", "log", "--log-format", "console")

@@ -3,9 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
-	"errors"
 	"fmt"
-	"os/signal"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,7 +11,6 @@ import (
 
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
-	"golang.org/x/sys/unix"
 
 	"rmagent/internal/agent"
 	"rmagent/internal/aggregate"
@@ -57,20 +54,11 @@ func snapshot(c *cli.Context) error {
 	p := l.parts
 	// That there is no GPU is worth a line of an agent's log, not of a snapshot's.
 	p.WatchGPUs(l.config, l.log.Logger().WithOptions(zap.IncreaseLevel(zap.WarnLevel)))
-	signal.Ignore(unix.SIGPIPE) // a reader that has seen enough is seen by the write that fails
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
 	if err := writeSnapshot(c, p, f, &lineWriter{out: out, facts: p.Facts}); err != nil {
-		return quiet(err)
+		return err
 	}
-	return quiet(out.Flush())
-}
-
-// quiet takes a reader that has gone away as a reader that has seen enough.
-func quiet(err error) error {
-	if errors.Is(err, unix.EPIPE) {
-		return nil
-	}
-	return err
+	return out.Flush()
 }
 
 func writeSnapshot(c *cli.Context, p *agent.Parts, f engine.Filter, w *lineWriter) error {

@@ -11,7 +11,7 @@ import (
 // stackWorkerCommand is what the agent runs itself, in a process without privileges that
 // walks call stacks for it.
 func stackWorkerCommand() *cli.Command {
-	return command(&cli.Command{
+	return &cli.Command{
 		Name:   worker.Command,
 		Hidden: true,
 		Action: func(*cli.Context) error {
@@ -20,7 +20,7 @@ func stackWorkerCommand() *cli.Command {
 			}
 			return worker.Serve(os.NewFile(worker.SocketFD, "socket"))
 		},
-	})
+	}
 }
 
 // openStacks returns what walks stacks; its child is started with the first of them.

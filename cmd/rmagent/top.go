@@ -297,7 +297,7 @@ func topOnce(ctx context.Context, c *cli.Context, source topSource, key string) 
 		width = n
 	}
 	_, err = c.App.Writer.Write([]byte(m.Once(width)))
-	return quiet(err)
+	return err
 }
 
 // topJSON prints what top shows as records.
@@ -310,16 +310,15 @@ func topJSON(ctx context.Context, c *cli.Context, source topSource) error {
 	if err != nil {
 		return err
 	}
-	signal.Ignore(unix.SIGPIPE)
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
 	w := &lineWriter{out: out, facts: facts}
 	for _, x := range topRecords(r) {
 		*x.Head() = record.Header{Time: r.Time, Host: facts.Host, BootID: facts.BootID, Schema: record.Schema}
 		if err := w.writeAt(x); err != nil {
-			return quiet(err)
+			return err
 		}
 	}
-	return quiet(out.Flush())
+	return out.Flush()
 }
 
 func topRecords(r *tui.Reading) []record.Record {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"rmagent/record"
 )
 
 // systemd is told when the agent is ready, that it reads, and when it stops.
@@ -96,26 +98,146 @@ func TestSocketActivation(t *testing.T) {
 	s.stop()
 }
 
+// unitSettings returns the values of a setting of the unit.
+func unitSettings(t *testing.T, name string) (values []string) {
+	t.Helper()
+	unit, err := os.ReadFile("../../deploy/systemd/rmagent.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^`+name+`=(.+)$`).FindAllSubmatch(unit, -1) {
+		values = append(values, string(m[1]))
+	}
+	if len(values) == 0 {
+		t.Fatalf("the unit has no %s", name)
+	}
+	return values
+}
+
+// unitPrivileges are the arguments with which setpriv leaves a program what the unit does.
+func unitPrivileges(t *testing.T) []string {
+	t.Helper()
+	bounding := "-all"
+	for _, c := range strings.Fields(unitSettings(t, "CapabilityBoundingSet")[0]) {
+		bounding += ",+" + strings.ToLower(strings.TrimPrefix(c, "CAP_"))
+	}
+	return []string{"--bounding-set", bounding, "--inh-caps", "-all", "--no-new-privs"}
+}
+
+// systemCalls are those of a set, as systemd on this machine has it.
+func systemCalls(t *testing.T, word string, calls map[string]bool, allowed bool) {
+	t.Helper()
+	if !strings.HasPrefix(word, "@") {
+		calls[word] = allowed
+		return
+	}
+	out, err := exec.Command("systemd-analyze", "syscall-filter", word).Output()
+	if err != nil {
+		t.Fatalf("systemd-analyze syscall-filter %s: %v", word, err)
+	}
+	for _, line := range strings.Split(string(out), "\n")[1:] {
+		if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+			systemCalls(t, line, calls, allowed)
+		}
+	}
+}
+
+// unitFilter builds a program that runs another with no more than the system calls that
+// the unit allows.
+func unitFilter(t *testing.T) string {
+	t.Helper()
+	calls := map[string]bool{}
+	systemCalls(t, "@default", calls, true)
+	for _, value := range unitSettings(t, "SystemCallFilter") {
+		words, denied := strings.CutPrefix(value, "~")
+		for _, word := range strings.Fields(words) {
+			systemCalls(t, word, calls, !denied)
+		}
+	}
+	var list strings.Builder
+	for name, allowed := range calls {
+		if allowed {
+			fmt.Fprintf(&list, "#ifdef SYS_%[1]s\nALLOW(SYS_%[1]s)\n#endif\n", name)
+		}
+	}
+	dir := t.TempDir()
+	source, program := filepath.Join(dir, "filter.c"), filepath.Join(dir, "filter")
+	if err := os.WriteFile(source, fmt.Appendf(nil, unitFilterSource, list.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("gcc", "-o", program, source).CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v: %s", err, out)
+	}
+	return program
+}
+
+const unitFilterSource = `#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#define ALLOW(number) BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1), BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+static struct sock_filter filter[] = {
+BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 0),
+%s
+BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+};
+int main(int argc, char **argv)
+{
+	struct sock_fprog program = {sizeof filter / sizeof *filter, filter};
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0)
+		execv(argv[1], argv + 1);
+	perror(argv[1]);
+	return 1;
+}
+`
+
+// With the system calls and capabilities that the unit leaves it, the agent names the code
+// that leaks: the child that walks its stack can confine itself.
+func TestLeaksAreNamedUnderTheUnit(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root has capabilities to give up")
+	}
+	p := leakers[0].start(t)
+	agent := builtAgent(t, "run", "--source", "ebpf", "--listen", "", "--processes", "none", "--jsonl", "out.jsonl")
+	cmd := exec.Command("setpriv", append(append(unitPrivileges(t), unitFilter(t)), agent.Args...)...)
+	cmd.Args[len(cmd.Args)-len(agent.Args)] = agent.Path
+	cmd.Env, cmd.Dir, cmd.SysProcAttr = agent.Env, agent.Dir, agent.SysProcAttr
+	s := start(t, cmd)
+	out := filepath.Join(cmd.Dir, "out.jsonl")
+	await(t, "the first reading", func() bool { return len(only[*record.Host](wholeRecords(t, out))) > 0 })
+	p.Say("")
+	var leak *record.Leak
+	await(t, "the leak", func() bool {
+		for _, l := range only[*record.Leak](wholeRecords(t, out)) {
+			if l.PID == p.PID() {
+				leak = l
+			}
+		}
+		return leak != nil
+	})
+	s.stop()
+	named := false
+	for _, site := range leak.Sites {
+		for _, f := range site.Stack {
+			named = named || f.Function.Or("") == leakers[0].function
+		}
+	}
+	if !named {
+		t.Errorf("%s is not named: %+v; the agent said: %s", leakers[0].function, leak, s.stderr.String())
+	}
+}
+
 // With nothing but what the unit leaves it, the agent reads everything.
 func TestTheUnitsCapabilitiesSuffice(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root has capabilities to give up")
 	}
-	unit, err := os.ReadFile("../../deploy/systemd/rmagent.service")
-	if err != nil {
-		t.Fatal(err)
-	}
-	m := regexp.MustCompile(`(?m)^CapabilityBoundingSet=(.+)$`).FindSubmatch(unit)
-	if m == nil {
-		t.Fatal("the unit has no bounding set")
-	}
-	bounding := "-all"
-	for _, c := range strings.Fields(string(m[1])) {
-		bounding += ",+" + strings.ToLower(strings.TrimPrefix(c, "CAP_"))
-	}
 	agent := agentCommand(t, "run", "--source", "ebpf", "--interval", "200ms", "--listen", "")
 	other := helper(t, "fds", func(cmd *exec.Cmd) { cmd.SysProcAttr.Credential = &syscall.Credential{Uid: 65534, Gid: 65534} })
-	cmd := exec.Command("setpriv", append([]string{"--bounding-set", bounding, "--inh-caps", "-all", "--no-new-privs"}, agent.Args...)...)
+	cmd := exec.Command("setpriv", append(unitPrivileges(t), agent.Args...)...)
 	cmd.Env, cmd.Dir, cmd.SysProcAttr = agent.Env, agent.Dir, agent.SysProcAttr
 	s := &served{started: start(t, cmd)}
 	s.unix.Transport = dialUnix(filepath.Join(agent.Dir, "rmagent.sock"))

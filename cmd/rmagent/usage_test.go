@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 // Each mistake is one line that names it, and nothing else happens.
@@ -178,6 +179,11 @@ func TestDoctor(t *testing.T) {
 	for _, want := range []string{"kernel", "source", "HOOK", "exits", "FIELD", "fd_open"} {
 		if !strings.Contains(r.stdout, want) {
 			t.Errorf("it does not say %q:\n%s", want, r.stdout)
+		}
+	}
+	for line := range strings.Lines(r.stdout) {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
+			t.Errorf("a line of %d columns: %s", n, line)
 		}
 	}
 	if r := runToEnd(t, agentCommand(t, "doctor", "--json")); r.status != 0 || !strings.HasPrefix(r.stdout, "{") {

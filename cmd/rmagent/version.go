@@ -33,7 +33,7 @@ func versionCommand() *cli.Command {
 		Flags: cmdline.Flags(&cli.BoolFlag{Name: "json", Usage: "JSON: one object"}),
 		Action: func(c *cli.Context) error {
 			if c.Bool("json") {
-				return quiet(printJSON(c.App.Writer, versions{version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH, loader.ObjectHash()}, true))
+				return printJSON(c.App.Writer, versions{version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH, loader.ObjectHash()}, true)
 			}
 			_, err := fmt.Fprintf(c.App.Writer, "rmagent %s\ncommit  %s\ngo      %s %s/%s\nbpf     %s\n",
 				version, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH, loader.ObjectHash())

@@ -278,8 +278,11 @@ func (a *Agent) Run(ctx context.Context) error {
 		return errors.New("the agent runs already, or has run")
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	defer a.reloads.start(ctx)()
+	wait := a.reloads.start(ctx)
+	defer func() {
+		cancel()
+		wait()
+	}()
 	a.started()
 	err := a.engine.Run(ctx)
 	if errors.Is(err, sink.ErrReaderGone) {

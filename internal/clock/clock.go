@@ -43,6 +43,15 @@ func Boottime() time.Duration { return read(unix.CLOCK_BOOTTIME) }
 // ProcessCPU is CLOCK_PROCESS_CPUTIME_ID: the CPU time of the calling process.
 func ProcessCPU() time.Duration { return read(unix.CLOCK_PROCESS_CPUTIME_ID) }
 
+// CPUOf is the CPU time of a process, until it is reaped; false where there is none with
+// that PID.
+func CPUOf(pid int) (time.Duration, bool) {
+	const whole = 2 // CPUCLOCK_SCHED of all threads (clock_getcpuclockid(3))
+	var ts unix.Timespec
+	_, _, errno := unix.RawSyscall(unix.SYS_CLOCK_GETTIME, uintptr(int32(^pid<<3|whole)), uintptr(unsafe.Pointer(&ts)), 0)
+	return time.Duration(ts.Nano()), errno == 0
+}
+
 func read(id uintptr) time.Duration {
 	var ts unix.Timespec
 	if _, _, errno := unix.RawSyscall(unix.SYS_CLOCK_GETTIME, id, uintptr(unsafe.Pointer(&ts)), 0); errno != 0 {

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+
+	"rmagent/internal/human"
 
 	"golang.org/x/sys/unix"
 )
@@ -48,6 +51,49 @@ func (p *Painter) Paint(code, text string) string {
 		return text
 	}
 	return code + text + plain
+}
+
+// columns are those of a line that every terminal has room for.
+const columns = 80
+
+// Wrap writes text behind head, in lines of 80 columns where it has blanks to break at;
+// those that follow begin below the text.
+func Wrap(head, text string) string {
+	var b strings.Builder
+	line, empty := head, true
+	for word := range strings.SplitSeq(human.Text(text), " ") {
+		if !empty && len(line)+1+len(word) > columns {
+			fmt.Fprintln(&b, line)
+			line, empty = strings.Repeat(" ", len(head)), true
+		}
+		if !empty {
+			line += " "
+		}
+		line += word
+		empty = false
+	}
+	fmt.Fprintln(&b, strings.TrimRight(line, " "))
+	return b.String()
+}
+
+// WriteTable writes rows whose columns align, the last of them wrapped.
+func WriteTable(w io.Writer, rows [][]string) {
+	var widths []int
+	for _, row := range rows {
+		for i, cell := range row[:len(row)-1] {
+			if i == len(widths) {
+				widths = append(widths, 0)
+			}
+			widths[i] = max(widths[i], len(cell))
+		}
+	}
+	for _, row := range rows {
+		head := ""
+		for i, cell := range row[:len(row)-1] {
+			head += fmt.Sprintf("%-*s  ", widths[i], cell)
+		}
+		io.WriteString(w, Wrap(head, row[len(row)-1]))
+	}
 }
 
 // Line writes a line.

@@ -74,11 +74,15 @@ func (e *Engine) spend() time.Duration {
 	return next
 }
 
-// ownCPU is the CPU time of the agent and of its child in nanoseconds.
+// ownCPU is the CPU time of the agent and of its children in nanoseconds, but for commands
+// that actions run.
 func (e *Engine) ownCPU(self hostfs.Self) sample.Opt[uint64] {
 	cpu, ok := self.CPUNanos.Get()
 	if ok && e.GPU != nil {
 		cpu += uint64(e.GPU.CPU())
+	}
+	if ok && e.Leaks != nil && e.Leaks.Stacks != nil {
+		cpu += uint64(e.Leaks.Stacks.CPU())
 	}
 	return record.SomeIf(cpu, ok)
 }

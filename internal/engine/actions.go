@@ -30,16 +30,24 @@ func (e *Engine) actOnChange(c *policy.Change) {
 	e.Actions.Changed(c, who)
 }
 
+// lastOf is a process of this reading, or one that this reading found gone; nil for others.
+func (e *Engine) lastOf(id sample.ID) *aggregate.Process {
+	if p := e.table.Find(id); p != nil {
+		return p
+	}
+	gone := e.table.Gone()
+	i := slices.IndexFunc(gone, func(p aggregate.Process) bool { return p.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return &gone[i]
+}
+
 // actee is a process as actions want it, nil if it ended before this reading.
 func (e *Engine) actee(id sample.ID) *act.Process {
-	p := e.table.Find(id)
+	p := e.lastOf(id)
 	if p == nil {
-		gone := e.table.Gone()
-		i := slices.IndexFunc(gone, func(p aggregate.Process) bool { return p.ID == id })
-		if i < 0 {
-			return nil
-		}
-		p = &gone[i]
+		return nil
 	}
 	var r record.Process
 	e.builder.Process(&r, p, &e.gpus)

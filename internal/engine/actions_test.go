@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"rmagent/internal/act"
+	"rmagent/internal/leak"
 	"rmagent/internal/policy"
 	"rmagent/internal/sample"
 	"rmagent/record"
@@ -47,5 +48,22 @@ func TestAnOOMKillIsActedOnOnce(t *testing.T) {
 	e.Events.(*kills).err = errors.New("too many open files")
 	if e.drain(); len(actor.ooms) != 2 || sink.n != 2 {
 		t.Errorf("a drain that fails: acted on %v, %d records", actor.ooms, sink.n)
+	}
+}
+
+// Who is not shown is not told of at the end either.
+func TestTheEndOfALeakIsToldOfWhoIsShown(t *testing.T) {
+	for name, want := range map[string]uint64{"shown": 1, "other": 0} {
+		e, sink := realEngine(t), &discard{}
+		e.Sink, e.Filter = sink, Filter{Names: []string{name}}
+		p := sample.Process{ID: sample.ID{PID: 4711, StartTicks: 99}}
+		copy(p.Comm[:], "shown")
+		e.table.Update(&sample.Snapshot{Processes: []sample.Process{p}, Monotonic: time.Second})
+		e.table.Update(&sample.Snapshot{Monotonic: 2 * time.Second})
+		over := record.Leak{PID: p.ID.PID, StartTicks: p.ID.StartTicks, Verdict: record.VerdictOver}
+		e.tell([]Announcement{{Change: leak.Change{ID: p.ID}, Record: over}})
+		if sink.n != want {
+			t.Errorf("with --name %s: %d records, want %d", name, sink.n, want)
+		}
 	}
 }

@@ -443,7 +443,7 @@ func (e *Engine) logOverview() {
 func (e *Engine) tell(list []Announcement) {
 	for i := range list {
 		r := &list[i].Record
-		if p := e.table.Find(list[i].Change.ID); p != nil && !e.Filter.Match(&p.Process, p.Identity) {
+		if p := e.lastOf(list[i].Change.ID); p != nil && !e.Filter.Match(&p.Process, p.Identity) {
 			continue
 		}
 		e.emit(r)

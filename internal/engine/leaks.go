@@ -46,6 +46,8 @@ type StackResolver interface {
 	Answers(dst []worker.Answer) []worker.Answer
 	Stats() worker.Stats
 	Forget(id sample.ID)
+	// CPU is the CPU time of the children that walk stacks.
+	CPU() time.Duration
 }
 
 // Tracing says when opens are traced.

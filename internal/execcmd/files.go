@@ -3,6 +3,7 @@ package execcmd
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cctools"
+	"rmagent/internal/cmdline"
 	"rmagent/internal/hostfs"
 	"rmagent/internal/job"
 	"rmagent/record"
@@ -151,17 +153,9 @@ func (f *jobFiles) update(s *cctools.Summary) error {
 		return nil
 	}
 	b := cctools.AppendSummary(nil, s, f.plan.fileOptions())
-	fresh, err := os.CreateTemp(filepath.Dir(f.summary), "."+filepath.Base(f.summary)+"-*")
-	if err != nil {
+	write := func(w io.Writer) error { _, err := w.Write(b); return err }
+	if err := cmdline.WriteFile(f.summary, 0o644, write); err != nil {
 		return fmt.Errorf("write the summary: %w", err)
-	}
-	_, err = fresh.Write(b)
-	err = errors.Join(err, fresh.Chmod(f.mode()), fresh.Close())
-	if err == nil {
-		err = os.Rename(fresh.Name(), f.summary) // whoever reads it finds a whole one
-	}
-	if err != nil {
-		return fmt.Errorf("write the summary: %w", errors.Join(err, os.Remove(fresh.Name())))
 	}
 	return nil
 }
@@ -169,14 +163,6 @@ func (f *jobFiles) update(s *cctools.Summary) error {
 // fileOptions say how summaries are written.
 func (p *plan) fileOptions() cctools.FileOptions {
 	return cctools.FileOptions{Compact: p.Compact, CCToolsOnly: p.asMonitor}
-}
-
-// mode is what the umask left of the summary's.
-func (f *jobFiles) mode() os.FileMode {
-	if info, err := os.Stat(f.summary); err == nil {
-		return info.Mode().Perm()
-	}
-	return 0o644
 }
 
 // finish writes the summary and the records.

@@ -179,12 +179,12 @@ func ownFiles(p *plan, here string) func(string) bool {
 		return filepath.Join(here, path)
 	}
 	template, debug, records := absolute(p.Template), absolute(p.DebugFile), absolute(p.jsonl)
-	dir, base := filepath.Split(template)
+	dir, _ := filepath.Split(template)
 	return func(path string) bool {
 		if path == debug || path == records || path == template+".series" || path == template+".files" || path == template+".summary" {
 			return true
 		}
-		return strings.HasPrefix(path, template+".snapshot.") || strings.HasPrefix(path, dir+"."+base+".summary-")
+		return strings.HasPrefix(path, template+".snapshot.") || strings.HasPrefix(path, dir+cmdline.UnfinishedFile)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cctools"
+	"rmagent/internal/hostfs"
 	"rmagent/internal/job"
 	"rmagent/internal/loader"
 	"rmagent/internal/sample"
@@ -37,6 +38,9 @@ func Open(path string, o loader.JobOrder, about About) (*Tracker, error) {
 	conn, err := net.DialTimeout("unix", path, time.Second)
 	if err != nil {
 		return nil, err
+	}
+	if !hostfs.PeerSharesPIDs(conn) {
+		return nil, errors.Join(fmt.Errorf("%w: it is in another PID namespace", ErrAgent), conn.Close())
 	}
 	t := &Tracker{conn: conn, answers: make(chan *response, 1), notices: make(chan struct{}, 1)}
 	t.read.Go(t.receive)

@@ -19,6 +19,7 @@ const (
 	answerTime   = 5 * time.Second // what one request may take, but for waiting for a CPU
 	unwatched    = time.Second     // from when on it is looked at how long that is
 	longestTime  = time.Minute     // what it may take with it
+	endTime      = time.Second / 5 // what its end is waited for
 	minBackoff   = 100 * time.Millisecond
 	shortBackoff = time.Second // up to which jobs wait for the next child
 	maxBackoff   = time.Minute
@@ -92,11 +93,21 @@ func startChild(program string, args []string) (*child, error) {
 	return c, nil
 }
 
-// end kills the child and reaps it.
+// end kills the child and reaps it, and doesn't wait long for that: who may end nobody, as
+// an agent without CAP_KILL, can't kill a child that is another user now. That one ends
+// where it finds the socket closed, or its time over (Serve).
 func (c *child) end() {
 	_ = c.conn.c.Close()
 	_ = c.cmd.Process.Kill()
-	_ = c.cmd.Wait()
+	reaped := make(chan struct{})
+	go func() {
+		_ = c.cmd.Wait()
+		close(reaped)
+	}()
+	select {
+	case <-reaped:
+	case <-time.After(endTime):
+	}
 }
 
 // call sends a request and waits for its answer.
@@ -199,7 +210,13 @@ func (c *Client) running() (*child, error) {
 		im.number = 0
 	}
 	c.forgotten = nil
+	c.pid, c.calls = started.cmd.Process.Pid, started.conn
 	c.mu.Unlock()
+	select {
+	case <-c.stop: // Close may not have seen it
+		_ = started.conn.c.Close()
+	default:
+	}
 	return started, nil
 }
 
@@ -228,10 +245,15 @@ func (c *Client) startLater(why error) {
 }
 
 func (c *Client) endChild() {
-	if c.child != nil {
-		c.child.end()
-		c.child = nil
+	if c.child == nil {
+		return
 	}
+	c.mu.Lock()
+	c.readCPU()
+	c.pastCPU, c.lastCPU, c.pid, c.calls = c.pastCPU+c.lastCPU, 0, 0, nil
+	c.mu.Unlock()
+	c.child.end()
+	c.child = nil
 }
 
 // ask has the child walk a stack, and gives it what it asks for on the way.

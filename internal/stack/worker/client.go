@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"rmagent/internal/clock"
 	"rmagent/internal/procmem"
 	"rmagent/internal/sample"
 	"rmagent/internal/stack"
@@ -83,8 +84,12 @@ type Client struct {
 	sites     int
 	templates int
 	nextSite  uint64
-	clock     uint64   // counts uses, for forgetting what was not used for longest
-	forgotten []uint64 // images that the child has still
+	clock     uint64        // counts uses, for forgetting what was not used for longest
+	forgotten []uint64      // images that the child has still
+	pid       int           // of the child; 0: none
+	calls     *conn         // to the child; nil: none
+	pastCPU   time.Duration // of the children before it
+	lastCPU   time.Duration // and of it, as it was read last
 
 	stop chan struct{}
 	done chan struct{}
@@ -142,9 +147,32 @@ func New(program string, args ...string) *Client {
 	return c
 }
 
-// Close ends the child and the client's goroutine.
+// CPU is the CPU time of all children so far.
+func (c *Client) CPU() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.readCPU()
+	return c.pastCPU + c.lastCPU
+}
+
+// readCPU reads the child's; mu is held.
+func (c *Client) readCPU() {
+	if c.pid == 0 {
+		return
+	}
+	if now, ok := clock.CPUOf(c.pid); ok {
+		c.lastCPU = now
+	}
+}
+
+// Close ends the child and the client's goroutine, without waiting for an answer.
 func (c *Client) Close() {
 	close(c.stop)
+	c.mu.Lock()
+	if c.calls != nil {
+		_ = c.calls.c.Close()
+	}
+	c.mu.Unlock()
 	<-c.done
 }
 

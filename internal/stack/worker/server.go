@@ -72,7 +72,8 @@ func (m *module) close() error {
 }
 
 // Serve answers requests on a socket until its other end is closed. It reads foreign
-// files: the process has nothing to lose (see Confine).
+// files: the process has nothing to lose (see Confine), and ends where an answer takes
+// longer than anybody waits, for its parent may not be allowed to kill it.
 func Serve(socket *os.File) error {
 	c, err := newConn(socket)
 	if err != nil {
@@ -87,7 +88,9 @@ func Serve(socket *os.File) error {
 		if err != nil {
 			return nil // the parent is gone, or will not be understood any more
 		}
+		overdue := time.AfterFunc(longestTime, func() { os.Exit(1) })
 		a := s.answer(&r, file)
+		overdue.Stop()
 		if file != nil && r.PerfMap == nil {
 			_ = file.Close() // it is mapped, or was not wanted
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -219,6 +220,34 @@ func TestWalksInTheChild(t *testing.T) {
 	}
 }
 
+// What the child takes of the CPU is known while it runs and when it has ended.
+func TestCPUOfTheChild(t *testing.T) {
+	p := start(t, compile(t))
+	c := New(Itself, childArgument)
+	if n := c.CPU(); n != 0 {
+		t.Errorf("%v before there is a child", n)
+	}
+	walk(t, c, Image{ID: p.id}, &p.raw)
+	before := c.CPU()
+	pid := c.child.cmd.Process.Pid
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid)) // of its first thread
+	if err != nil {
+		t.Fatal(err)
+	}
+	var first time.Duration
+	if _, err := fmt.Sscan(string(stat), &first); err != nil {
+		t.Fatal(err)
+	}
+	after := c.CPU()
+	if before <= 0 || after < before || after < first {
+		t.Errorf("%v, then %v; its first thread took %v between", before, after, first)
+	}
+	c.Close()
+	if n := c.CPU(); n < after {
+		t.Errorf("%v once it has ended, %v before", n, after)
+	}
+}
+
 // A program that was deleted, and one whose path has another file now, are read as
 // they run.
 func TestDeletedAndReplaced(t *testing.T) {
@@ -290,6 +319,86 @@ func TestHangingChildIsKilled(t *testing.T) {
 	}
 	if c.child != nil {
 		t.Error("the child is still there")
+	}
+}
+
+// An agent that may end nobody, as under the unit that only observes, can't kill a child
+// that hangs, and goes on all the same.
+func TestHangingChildThatCannotBeKilled(t *testing.T) {
+	if os.Geteuid() != 0 || !canConfine {
+		t.Skip("the child is another user only where root starts it")
+	}
+	c, err := startChild(Itself, []string{childArgument})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.call(&request{Forget: &forgetRequest{}}, nil, &answer{}); err != nil { // it is confined
+		t.Fatal(err)
+	}
+	pid := c.cmd.Process.Pid
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Waitid(unix.P_PID, pid, nil, unix.WSTOPPED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
+		if err := withoutKill(); err != nil {
+			ended <- err
+			return
+		}
+		if err := unix.Kill(pid, unix.SIGKILL); err != unix.EPERM {
+			ended <- fmt.Errorf("kill: %v, want EPERM", err)
+			return
+		}
+		c.end()
+		ended <- nil
+	}()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("its end is waited for without end")
+	}
+	if err := unix.Kill(pid, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(30 * time.Second); unix.Kill(pid, 0) == nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not end although the socket is closed, or is not reaped")
+		}
+	}
+}
+
+// withoutKill takes CAP_KILL from the calling thread.
+func withoutKill() error {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	if err := unix.Capget(&head, &sets[0]); err != nil {
+		return err
+	}
+	sets[0].Effective &^= 1 << unix.CAP_KILL
+	return unix.Capset(&head, &sets[0])
+}
+
+// An agent that is to end does not wait for the answer of a child that hangs.
+func TestCloseWaitsForNoAnswer(t *testing.T) {
+	p := start(t, compile(t))
+	c := New(Itself, hangArgument)
+	if _, ok := c.Site(Image{ID: p.id}, 1, &p.raw); !ok {
+		t.Fatal("refused")
+	}
+	for c.Stats().Started == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	c.Close()
+	answers := c.Answers(nil)
+	if len(answers) != 1 || strings.Contains(answers[0].Site.End, "no answer in") {
+		t.Errorf("%+v", answers)
 	}
 }
 
