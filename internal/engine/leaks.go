@@ -431,7 +431,11 @@ func (l *Leaks) open(seq uint64, stack *worker.Site, w *waiting) {
 			l.Log.Warn("deep_stacks_unavailable", zap.Error(err))
 		}
 	}
-	stack = t.python(w.python, t.canonical(stack))
+	if w.python != nil {
+		stack = t.python(w.python, stack)
+	} else {
+		stack = t.canonical(stack)
+	}
 	n, ok := t.bySite[stack]
 	if !ok {
 		n = len(t.sites)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"slices"
+	"strings"
 
 	"rmagent/internal/report"
 	"rmagent/internal/stack"
@@ -13,6 +14,10 @@ import (
 // different ends. A stack that ends with what was copied is the same site as the one
 // longer stack that begins like it. Where there are several, nobody knows which it
 // is, and the site is only as long as what is common.
+
+// A function that calls itself, directly or by way of others, is in the stack as often as
+// it happened to be deep then, and what it opens is one site all the same: of what is
+// between its innermost call and its outermost, nothing is kept.
 
 // maxSitesTraced bounds the sites of one process; further ones are one without frames.
 const maxSitesTraced = 2048
@@ -35,7 +40,7 @@ func (t *traced) canonical(s *worker.Site) *worker.Site {
 	}
 	site := t.joined[s]
 	if site == nil {
-		if site = t.native.add(s); site != nil {
+		if site = t.native.add(folded(s)); site != nil {
 			t.joined[s] = site
 		}
 	}
@@ -54,6 +59,50 @@ func (set *siteSet) add(s *worker.Site) *worker.Site {
 		*set = append(*set, j)
 	}
 	return &j.site
+}
+
+// folded is a stack without what is between the innermost call of a function and the
+// outermost. Of what runs in an interpreter, only its own functions say who calls itself.
+func folded(s *worker.Site) *worker.Site {
+	interpreted := slices.ContainsFunc(s.Frames, func(f record.Frame) bool { return f.Language.Known() })
+	innermost := map[record.Frame]int{}
+	kept := make([]record.Frame, 0, len(s.Frames))
+	for _, f := range s.Frames {
+		key, named := functionOf(&f)
+		if !named || interpreted && !f.Language.Known() {
+			kept = append(kept, f)
+			continue
+		}
+		if i, met := innermost[key]; met && i < len(kept) {
+			if again, _ := functionOf(&kept[i]); again == key {
+				kept[i].Inlined = f.Inlined
+				kept = kept[:i+1]
+				continue
+			}
+		}
+		innermost[key] = len(kept)
+		kept = append(kept, f)
+	}
+	if len(kept) == len(s.Frames) {
+		return s
+	}
+	folded := *s
+	folded.Frames = kept
+	return &folded
+}
+
+// nameless are parts of what compilers and interpreters call functions that have no name
+// of their own: several have the same one.
+var nameless = []string{"lambda", "closure", "anonymous", "comp>", "genexpr>"}
+
+// functionOf is what the frames of one function have in common; false where nothing says
+// which it is.
+func functionOf(f *record.Frame) (record.Frame, bool) {
+	name := f.Function.Or("")
+	if name == "" || slices.ContainsFunc(nameless, func(part string) bool { return strings.Contains(name, part) }) {
+		return *f, f.Module.Known() || f.Line.Known()
+	}
+	return record.Frame{Function: f.Function, File: f.File, Module: f.Module, Language: f.Language}, true
 }
 
 func (set siteSet) has(s *worker.Site) bool {
@@ -93,7 +142,7 @@ func (set siteSet) join(s *worker.Site) *joinedSite {
 // begins tells whether a stack that was cut off may be a longer one: that begins like
 // it, and it is long enough to say who opened the descriptor for whom.
 func begins(s *worker.Site, longer []record.Frame) bool {
-	if s.End != stack.EndWindow || len(s.Frames) > len(longer) {
+	if s.End != stack.EndWindow && s.End != stack.EndFrames || len(s.Frames) > len(longer) {
 		return false
 	}
 	if slices.ContainsFunc(s.Frames, isPython) {

@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"strconv"
+	"strings"
 	"testing"
 
 	"rmagent/internal/stack"
@@ -84,6 +86,83 @@ func TestPythonStacksCutBetweenItsFramesAreOneSite(t *testing.T) {
 		if b, c := set.add(order[1]), set.add(order[2]); a != b || a != c || len(a.Frames) != 6 || set.add(other) == a {
 			t.Errorf("%s: %v, %v and %v", name, a, b, c)
 		}
+	}
+}
+
+// functions makes a stack of functions that are called at as many places as their names
+// have variants: "visit:2" is the function visit at another place.
+func functions(end string, calls ...string) *worker.Site {
+	s := &worker.Site{End: end}
+	for _, call := range calls {
+		name, n := call, uint64(0)
+		if at := strings.LastIndexByte(call, ':'); at > 0 {
+			name = call[:at]
+			n, _ = strconv.ParseUint(call[at+1:], 10, 64)
+		}
+		s.Frames = append(s.Frames, record.Frame{Function: record.Some(name), Line: record.Some(n), Module: record.Some("/srv/walk")})
+	}
+	return s
+}
+
+// A directory is opened by a walk at any depth, and by a parser in any order of its rules;
+// how deep that was is cut off at some depth, too.
+func TestAFunctionThatCallsItselfIsOneSite(t *testing.T) {
+	for name, stacks := range map[string][]*worker.Site{
+		"itself": {
+			functions("", "open", "visit:1", "main"),
+			functions("", "open", "visit:1", "visit:2", "main"),
+			functions("", "open", "visit:1", "visit:2", "visit:2", "visit:3", "main"),
+			functions(stack.EndFrames, "open", "scan", "visit:1", "visit:2", "visit:2", "visit:3"),
+			functions(stack.EndWindow, "open", "scan", "visit:1", "visit:2"),
+			functions("", "open", "scan", "visit:1", "visit:2", "main"),
+		},
+		"others": {
+			functions("", "open", "expression:1", "main"),
+			functions("", "open", "expression:1", "term", "expression:2", "term", "expression:2", "main"),
+			functions("", "open", "expression:1", "paren", "term", "expression:3", "main"),
+			functions("", "open", "number", "expression:1", "main"),
+			functions("", "open", "number", "expression:1", "term", "expression:2", "main"),
+			functions("", "open", "number", "expression:1", "paren", "term", "expression:2", "term", "expression:3", "main"),
+		},
+	} {
+		tr := newTraced()
+		var got []*worker.Site
+		for _, s := range stacks {
+			got = append(got, tr.canonical(s))
+		}
+		if got[0] != got[1] || got[0] != got[2] || got[3] != got[4] || got[3] != got[5] || got[0] == got[3] {
+			t.Errorf("%s: %v", name, got)
+		}
+		if n := len(stacks[1].Frames); n < 4 {
+			t.Errorf("%s: the stack itself was folded to %d frames", name, n)
+		}
+	}
+}
+
+// What is between two calls of a function of an interpreter's is no call of its own; and
+// nobody knows whether functions without names are the same.
+func TestWhatCallsNotItselfStaysWhole(t *testing.T) {
+	python := func(s *worker.Site, at ...int) *worker.Site {
+		for _, i := range at {
+			s.Frames[i].Language = record.Some("python")
+		}
+		return s
+	}
+	for _, s := range []*worker.Site{
+		python(functions("", "open", "fetch", "map_next", "each", "map_next", "main"), 1, 3, 5),
+		functions("", "open", "main::{{closure}}:1", "run", "main::{{closure}}:2", "main"),
+	} {
+		if got := folded(s); got != s {
+			t.Errorf("%v became %v", s.Frames, got.Frames)
+		}
+	}
+	nobody := &worker.Site{Frames: make([]record.Frame, 5)} // generated code
+	if got := folded(nobody); len(got.Frames) != 5 {
+		t.Errorf("of 5 frames that nothing is known of, %d are left", len(got.Frames))
+	}
+	recursive := python(functions("", "open", "walk:1", "map_next", "walk:2", "map_next", "walk:2", "main"), 1, 3, 5, 6)
+	if got := folded(recursive); len(got.Frames) != 3 || got.Frames[1].Line.Or(0) != 1 {
+		t.Errorf("%v", got.Frames)
 	}
 }
 
