@@ -115,7 +115,7 @@ func (set siteSet) join(s *worker.Site) *joinedSite {
 	several := false
 	for _, j := range set {
 		switch {
-		case s.End == j.site.End && slices.Equal(s.Frames, j.site.Frames):
+		case (s.End == j.site.End || cutOff(s) && cutOff(&j.site)) && slices.Equal(s.Frames, j.site.Frames):
 			return j
 		case begins(s, j.site.Frames): // it is the short one
 			several = several || longer != nil
@@ -139,10 +139,13 @@ func (set siteSet) join(s *worker.Site) *joinedSite {
 	return longer
 }
 
+// cutOff tells whether a stack goes on where the walk of it ended.
+func cutOff(s *worker.Site) bool { return s.End == stack.EndWindow || s.End == stack.EndFrames }
+
 // begins tells whether a stack that was cut off may be a longer one: that begins like
 // it, and it is long enough to say who opened the descriptor for whom.
 func begins(s *worker.Site, longer []record.Frame) bool {
-	if s.End != stack.EndWindow && s.End != stack.EndFrames || len(s.Frames) > len(longer) {
+	if !cutOff(s) || len(s.Frames) > len(longer) {
 		return false
 	}
 	if slices.ContainsFunc(s.Frames, isPython) {

@@ -133,6 +133,10 @@ func TestAFunctionThatCallsItselfIsOneSite(t *testing.T) {
 		if got[0] != got[1] || got[0] != got[2] || got[3] != got[4] || got[3] != got[5] || got[0] == got[3] {
 			t.Errorf("%s: %v", name, got)
 		}
+		deep := tr.canonical(functions(stack.EndFrames, "open", "descend:1", "descend:2", "descend:2"))
+		if deeper := tr.canonical(functions(stack.EndWindow, "open", "descend:1", "descend:2")); deep != deeper {
+			t.Errorf("%v and %v are cut off at different depths", deep, deeper)
+		}
 		if n := len(stacks[1].Frames); n < 4 {
 			t.Errorf("%s: the stack itself was folded to %d frames", name, n)
 		}

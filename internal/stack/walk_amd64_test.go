@@ -12,15 +12,15 @@ func TestC(t *testing.T) {
 	cases := []struct {
 		how, chain string
 		deeper     bool // than the window
-		window     int  // where it is not the usual one
+		signalled  bool
 	}{
 		{how: "direct", chain: "open_here middle outer main"},
 		{how: "alloca", chain: "open_here middle outer with_alloca main"},
 		{how: "realigned", chain: "open_here middle outer realigned main"},
 		{how: "callback", chain: "open_here middle outer compare"},
-		{how: "signal", chain: "open_here middle outer handler", window: 16384},
-		{how: "fault", chain: "open_here middle outer on_segv", window: 16384},
-		{how: "altstack", chain: "open_here middle outer handler", deeper: true},
+		{how: "signal", chain: "open_here middle outer handler", signalled: true},
+		{how: "fault", chain: "open_here middle outer on_segv", signalled: true},
+		{how: "altstack", chain: "open_here middle outer handler", signalled: true},
 		{how: "thread", chain: "open_here middle outer thread"},
 		{how: "dlopen", chain: "open_here middle outer library_inner library_calls main"},
 		{how: "deep", chain: "open_here middle outer recursive recursive", deeper: true},
@@ -41,26 +41,37 @@ func TestC(t *testing.T) {
 			}
 			t.Run(name+"/"+c.how, func(t *testing.T) {
 				path := marker(t)
-				got := capture(t, max(window, c.window), path, program, c.how, path, library)
-				checkWalk(t, got, c.chain, c.deeper)
+				got := capture(t, window, path, program, c.how, path, library)
+				end := ""
+				switch {
+				case c.deeper:
+					end = EndWindow
+				case c.signalled:
+					end = EndSignal
+				}
+				checkWalkTo(t, got, c.chain, end)
 			})
 		}
 	}
 }
 
-// checkWalk walks what was captured and compares it with the chain that the source has.
-func checkWalk(t *testing.T, c *captured, chain string, deeper bool) {
+// checkWalk walks what was captured, to the first function, and compares it with the
+// chain that the source has.
+func checkWalk(t *testing.T, c *captured, chain string) {
+	t.Helper()
+	checkWalkTo(t, c, chain, "")
+}
+
+// checkWalkTo is checkWalk of what ends before.
+func checkWalkTo(t *testing.T, c *captured, chain, end string) {
 	t.Helper()
 	w := c.space.WalkStack(&c.raw)
 	names := c.functions(&w)
 	if !hasChain(names, chain) {
 		t.Errorf("chain = %v (end %q), want %q in it", names, w.End, chain)
 	}
-	if !deeper && w.End != "" {
-		t.Errorf("the walk ends early: %q, %v", w.End, names)
-	}
-	if deeper && w.End != EndWindow {
-		t.Errorf("end = %q, want %q", w.End, EndWindow)
+	if w.End != end {
+		t.Errorf("end = %q, want %q, of %v", w.End, end, names)
 	}
 	if len(w.Deps) == 0 {
 		t.Error("the walk makes no template")
@@ -87,7 +98,7 @@ func TestCxx(t *testing.T) {
 		} {
 			t.Run(name+"/"+how, func(t *testing.T) {
 				path := marker(t)
-				checkWalk(t, capture(t, window, path, program, how, path), chain, false)
+				checkWalk(t, capture(t, window, path, program, how, path), chain)
 			})
 		}
 	}
@@ -99,7 +110,7 @@ func TestRust(t *testing.T) {
 		for _, how := range []string{"direct", "thread", "closure", "panic"} {
 			t.Run(name+"/"+how, func(t *testing.T) {
 				path := marker(t)
-				checkWalk(t, capture(t, 4096, path, program, how, path), "open_here middle outer", false)
+				checkWalk(t, capture(t, 4096, path, program, how, path), "open_here middle outer")
 			})
 		}
 	}
@@ -131,7 +142,7 @@ func TestGo(t *testing.T) {
 			t.Run(name+"/"+how, func(t *testing.T) {
 				path := marker(t)
 				c := capture(t, window, path, program, how, path)
-				checkWalk(t, c, chain, false)
+				checkWalk(t, c, chain)
 				w := c.space.WalkStack(&c.raw)
 				checkCreator(t, c, &w, how)
 			})
