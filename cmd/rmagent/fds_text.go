@@ -202,12 +202,7 @@ func printStack(p *cmdline.Painter, s *record.Site, indent int) {
 	}
 }
 
-func frameName(f *record.Frame) string {
-	if name, ok := f.Function.Get(); ok {
-		return human.Text(name)
-	}
-	return fmt.Sprintf("%s+0x%x", human.Text(path.Base(f.Module.Or("?"))), f.Offset.Or(0))
-}
+func frameName(f *record.Frame) string { return human.Text(report.FrameName(f)) }
 
 func framePlace(f *record.Frame) string {
 	switch {

@@ -23,7 +23,26 @@ func TestCulpritOfARuntime(t *testing.T) {
 	if got := Place(append(connect[:3:3], frameOf("serve", "/srv/addon.node"))); got != "serve in addon.node" {
 		t.Error(got)
 	}
-	if got := Place([]record.Frame{frameOf("__socket", libc), frameOf("__libc_start_main", libc)}); got != "__socket in libc.so.6" {
+	if got := Place([]record.Frame{frameOf("__socket", libc), frameOf("__libc_start_main", libc)}); got != "an unknown caller of __socket in libc.so.6" {
+		t.Error(got)
+	}
+	if got := Place([]record.Frame{frameOf("__syscall_cp_c", "/srv/static-musl")}); got != "an unknown caller of __syscall_cp_c in static-musl" {
+		t.Error(got)
+	}
+}
+
+// What is stripped opens descriptors, too, and the C library's name for it tells nobody.
+func TestCulpritWithoutAName(t *testing.T) {
+	const libc, program = "/usr/lib/libc.so.6", "/srv/stripped"
+	at := func(module string, offset uint64) record.Frame {
+		return record.Frame{Module: record.Some(module), Offset: record.Some(offset)}
+	}
+	stack := []record.Frame{frameOf("__libc_open64", libc), at(program, 0x1231), frameOf("__GI___qsort_r", libc), at(program, 0x1293)}
+	if got := Place(stack); Culprit(stack) != 1 || got != "stripped+0x1231" {
+		t.Error(got)
+	}
+	plugin := []record.Frame{frameOf("__libc_open64", libc), at(libc, 5), at("/srv/plugin.so", 0x77), frameOf("dispatch", program), frameOf("main", program)}
+	if got := Place(plugin); Culprit(plugin) != 2 || got != "plugin.so+0x77, called by dispatch in stripped" {
 		t.Error(got)
 	}
 }
