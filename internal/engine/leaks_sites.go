@@ -64,12 +64,13 @@ func (set *siteSet) add(s *worker.Site) *worker.Site {
 // folded is a stack without what is between the innermost call of a function and the
 // outermost. Of what runs in an interpreter, only its own functions say who calls itself.
 func folded(s *worker.Site) *worker.Site {
-	interpreted := slices.ContainsFunc(s.Frames, func(f record.Frame) bool { return f.Language.Known() })
+	ofInterpreter := func(f record.Frame) bool { return f.Language.Known() && f.Language.Or("") != worker.LanguageCreator }
+	interpreted := slices.ContainsFunc(s.Frames, ofInterpreter)
 	innermost := map[record.Frame]int{}
 	kept := make([]record.Frame, 0, len(s.Frames))
 	for _, f := range s.Frames {
 		key, named := functionOf(&f)
-		if !named || interpreted && !f.Language.Known() {
+		if !named || interpreted && !ofInterpreter(f) {
 			kept = append(kept, f)
 			continue
 		}

@@ -160,6 +160,11 @@ func TestWhatCallsNotItselfStaysWhole(t *testing.T) {
 			t.Errorf("%v became %v", s.Frames, got.Frames)
 		}
 	}
+	created := functions("", "open", "visit:1", "visit:2", "visit:2", "run")
+	created.Frames[4].Language = record.Some(worker.LanguageCreator)
+	if got := folded(created); len(got.Frames) != 3 {
+		t.Errorf("of a goroutine: %v", got.Frames)
+	}
 	nobody := &worker.Site{Frames: make([]record.Frame, 5)} // generated code
 	if got := folded(nobody); len(got.Frames) != 5 {
 		t.Errorf("of 5 frames that nothing is known of, %d are left", len(got.Frames))

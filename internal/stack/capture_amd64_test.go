@@ -227,7 +227,9 @@ func (s *symbols) at(vaddr uint64) string {
 	return "?"
 }
 
-// functions names a walk's frames.
+const guessed = "(guess)"
+
+// functions names a walk's frames, marked where they are a guess.
 func (c *captured) functions(w *Walk) (names []string) {
 	for _, f := range w.Frames {
 		name := "?"
@@ -240,8 +242,8 @@ func (c *captured) functions(w *Walk) (names []string) {
 				name = c.names[m].at(f.Vaddr)
 			}
 		}
-		if f.Guess {
-			name += "(guess)"
+		if f.Guess != "" {
+			name += guessed
 		}
 		names = append(names, name)
 	}

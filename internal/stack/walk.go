@@ -2,8 +2,8 @@
 // the stack pointer, and the chain of frame pointers.
 //
 // Each step to a caller takes the best there is: Go's own table, the call frame
-// information of the file (.eh_frame), a saved frame pointer. The last is marked as a
-// guess. A walk that does not reach the thread's or goroutine's first function says
+// information of the file (.eh_frame), what the code does until it returns, a saved frame
+// pointer. The last two are marked as a guess. A walk that does not reach the thread's or goroutine's first function says
 // why it ends.
 //
 // The files that a walk reads are foreign, and so is the stack: all of it is bounded,
@@ -32,7 +32,7 @@ type Frame struct {
 	Region      *Region
 	Vaddr       uint64 // Address in the region's file; 0 where Known is false
 	Known       bool   // the file and its layout are known
-	Guess       bool   // found by a frame pointer, where nothing better was
+	Guess       string // how it was found, where nothing better was; "" where it is certain
 
 	// Of HotSpot's generated code: the Method and the bytecode that a frame of the
 	// interpreter has, or that its address alone tells what it is.
@@ -102,7 +102,7 @@ type walker struct {
 	pc   uint64
 	// called says that pc is a return address.
 	called bool
-	guess  bool
+	guess  string // of the frame that comes next
 	// chain is the element of the chain that comes next, once the window has ended.
 	chain   int
 	chained bool
@@ -168,7 +168,7 @@ func (w *walker) next() bool {
 		return false
 	}
 	f := Frame{PC: w.pc, Address: w.pc, Region: region, Guess: w.guess}
-	handler := w.called && w.isSigreturn(region)
+	handler := w.called && w.space.Arch == cfi.AMD64 && region.isSigreturn(w.pc)
 	if w.called && !handler {
 		f.Address--
 	}
@@ -179,7 +179,7 @@ func (w *walker) next() bool {
 	if w.walk.NeedsCode != 0 {
 		return false
 	}
-	w.guess = false
+	w.guess = ""
 	if code != nil {
 		f.Named = code.Named
 		return w.leaveGenerated(f, code) == stepped
@@ -289,6 +289,9 @@ func (w *walker) leave(f *Frame) step {
 		var row cfi.Row
 		if m.frames != nil && m.frames.Row(f.Vaddr, &row) {
 			return w.cfiStep(m.frames, &row)
+		}
+		if s := w.epilogueStep(f); s != noTable {
+			return s
 		}
 	}
 	return w.pointerStep(f)
@@ -615,7 +618,10 @@ func (w *walker) chainStep(guess bool) step {
 		return w.end(EndNotCode)
 	}
 	w.chain++
-	w.chained, w.guess = true, guess
+	w.chained = true
+	if guess {
+		w.guess = GuessFramePointer
+	}
 	w.pc, w.called = v, true
 	return stepped
 }
@@ -645,7 +651,7 @@ func (w *walker) pointerStep(f *Frame) step {
 	regs := lostRegisters()
 	regs[a.FP], _ = w.stackAt(fp, 0)
 	regs[a.SP] = value{fp.v + 16, true, noPlace}
-	w.guess = true
+	w.guess = GuessFramePointer
 	return w.returnTo(&regs, ra)
 }
 
@@ -667,11 +673,11 @@ var sigreturn = []byte{0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05}
 
 // isSigreturn says whether a signal's handler returns to pc. Its address is no return
 // address: nothing called it.
-func (w *walker) isSigreturn(r *Region) bool {
-	if w.space.Arch == cfi.ARM64 || r.Module == nil || r.unloaded {
+func (r *Region) isSigreturn(pc uint64) bool {
+	if r.Module == nil || r.unloaded {
 		return false
 	}
-	code, ok := r.Module.File.AtVaddr(w.pc - r.bias)
+	code, ok := r.Module.File.AtVaddr(pc - r.bias)
 	return ok && bytes.HasPrefix(code, sigreturn)
 }
 

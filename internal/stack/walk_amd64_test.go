@@ -2,6 +2,8 @@ package stack
 
 import (
 	"os"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -36,7 +38,7 @@ func TestC(t *testing.T) {
 	} {
 		program := build(t, "gcc", append(flags, "-pthread", "testdata/c/chain.c")...)
 		for _, c := range cases {
-			if c.how == "dlopen" && (name == "static" || name == "static-pie") {
+			if c.how == "dlopen" && !slices.Contains(flags, "-DDLOPEN") {
 				continue
 			}
 			t.Run(name+"/"+c.how, func(t *testing.T) {
@@ -50,6 +52,41 @@ func TestC(t *testing.T) {
 					end = EndSignal
 				}
 				checkWalkTo(t, got, c.chain, end)
+			})
+		}
+	}
+}
+
+// Without call frame information, as musl is built and assembly often is, the code says
+// where its callers are.
+func TestCWithoutTables(t *testing.T) {
+	library := build(t, "gcc", "-O2", "-shared", "-fPIC", "testdata/c/library.c")
+	for name, flags := range map[string][]string{
+		"O2":            {"-O2", "-DDLOPEN"},
+		"smallest":      {"-Os", "-DDLOPEN"},
+		"static":        {"-O3", "-fstack-protector-all", "-static", "-no-pie"},
+		"frame-pointer": {"-O2", "-fno-omit-frame-pointer", "-DDLOPEN"},
+	} {
+		program := build(t, "gcc", append(flags, "-fno-asynchronous-unwind-tables", "-pthread", "testdata/c/chain.c")...)
+		for how, chain := range map[string]string{
+			"direct": "main", "alloca": "with_alloca main", "callback": "compare", "thread": "thread",
+			"signal": "handler", "altstack": "handler", "dlopen": "library_inner library_calls main",
+		} {
+			if how == "dlopen" && name == "static" {
+				continue
+			}
+			t.Run(name+"/"+how, func(t *testing.T) {
+				path := marker(t)
+				c := capture(t, window, path, program, how, path, library)
+				w := c.space.WalkStack(&c.raw)
+				names := c.functions(&w)
+				for i := range names {
+					names[i] = strings.TrimSuffix(names[i], guessed)
+				}
+				signalled := w.End == EndSignal && chain == "handler"
+				if !hasChain(names, "open_here middle outer "+chain) || w.End != "" && !signalled {
+					t.Errorf("%v (end %q), want %s in it", names, w.End, chain)
+				}
 			})
 		}
 	}
