@@ -78,7 +78,7 @@ func (l *Leaks) pythonStack(t *traced, b *sample.FDBirth) *pythonStack {
 // python returns the site of a native stack, nil where that is unknown, with CPython's
 // frames in it. Stacks of the same frames are one site.
 func (t *traced) python(p *pythonStack, native *worker.Site) *worker.Site {
-	if site := p.sites[native]; site != nil {
+	if site, met := p.sites[native]; met {
 		return site
 	}
 	site := &worker.Site{Frames: p.named}

@@ -38,11 +38,10 @@ func (t *traced) canonical(s *worker.Site) *worker.Site {
 	if s == nil {
 		return nil
 	}
-	site := t.joined[s]
-	if site == nil {
-		if site = t.native.add(folded(s)); site != nil {
-			t.joined[s] = site
-		}
+	site, met := t.joined[s]
+	if !met {
+		site = t.native.add(folded(s))
+		t.joined[s] = site
 	}
 	return site
 }

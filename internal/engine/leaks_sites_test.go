@@ -175,6 +175,22 @@ func TestWhatCallsNotItselfStaysWhole(t *testing.T) {
 	}
 }
 
+// Of a program with more sites than are kept, each further stack is compared with all of
+// them once, and not at each of its calls.
+func TestAStackTooManyIsComparedOnce(t *testing.T) {
+	tr := newTraced()
+	for i := range maxSitesTraced {
+		tr.canonical(stackOf("", "open", strconv.Itoa(i), "main"))
+	}
+	another := stackOf("", "open", "another", "main")
+	if got := tr.canonical(another); got != nil {
+		t.Fatalf("%v of more than %d", got, maxSitesTraced)
+	}
+	if _, met := tr.joined[another]; !met {
+		t.Error("it is not remembered that there is no room for it")
+	}
+}
+
 func TestAStackThatSaysTooLittleJoinsNone(t *testing.T) {
 	tr := newTraced()
 	a := tr.canonical(stackOf("", "open", "leak", "main"))
