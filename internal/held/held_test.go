@@ -151,6 +151,10 @@ func TestGroups(t *testing.T) {
 		fds = append(fds, FD{FD: sample.FD{Kind: sample.FDTCP4,
 			Local: netip.MustParseAddrPort("10.0.0.1:80"), Remote: netip.MustParseAddrPort(fmt.Sprintf("10.0.0.9:%d", 5000+i))}})
 	}
+	for i := range 3 { // over, and the kernel has taken the port
+		fds = append(fds, FD{FD: sample.FD{Kind: sample.FDTCP4,
+			Local: netip.MustParseAddrPort("10.0.0.1:0"), Remote: netip.MustParseAddrPort(fmt.Sprintf("10.0.0.9:%d", 6000+i))}})
+	}
 	for i := range 6 {
 		fds = append(fds, FD{FD: sample.FD{Kind: sample.FDTCP6,
 			Local: netip.MustParseAddrPort(fmt.Sprintf("[::1]:%d", 4000+i)), Remote: netip.MustParseAddrPort("[::1]:443")}})
@@ -164,6 +168,7 @@ func TestGroups(t *testing.T) {
 		"40 file /var/log/app.log",
 		"6 tcp6 [::1]:443",
 		"5 tcp4 10.0.0.1:80 from 10.0.0.9",
+		"3 tcp4 10.0.0.1 from 10.0.0.9",
 		"2 eventfd ",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

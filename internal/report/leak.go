@@ -232,14 +232,54 @@ func LeakMessage(r *record.Leak) string {
 		verb = "leaks"
 	}
 	m := fmt.Sprintf("%s %s descriptors: %s%s", who, verb, usage, GrowthText(r))
-	if s := opened(r); s != nil {
-		what := s.Type
-		if target, ok := s.Target.Get(); ok {
+	places := ByPlace(r.Sites)
+	if i := slices.IndexFunc(places, func(o Opener) bool { return o.Place != "" }); i >= 0 {
+		o := &places[i]
+		what := o.Type
+		if target, ok := o.Target.Get(); ok {
 			what += " " + target
 		}
-		m += fmt.Sprintf("; %d of these (%s) were opened by %s", s.Held, what, Place(s.Stack))
+		m += fmt.Sprintf("; %d of these (%s) were opened by %s", o.Held, what, o.Place)
+		if o.Ways > 1 {
+			m += fmt.Sprintf(", reached by %d ways", o.Ways)
+		}
 	}
 	return m
+}
+
+// Opener is what one place in the code holds of one type and target, whoever called it.
+type Opener struct {
+	*record.Site        // the worst of those that it sums up
+	Held         uint64 // of all of them
+	Place        string // as Place has it; empty where it is not known
+	Ways         int    // how many stacks lead there
+}
+
+// ByPlace puts together what sites hold that differ only in who called the place that
+// opened it. They stay in the order of their first site.
+func ByPlace(sites []record.Site) []Opener {
+	type key struct {
+		place, kind, end string
+		target           record.Opt[string]
+	}
+	var list []Opener
+	at := map[key]int{}
+	for i := range sites {
+		s := &sites[i]
+		k := key{place: Place(s.Stack), kind: s.Type, target: s.Target}
+		if k.place == "" {
+			k.end = s.StackEnd.Or("")
+		}
+		n, met := at[k]
+		if !met {
+			n = len(list)
+			at[k] = n
+			list = append(list, Opener{Site: s, Place: k.place})
+		}
+		list[n].Held += s.Held
+		list[n].Ways++
+	}
+	return list
 }
 
 // Full tells whether all descriptors are open that a process may have.
