@@ -227,7 +227,7 @@ func (s *symbols) at(vaddr uint64) string {
 	return "?"
 }
 
-const guessed = "(guess)"
+const guessed, tailCalled = "(guess)", "(tail)"
 
 // functions names a walk's frames, marked where they are a guess.
 func (c *captured) functions(w *Walk) (names []string) {
@@ -242,7 +242,11 @@ func (c *captured) functions(w *Walk) (names []string) {
 				name = c.names[m].at(f.Vaddr)
 			}
 		}
-		if f.Guess != "" {
+		switch f.Guess {
+		case "":
+		case GuessTailCall:
+			name += tailCalled
+		default:
 			name += guessed
 		}
 		names = append(names, name)

@@ -295,18 +295,14 @@ func (r *Region) calls(returns uint64, callee *Region, vaddr uint64, sp where) b
 		return false
 	}
 	to := returns - r.bias
+	if target, ok := r.Module.called(to); ok {
+		return r.Module.jumpsAway(target) || r.Module == callee.Module && r.Module.reaches(target, vaddr, sp)
+	}
 	code, ok := r.Module.File.AtVaddr(to - longestCall)
 	if !ok || len(code) < longestCall {
 		return false
 	}
 	code = code[:longestCall]
-	if direct := code[longestCall-5:]; direct[0] == 0xe8 {
-		target := to + uint64(int64(int32(littleEndian4(direct[1:]))))
-		if r.Module.jumpsAway(target) {
-			return true
-		}
-		return r.Module == callee.Module && r.Module.reaches(target, vaddr, sp)
-	}
 	for n := 2; n <= longestCall; n++ {
 		inst, err := x86asm.Decode(code[longestCall-n:], 64)
 		if err == nil && inst.Len == n && inst.Op == x86asm.CALL {

@@ -175,6 +175,11 @@ func (w *walker) next() bool {
 	if region.Module != nil && !region.unloaded {
 		f.Vaddr, f.Known = f.Address-region.bias, true
 	}
+	if w.called && !handler {
+		if tail, ok := w.tailCaller(region); ok && len(w.walk.Frames) < MaxFrames-1 {
+			w.walk.Frames = append(w.walk.Frames, tail)
+		}
+	}
 	code := w.generated(region)
 	if w.walk.NeedsCode != 0 {
 		return false

@@ -57,6 +57,25 @@ func TestC(t *testing.T) {
 	}
 }
 
+// A function that ended with a call has no frame, and was called all the same.
+func TestTailCalls(t *testing.T) {
+	for name, c := range map[string]struct {
+		flags []string
+		chain string
+	}{
+		"O2":        {[]string{"-O2"}, "wrapper" + tailCalled + " main"},
+		"O2 static": {[]string{"-O2", "-static"}, "wrapper" + tailCalled + " main"},
+		"O2 lazy":   {[]string{"-O2", "-Wl,-z,lazy", "-fcf-protection=none"}, "wrapper" + tailCalled + " main"},
+		"O3 plt":    {[]string{"-O3", "-fno-plt"}, "wrapper" + tailCalled + " main"},
+		"O0":        {[]string{"-O0"}, "wrapped wrapper main"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			program, path := build(t, "gcc", append(c.flags, "-pthread", "testdata/c/chain.c")...), marker(t)
+			checkWalk(t, capture(t, window, path, program, "tail", path), c.chain)
+		})
+	}
+}
+
 // Without call frame information, as musl is built and assembly often is, the code says
 // where its callers are.
 func TestCWithoutTables(t *testing.T) {

@@ -538,6 +538,9 @@ func framesAt(f *stack.Frame, frames []record.Frame) []record.Frame {
 	if len(frames) == 0 {
 		frames = []record.Frame{{}}
 	}
+	if f.Guess == stack.GuessTailCall { // what is inlined where it begins is not what it jumped from
+		frames = frames[len(frames)-1:]
+	}
 	for i := range frames {
 		frame := &frames[i]
 		if f.Region.Path != "" {
