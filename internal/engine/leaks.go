@@ -135,6 +135,7 @@ type traced struct {
 	bySite      map[*worker.Site]int
 	joined      map[*worker.Site]*worker.Site // by the stacks as they were walked
 	native      siteSet
+	places      map[record.Frame]int // the program's own functions that opened something
 	pythons     map[string]*pythonStack
 	runsPython  bool    // its births have the frames of CPython from now on
 	pythonSites siteSet // with such frames
@@ -441,6 +442,7 @@ func (l *Leaks) open(seq uint64, stack *worker.Site, w *waiting) {
 		n = len(t.sites)
 		t.bySite[stack] = n
 		t.sites = append(t.sites, siteInfo{stack: stack})
+		l.judge.Ledger(w.id).SetPlace(n, t.place(stack))
 	}
 	t.sites[n].thread = w.thread
 	if w.failed {

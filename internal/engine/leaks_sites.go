@@ -91,6 +91,31 @@ func folded(s *worker.Site) *worker.Site {
 	return &folded
 }
 
+// place numbers the function of the program's own that a stack says opened something, from
+// 1; 0 where it says none.
+func (t *traced) place(s *worker.Site) int {
+	if s == nil {
+		return 0
+	}
+	i := report.Culprit(s.Frames)
+	if i < 0 || report.Runtime(&s.Frames[i]) {
+		return 0
+	}
+	f, ok := functionOf(&s.Frames[i])
+	if !ok {
+		return 0
+	}
+	if t.places == nil {
+		t.places = map[record.Frame]int{}
+	}
+	n := t.places[f]
+	if n == 0 {
+		n = len(t.places) + 1
+		t.places[f] = n
+	}
+	return n
+}
+
 // nameless are parts of what compilers and interpreters call functions that have no name
 // of their own: several have the same one.
 var nameless = []string{"lambda", "closure", "anonymous", "comp>", "genexpr>"}
