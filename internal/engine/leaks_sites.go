@@ -16,8 +16,8 @@ import (
 // is, and the site is only as long as what is common.
 
 // A function that calls itself, directly or by way of others, is in the stack as often as
-// it happened to be deep then, and what it opens is one site all the same: of what is
-// between its innermost call and its outermost, nothing is kept.
+// it happened to be deep then, and what it opens is one site all the same: each function is
+// kept once, where it was called last.
 
 // maxSitesTraced bounds the sites of one process; further ones are one without frames.
 const maxSitesTraced = 2048
@@ -60,27 +60,20 @@ func (set *siteSet) add(s *worker.Site) *worker.Site {
 	return &j.site
 }
 
-// folded is a stack without what is between the innermost call of a function and the
-// outermost. Of what runs in an interpreter, only its own functions say who calls itself.
+// folded is a stack with each function once, at its innermost call. What is in between
+// stays: a decorator or a chain of filters is called for each function that it wraps.
 func folded(s *worker.Site) *worker.Site {
-	ofInterpreter := func(f record.Frame) bool { return f.Language.Known() && f.Language.Or("") != worker.LanguageCreator }
-	interpreted := slices.ContainsFunc(s.Frames, ofInterpreter)
-	innermost := map[record.Frame]int{}
+	met := map[record.Frame]bool{}
 	kept := make([]record.Frame, 0, len(s.Frames))
 	for _, f := range s.Frames {
-		key, named := functionOf(&f)
-		if !named || interpreted && !ofInterpreter(f) {
-			kept = append(kept, f)
+		key, known := functionOf(&f)
+		if known && met[key] {
+			if n := len(kept); kept[n-1].Inlined {
+				kept[n-1].Inlined = f.Inlined
+			}
 			continue
 		}
-		if i, met := innermost[key]; met && i < len(kept) {
-			if again, _ := functionOf(&kept[i]); again == key {
-				kept[i].Inlined = f.Inlined
-				kept = kept[:i+1]
-				continue
-			}
-		}
-		innermost[key] = len(kept)
+		met[key] = true
 		kept = append(kept, f)
 	}
 	if len(kept) == len(s.Frames) {

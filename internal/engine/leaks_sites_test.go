@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"math/rand/v2"
 	"strconv"
 	"strings"
 	"testing"
@@ -104,73 +105,75 @@ func functions(end string, calls ...string) *worker.Site {
 	return s
 }
 
-// A directory is opened by a walk at any depth, and by a parser in any order of its rules;
-// how deep that was is cut off at some depth, too.
+// A directory is opened by a walk at any depth, which is cut off at some depth, too.
 func TestAFunctionThatCallsItselfIsOneSite(t *testing.T) {
-	for name, stacks := range map[string][]*worker.Site{
-		"itself": {
-			functions("", "open", "visit:1", "main"),
-			functions("", "open", "visit:1", "visit:2", "main"),
-			functions("", "open", "visit:1", "visit:2", "visit:2", "visit:3", "main"),
-			functions(stack.EndFrames, "open", "scan", "visit:1", "visit:2", "visit:2", "visit:3"),
-			functions(stack.EndWindow, "open", "scan", "visit:1", "visit:2"),
-			functions("", "open", "scan", "visit:1", "visit:2", "main"),
-		},
-		"others": {
-			functions("", "open", "expression:1", "main"),
-			functions("", "open", "expression:1", "term", "expression:2", "term", "expression:2", "main"),
-			functions("", "open", "expression:1", "paren", "term", "expression:3", "main"),
-			functions("", "open", "number", "expression:1", "main"),
-			functions("", "open", "number", "expression:1", "term", "expression:2", "main"),
-			functions("", "open", "number", "expression:1", "paren", "term", "expression:2", "term", "expression:3", "main"),
-		},
+	tr := newTraced()
+	deepest := functions("", "open", "visit:1", "visit:2", "visit:2", "visit:3", "main")
+	visit := tr.canonical(deepest)
+	for _, s := range []*worker.Site{
+		functions("", "open", "visit:1", "main"),
+		functions("", "open", "visit:1", "visit:2", "main"),
 	} {
-		tr := newTraced()
-		var got []*worker.Site
-		for _, s := range stacks {
-			got = append(got, tr.canonical(s))
+		if got := tr.canonical(s); got != visit {
+			t.Errorf("%v and %v", got, visit)
 		}
-		if got[0] != got[1] || got[0] != got[2] || got[3] != got[4] || got[3] != got[5] || got[0] == got[3] {
-			t.Errorf("%s: %v", name, got)
-		}
-		deep := tr.canonical(functions(stack.EndFrames, "open", "descend:1", "descend:2", "descend:2"))
-		if deeper := tr.canonical(functions(stack.EndWindow, "open", "descend:1", "descend:2")); deep != deeper {
-			t.Errorf("%v and %v are cut off at different depths", deep, deeper)
-		}
-		if n := len(stacks[1].Frames); n < 4 {
-			t.Errorf("%s: the stack itself was folded to %d frames", name, n)
+	}
+	if len(deepest.Frames) != 6 {
+		t.Errorf("the stack itself was folded to %d frames", len(deepest.Frames))
+	}
+	scan := tr.canonical(functions(stack.EndFrames, "open", "scan", "visit:1", "visit:2", "visit:2", "visit:3"))
+	for _, s := range []*worker.Site{
+		functions(stack.EndWindow, "open", "scan", "visit:1", "visit:2"),
+		functions("", "open", "scan", "visit:1", "visit:2", "main"),
+	} {
+		if got := tr.canonical(s); got != scan || got == visit {
+			t.Errorf("%v and %v", got, scan)
 		}
 	}
 }
 
-// What is between two calls of a function of an interpreter's is no call of its own; and
-// nobody knows whether functions without names are the same.
-func TestWhatCallsNotItselfStaysWhole(t *testing.T) {
-	python := func(s *worker.Site, at ...int) *worker.Site {
-		for _, i := range at {
-			s.Frames[i].Language = record.Some("python")
+// A parser opens in any order of its rules, however deep: there are few sites.
+func TestFunctionsThatCallEachOtherAreFewSites(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	tr, sites := newTraced(), map[*worker.Site]bool{}
+	for range 300 {
+		calls := []string{"open", "expression:1"}
+		for range random.IntN(40) {
+			calls = append(calls, "term")
+			if random.IntN(2) == 0 {
+				calls = append(calls, "paren")
+			}
+			calls = append(calls, "expression:2")
 		}
-		return s
+		sites[tr.canonical(functions("", append(calls, "main")...))] = true
 	}
-	for _, s := range []*worker.Site{
-		python(functions("", "open", "fetch", "map_next", "each", "map_next", "main"), 1, 3, 5),
-		functions("", "open", "main::{{closure}}:1", "run", "main::{{closure}}:2", "main"),
-	} {
-		if got := folded(s); got != s {
-			t.Errorf("%v became %v", s.Frames, got.Frames)
-		}
+	if len(sites) > 3 {
+		t.Errorf("%d sites", len(sites))
 	}
-	created := functions("", "open", "visit:1", "visit:2", "visit:2", "run")
-	created.Frames[4].Language = record.Some(worker.LanguageCreator)
-	if got := folded(created); len(got.Frames) != 3 {
-		t.Errorf("of a goroutine: %v", got.Frames)
+}
+
+// Functions between the calls of another are all there, and nobody knows whether functions
+// without names are the same.
+func TestNoFunctionIsLost(t *testing.T) {
+	wrapped := folded(functions("", "open", "fetch", "wrap:1", "service", "wrap:1", "handle", "wrap:2", "main"))
+	var names []string
+	for _, f := range wrapped.Frames {
+		names = append(names, f.Function.Or(""))
+	}
+	if want := "open fetch wrap service handle main"; strings.Join(names, " ") != want {
+		t.Errorf("%q, want %s", names, want)
+	}
+	closures := functions("", "open", "main::{{closure}}:1", "run", "main::{{closure}}:2", "main")
+	if got := folded(closures); got != closures {
+		t.Errorf("%v became %v", closures.Frames, got.Frames)
 	}
 	nobody := &worker.Site{Frames: make([]record.Frame, 5)} // generated code
 	if got := folded(nobody); len(got.Frames) != 5 {
 		t.Errorf("of 5 frames that nothing is known of, %d are left", len(got.Frames))
 	}
-	recursive := python(functions("", "open", "walk:1", "map_next", "walk:2", "map_next", "walk:2", "main"), 1, 3, 5, 6)
-	if got := folded(recursive); len(got.Frames) != 3 || got.Frames[1].Line.Or(0) != 1 {
+	inlined := functions("", "open", "visit:1", "helper", "visit:2", "main")
+	inlined.Frames[2].Inlined = true // into what is left out
+	if got := folded(inlined); len(got.Frames) != 4 || got.Frames[2].Inlined {
 		t.Errorf("%v", got.Frames)
 	}
 }
