@@ -282,7 +282,7 @@ func (w *fdWatch) printJSON(out *lineWriter, list []record.Leak) error {
 	return nil
 }
 
-// writeProfile writes a profile, or nothing.
+// writeProfile writes a profile.
 func writeProfile(path string, list []record.Leak) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {

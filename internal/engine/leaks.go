@@ -417,6 +417,7 @@ func (l *Leaks) followExecs() {
 			l.Pythons.Forget(id)
 			t.runsPython, t.pythons = false, nil
 		}
+		clear(t.joined) // no stack of the program before comes again
 		t.execID = now
 	}
 }

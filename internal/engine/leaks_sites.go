@@ -22,6 +22,10 @@ import (
 // maxSitesTraced bounds the sites of one process; further ones are one without frames.
 const maxSitesTraced = 2048
 
+// maxJoined bounds the stacks of one process whose sites are remembered: more than there are,
+// unless who walks them forgot some and walked them anew.
+const maxJoined = 1 << 14
+
 // joinedSite is a site of one or more stacks that begin alike. Its Site is the
 // engine's own.
 type joinedSite struct {
@@ -40,6 +44,9 @@ func (t *traced) canonical(s *worker.Site) *worker.Site {
 	}
 	site, met := t.joined[s]
 	if !met {
+		if len(t.joined) >= maxJoined {
+			clear(t.joined)
+		}
 		site = t.native.add(folded(s))
 		t.joined[s] = site
 	}

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"rmagent/internal/sample"
 	"rmagent/internal/stack"
 	"rmagent/internal/stack/worker"
 	"rmagent/record"
@@ -191,6 +192,40 @@ func TestAStackTooManyIsComparedOnce(t *testing.T) {
 	}
 	if _, met := tr.joined[another]; !met {
 		t.Error("it is not remembered that there is no room for it")
+	}
+}
+
+// execs is a tracer that knows how often a process became another program.
+type execs struct {
+	FDTracer
+	n uint64
+}
+
+func (e *execs) ExecID(sample.ID) uint64 { return e.n }
+
+// A process that becomes another program again and again has other stacks each time, and
+// those from before are not kept.
+func TestStacksOfProgramsBeforeAreForgotten(t *testing.T) {
+	id, tracer := sample.ID{PID: 7, StartTicks: 1}, &execs{n: 1}
+	l := NewLeaks(LeakOptions{Tracer: tracer})
+	tr := newTraced()
+	l.traced[id] = tr
+	first := tr.canonical(stackOf("", "open", "leak", "main"))
+	for range 1000 {
+		tracer.n++
+		l.followExecs()
+		if got := tr.canonical(stackOf("", "open", "leak", "main")); got != first {
+			t.Fatalf("%v is another site than %v", got, first)
+		}
+	}
+	if len(tr.joined) != 1 {
+		t.Errorf("%d stacks are remembered", len(tr.joined))
+	}
+	for range maxJoined + 10 { // walked anew each time
+		tr.canonical(stackOf("", "open", "leak", "main"))
+	}
+	if len(tr.joined) > maxJoined {
+		t.Errorf("%d stacks are remembered", len(tr.joined))
 	}
 }
 

@@ -239,9 +239,13 @@ func LeakMessage(r *record.Leak) string {
 		if target, ok := o.Target.Get(); ok {
 			what += " " + target
 		}
-		m += fmt.Sprintf("; %d of these (%s) were opened by %s", o.Held, what, o.Place)
+		least := ""
+		if o.Ways > 1 && r.Unattributed["not_listed"] > 0 {
+			least = "at least "
+		}
+		m += fmt.Sprintf("; %s%d of these (%s) were opened by %s", least, o.Held, what, o.Place)
 		if o.Ways > 1 {
-			m += fmt.Sprintf(", reached by %d ways", o.Ways)
+			m += fmt.Sprintf(", reached by %s%d ways", least, o.Ways)
 		}
 	}
 	return m

@@ -95,6 +95,10 @@ func TestPlacesThatManyCall(t *testing.T) {
 	if got, want := LeakMessage(&r), "30 of these (file /etc/hosts) were opened by log_open in api, reached by 2 ways"; !strings.HasSuffix(got, want) {
 		t.Error(got)
 	}
+	r.Unattributed = map[string]uint64{"not_listed": 9}
+	if got, want := LeakMessage(&r), "; at least 30 of these (file /etc/hosts) were opened by log_open in api, reached by at least 2 ways"; !strings.HasSuffix(got, want) {
+		t.Error(got)
+	}
 }
 
 // Who can't be told what Node ran is told how to see it.
