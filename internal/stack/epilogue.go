@@ -23,7 +23,7 @@ const (
 const (
 	maxFollowed = 2000 // instructions, of one function
 	maxExits    = 4
-	maxRows     = 4096 // remembered of a module
+	maxRows     = 4096 // and as many approaches, remembered of a module
 	longestCall = 7    // bytes
 )
 
@@ -103,14 +103,27 @@ func (c *course) row() (row cfi.Row) {
 	return row
 }
 
-// reaches tells whether a function comes to an instruction with SP so far from where it
-// was at its entry.
-func (m *Module) reaches(entry, vaddr uint64, sp where) bool {
+// approach is a question for reaches.
+type approach struct {
+	entry, vaddr uint64
+	offset       int64
+}
+
+// reaches tells whether a function comes to an instruction with SP at such an offset from
+// where it was at its entry.
+func (m *Module) reaches(p approach) bool {
+	if found, ok := m.approaches[p]; ok {
+		return found
+	}
 	found := false
-	m.follow(entry, func(c *course, _ *x86asm.Inst) bool {
-		found = c.vaddr == vaddr && (sp.frame || c.sp.frame || c.sp == sp)
+	m.follow(p.entry, func(c *course, _ *x86asm.Inst) bool {
+		found = c.vaddr == p.vaddr && (c.sp.frame || c.sp.offset == p.offset)
 		return !found
 	})
+	if len(m.approaches) >= maxRows || m.approaches == nil {
+		m.approaches = map[approach]bool{}
+	}
+	m.approaches[p] = found
 	return found
 }
 
@@ -278,8 +291,7 @@ func (w *walker) epilogueStep(f *Frame) step {
 			w.walk.Needs = region
 			return ended
 		}
-		sp := where{row.CFA.Register == w.space.Arch.FP, 8 - row.CFA.Offset}
-		if !region.calls(ra.v, f.Region, vaddr, sp) && !region.isSigreturn(ra.v) {
+		if !region.calls(ra.v, f.Region, vaddr, &row) && !region.isSigreturn(ra.v) {
 			continue
 		}
 		w.guess = GuessEpilogue
@@ -289,14 +301,16 @@ func (w *walker) epilogueStep(f *Frame) step {
 }
 
 // calls tells whether the instruction before an address is a call, and, where it says whom
-// it calls, whether that comes to the instruction at vaddr of the region callee.
-func (r *Region) calls(returns uint64, callee *Region, vaddr uint64, sp where) bool {
+// it calls, whether that comes to the instruction at vaddr of the region callee. Where the
+// function returns by its frame pointer, there is nothing that SP could contradict.
+func (r *Region) calls(returns uint64, callee *Region, vaddr uint64, row *cfi.Row) bool {
 	if r.Module == nil || r.unloaded {
 		return false
 	}
 	to := returns - r.bias
 	if target, ok := r.Module.called(to); ok {
-		return r.Module.jumpsAway(target) || r.Module == callee.Module && r.Module.reaches(target, vaddr, sp)
+		return row.CFA.Register == cfi.AMD64.FP || r.Module.jumpsAway(target) ||
+			r.Module == callee.Module && r.Module.reaches(approach{target, vaddr, 8 - row.CFA.Offset})
 	}
 	code, ok := r.Module.File.AtVaddr(to - longestCall)
 	if !ok || len(code) < longestCall {
