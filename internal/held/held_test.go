@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -134,6 +135,49 @@ func TestTargetsAreVerified(t *testing.T) {
 		if f.Number == int32(null) && f.Target != "" || f.Number == int32(zero) && f.Target != "/dev/zero" {
 			t.Errorf("descriptor %d: target %q", f.Number, f.Target)
 		}
+	}
+}
+
+// A file system in user space that never answers keeps nobody who lists descriptors.
+func TestListDoesNotWaitForAFileSystem(t *testing.T) {
+	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skipf("no file systems in user space: %v", err)
+	}
+	at := t.TempDir()
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse)
+	if err := unix.Mount("silent", at, "fuse", 0, options); err != nil {
+		unix.Close(fuse)
+		t.Skipf("no mount: %v", err)
+	}
+	defer func() {
+		unix.Close(fuse) // whoever waits is told so
+		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	}()
+	fd := must(unix.Open(at, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0))
+	defer unix.Close(fd)
+	kind := make(chan sample.FDKind)
+	go func() {
+		var list sample.FDList
+		if err := OpenProc("/proc").List(self(t), &list); err != nil {
+			t.Error(err)
+		}
+		for i := range list.FDs {
+			if list.FDs[i].Number == int32(fd) {
+				kind <- list.FDs[i].Kind
+			}
+		}
+		close(kind)
+	}()
+	select {
+	case got := <-kind:
+		if got != sample.FDDirectory {
+			t.Errorf("kind %v", got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it still waits")
 	}
 }
 
