@@ -54,5 +54,5 @@ type Frame struct {
 	BuildID  Opt[string] `json:"build_id"`
 	Inlined  bool        `json:"inlined"`  // into the frame that follows
 	Language Opt[string] `json:"language"` // where it is not machine code's own frame: python, java, javascript; go_creator for who started a goroutine
-	Guess    Opt[string] `json:"guess"`    // how a frame was found that is not certain: frame_pointer
+	Guess    Opt[string] `json:"guess"`    // how a frame was found that is not certain: frame_pointer, epilogue (by what the code does until it returns), tail_call (it was called, and had left), read_later
 }

@@ -281,7 +281,7 @@ func (w *fdWatch) printJSON(out *lineWriter, list []record.Leak) error {
 	return nil
 }
 
-// writeProfile writes a profile, or nothing.
+// writeProfile writes a profile.
 func writeProfile(path string, list []record.Leak) error {
 	if err := cmdline.WriteFile(path, 0o600, pprof.Profile(time.Now().UTC(), list).Write); err != nil {
 		return fmt.Errorf("write the profile: %w", err)

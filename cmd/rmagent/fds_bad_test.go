@@ -47,9 +47,11 @@ var badPrograms = []badProgram{
 	{"noise for call frame information", func(t *testing.T, path string) {
 		noise(t, path, ".eh_frame", ".eh_frame_hdr")
 	}, func(t *testing.T, s *record.Site) {
-		// The C library's own is as it was, and leads to who called it.
-		if i := report.Culprit(s.Stack); i < 0 || s.Stack[i].Function.Or("") != leakers[0].function || !s.StackEnd.Known() {
-			t.Errorf("not who leaks, and no end there: %s", brief(s))
+		// The C library's own is as it was, and leads to who called it; the code itself may
+		// tell the rest.
+		guessed := slices.ContainsFunc(s.Stack, func(f record.Frame) bool { return f.Guess.Known() })
+		if i := report.Culprit(s.Stack); i < 0 || s.Stack[i].Function.Or("") != leakers[0].function || !s.StackEnd.Known() && !guessed {
+			t.Errorf("not who leaks, or all of it is certain: %s", brief(s))
 		}
 	}},
 	{"noise for section headers", noiseForSections, func(t *testing.T, s *record.Site) {

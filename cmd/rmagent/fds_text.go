@@ -77,18 +77,24 @@ const briefSites = 3
 // brief shows what a process holds most of, and the code that opened it, without stacks.
 func (p *fdPage) brief(r *record.Leak) {
 	p.head(r)
-	widths := widthsOf(r.Sites)
-	for i := range r.Sites[:min(briefSites, len(r.Sites))] {
-		s := &r.Sites[i]
-		by := report.NoStackText(s.StackEnd.Or(""))
-		if place := report.Place(s.Stack); place != "" {
-			by = "by " + human.Text(place)
+	openers := report.ByPlace(r.Sites)
+	openers = openers[:min(briefSites, len(openers))]
+	widths := [2]int{}
+	for i := range openers {
+		widths[0] = max(widths[0], len(fmt.Sprint(openers[i].Held)))
+		widths[1] = max(widths[1], len(openers[i].Type))
+	}
+	for i := range openers {
+		o := &openers[i]
+		by := report.NoStackText(o.StackEnd.Or(""))
+		if o.Place != "" {
+			by = "by " + human.Text(o.Place)
 		}
 		held := "-"
-		if s.Held > 0 {
-			held = fmt.Sprint(s.Held)
+		if o.Held > 0 {
+			held = fmt.Sprint(o.Held)
 		}
-		p.Line("  %*s  %-*s  %s%s", widths[0], held, widths[1], s.Type, by, targetText(s))
+		p.Line("  %*s  %-*s  %s%s", widths[0], held, widths[1], o.Type, by, targetText(o.Site))
 	}
 	p.Line("  %s", p.Paint(cmdline.Dim, fmt.Sprintf("%*s  all of it, with stacks: rmagent fds --pid %d", widths[0], "", r.PID)))
 }
@@ -202,12 +208,7 @@ func printStack(p *cmdline.Painter, s *record.Site, indent int) {
 	}
 }
 
-func frameName(f *record.Frame) string {
-	if name, ok := f.Function.Get(); ok {
-		return human.Text(name)
-	}
-	return fmt.Sprintf("%s+0x%x", human.Text(path.Base(f.Module.Or("?"))), f.Offset.Or(0))
-}
+func frameName(f *record.Frame) string { return human.Text(report.FrameName(f)) }
 
 func framePlace(f *record.Frame) string {
 	switch {

@@ -28,10 +28,12 @@ func TestPageOfAHost(t *testing.T) {
 	}
 	soon := rows[2]
 	stack := []record.Frame{{Function: record.Some("main.dial"), File: record.Some("/src/net.go"), Line: record.Some[uint64](7)}, {Function: record.Some("main.main")}}
-	for _, held := range []uint64{90, 80, 70, 41} {
+	for _, held := range []uint64{60, 80, 70, 30, 41} {
 		soon.Sites = append(soon.Sites, record.Site{Held: held, Type: "tcp4", Target: record.Some("10.0.0.1:80"), Stack: stack})
 	}
 	soon.Sites[1].Stack, soon.Sites[1].StackEnd = nil, record.Some("before_tracing")
+	soon.Sites[3].Stack = []record.Frame{stack[0], {Function: record.Some("main.retry")}, stack[1]}
+	soon.Sites[2].Type, soon.Sites[4].Type = "udp4", "unix"
 	var out bytes.Buffer
 	w := bufio.NewWriter(&out)
 	page := fdPage{Painter: cmdline.NewPainter(w, &out)}

@@ -137,6 +137,7 @@ type traced struct {
 	bySite      map[*worker.Site]int
 	joined      map[*worker.Site]*worker.Site // by the stacks as they were walked
 	native      siteSet
+	places      map[record.Frame]int // the program's own functions that opened something
 	pythons     map[string]*pythonStack
 	runsPython  bool    // its births have the frames of CPython from now on
 	pythonSites siteSet // with such frames
@@ -418,6 +419,7 @@ func (l *Leaks) followExecs() {
 			l.Pythons.Forget(id)
 			t.runsPython, t.pythons = false, nil
 		}
+		clear(t.joined) // no stack of the program before comes again
 		t.execID = now
 	}
 }
@@ -433,12 +435,17 @@ func (l *Leaks) open(seq uint64, stack *worker.Site, w *waiting) {
 			l.Log.Warn("deep_stacks_unavailable", zap.Error(err))
 		}
 	}
-	stack = t.python(w.python, t.canonical(stack))
+	if w.python != nil {
+		stack = t.python(w.python, stack)
+	} else {
+		stack = t.canonical(stack)
+	}
 	n, ok := t.bySite[stack]
 	if !ok {
 		n = len(t.sites)
 		t.bySite[stack] = n
 		t.sites = append(t.sites, siteInfo{stack: stack})
+		l.judge.Ledger(w.id).SetPlace(n, t.place(stack))
 	}
 	t.sites[n].thread = w.thread
 	if w.failed {

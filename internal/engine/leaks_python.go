@@ -75,13 +75,10 @@ func (l *Leaks) pythonStack(t *traced, b *sample.FDBirth) *pythonStack {
 	return p
 }
 
-// python returns the site of a native stack, nil where it is unknown, with CPython's
+// python returns the site of a native stack, nil where that is unknown, with CPython's
 // frames in it. Stacks of the same frames are one site.
 func (t *traced) python(p *pythonStack, native *worker.Site) *worker.Site {
-	if p == nil {
-		return native
-	}
-	if site := p.sites[native]; site != nil {
+	if site, met := p.sites[native]; met {
 		return site
 	}
 	site := &worker.Site{Frames: p.named}
@@ -89,7 +86,7 @@ func (t *traced) python(p *pythonStack, native *worker.Site) *worker.Site {
 		site.ID, site.End = native.ID, native.End
 		site.Frames = python.Merge(native.Frames, p.frames, p.named)
 	}
-	site = t.pythonSites.add(site)
+	site = t.pythonSites.add(folded(site))
 	p.sites[native] = site
 	return site
 }

@@ -111,8 +111,9 @@ func (l *Leaks) fillSites(r *record.Leak, id sample.ID, guilty []int, most, path
 		l.drain()
 	}
 	fds := l.Proc.Targets(&list, lister, paths)
+	who := attribution{l: l, id: id}
 	groups := held.Groups(fds, func(f *held.FD) int32 {
-		n, _ := l.siteOf(t, id, f)
+		n, _ := who.siteOf(f)
 		return n
 	})
 	slices.SortStableFunc(groups, func(a, b held.Group) int { return rank(a.Site, guilty) - rank(b.Site, guilty) })
@@ -129,26 +130,25 @@ func (l *Leaks) fillSites(r *record.Leak, id sample.ID, guilty []int, most, path
 			r.Unattributed["not_listed"] += uint64(len(g.FDs))
 			continue
 		}
-		r.Sites = append(r.Sites, l.site(t, id, g, fds, now, whole[g.Site]))
+		r.Sites = append(r.Sites, who.site(g, fds, now, whole[g.Site]))
 		delete(whole, g.Site) // its totals are told once
 	}
 	if list.Missed > 0 {
 		r.Unattributed["not_read"] += list.Missed
 	}
-	l.addFailed(r, t, id, groups)
+	if t != nil {
+		who.addFailed(r, t, groups)
+	}
 	return nil
 }
 
 // addFailed adds the sites that hold nothing, and were refused a descriptor.
-func (l *Leaks) addFailed(r *record.Leak, t *traced, id sample.ID, groups []held.Group) {
-	if t == nil {
-		return
-	}
+func (a *attribution) addFailed(r *record.Leak, t *traced, groups []held.Group) {
 	for n := range min(len(t.sites), maxSitesTraced) {
-		if l.judge.Ledger(id).Counts(n).Failed == 0 || slices.ContainsFunc(groups, func(g held.Group) bool { return g.Site == int32(n) }) {
+		if a.l.judge.Ledger(a.id).Counts(n).Failed == 0 || slices.ContainsFunc(groups, func(g held.Group) bool { return g.Site == int32(n) }) {
 			continue
 		}
-		s := l.site(t, id, &held.Group{Site: int32(n)}, nil, l.Now(), 0)
+		s := a.site(&held.Group{Site: int32(n)}, nil, a.l.Now(), 0)
 		s.OldestSeconds = record.Opt[float64]{}
 		r.Sites = append(r.Sites, s)
 		if len(r.Sites) >= 4*maxSites {
@@ -165,21 +165,62 @@ func rank(site int32, guilty []int) int {
 	return 0
 }
 
+// attribution finds who opened what a process holds: itself, or a traced process that
+// shares its table or that it was forked from.
+type attribution struct {
+	l      *Leaks
+	id     sample.ID
+	others []siteOfOther
+}
+
+type siteOfOther struct {
+	id   sample.ID
+	site int
+}
+
+// firstOther is the first number of a site of another process; those of a process's own
+// are less.
+const firstOther = 1 << 20
+
 // siteOf is the site that opened a descriptor and when, or -reason where that is
 // unknown.
-func (l *Leaks) siteOf(t *traced, id sample.ID, f *held.FD) (site int32, at time.Duration) {
-	if t == nil || f.Birth == 0 {
+func (a *attribution) siteOf(f *held.FD) (site int32, at time.Duration) {
+	own := a.l.traced[a.id] != nil
+	if f.Birth == 0 {
 		return -int32(max(f.Why, sample.BeforeTracing)), 0
 	}
-	if n, at, ok := l.judge.Ledger(id).Find(f.Birth); ok {
-		return int32(n), at
+	if own {
+		if n, at, ok := a.l.judge.Ledger(a.id).Find(f.Birth); ok {
+			return int32(n), at
+		}
 	}
-	return -int32(sample.StackLost), 0
+	for id := range a.l.traced {
+		if id == a.id {
+			continue
+		}
+		if n, at, ok := a.l.judge.Ledger(id).Find(f.Birth); ok {
+			return a.other(siteOfOther{id, n}), at
+		}
+	}
+	if own {
+		return -int32(sample.StackLost), 0
+	}
+	return -int32(sample.BeforeTracing), 0
+}
+
+// other numbers a site of another process.
+func (a *attribution) other(s siteOfOther) int32 {
+	i := slices.Index(a.others, s)
+	if i < 0 {
+		i = len(a.others)
+		a.others = append(a.others, s)
+	}
+	return int32(firstOther + i)
 }
 
 // site makes a record of a group. Where whole is not 0, it is how much its site holds
-// in all its groups, and the record has the site's totals.
-func (l *Leaks) site(t *traced, id sample.ID, g *held.Group, fds []held.FD, now time.Duration, whole uint64) record.Site {
+// in all its groups, and the record has the site's totals, if it is the process's own.
+func (a *attribution) site(g *held.Group, fds []held.FD, now time.Duration, whole uint64) record.Site {
 	s := record.Site{
 		Held: uint64(len(g.FDs)), Type: g.Kind.String(), Stack: []record.Frame{},
 		Target: record.SomeIf(record.Text([]byte(g.Target)), g.Target != ""),
@@ -190,25 +231,34 @@ func (l *Leaks) site(t *traced, id sample.ID, g *held.Group, fds []held.FD, now 
 	}
 	oldest := now
 	for _, i := range g.FDs {
-		if _, at := l.siteOf(t, id, &fds[i]); at < oldest {
+		if _, at := a.siteOf(&fds[i]); at < oldest {
 			oldest = at
 		}
 	}
 	s.OldestSeconds = record.Some(aggregate.Round((now - oldest).Seconds()))
-	info := &t.sites[g.Site]
-	s.Thread = record.Some(record.Text(info.thread.Bytes()))
-	c := l.judge.Ledger(id).Counts(int(g.Site))
+	if g.Site >= firstOther {
+		by := a.others[g.Site-firstOther]
+		a.l.traced[by.id].sites[by.site].describe(&s)
+		return s
+	}
+	t, c := a.l.traced[a.id], a.l.judge.Ledger(a.id).Counts(int(g.Site))
 	if whole > 0 && !t.lossy {
 		s.OpenedTotal, s.ClosedTotal = record.Some(c.Opened), record.Some(c.Opened-min(c.Opened, whole))
 	}
 	s.FailedTotal = record.Some(c.Failed)
+	t.sites[g.Site].describe(&s)
+	return s
+}
+
+// describe puts into a record what is known of a site beside its counts.
+func (info *siteInfo) describe(s *record.Site) {
+	s.Thread = record.Some(record.Text(info.thread.Bytes()))
 	if info.stack == nil {
 		s.StackEnd = record.Some("not_walked")
-		return s
+		return
 	}
 	s.StackEnd = record.SomeIf(info.stack.End, info.stack.End != "")
 	if info.stack.Frames != nil {
 		s.Stack = info.stack.Frames
 	}
-	return s
 }

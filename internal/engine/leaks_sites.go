@@ -2,6 +2,7 @@ package engine
 
 import (
 	"slices"
+	"strings"
 
 	"rmagent/internal/report"
 	"rmagent/internal/stack"
@@ -14,8 +15,16 @@ import (
 // longer stack that begins like it. Where there are several, nobody knows which it
 // is, and the site is only as long as what is common.
 
+// A function that calls itself, directly or by way of others, is in the stack as often as
+// it happened to be deep then, and what it opens is one site all the same: each function is
+// kept once, where it was called last.
+
 // maxSitesTraced bounds the sites of one process; further ones are one without frames.
 const maxSitesTraced = 2048
+
+// maxJoined bounds the stacks of one process whose sites are remembered: more than there are,
+// unless who walks them forgot some and walked them anew.
+const maxJoined = 1 << 14
 
 // joinedSite is a site of one or more stacks that begin alike. Its Site is the
 // engine's own.
@@ -33,11 +42,13 @@ func (t *traced) canonical(s *worker.Site) *worker.Site {
 	if s == nil {
 		return nil
 	}
-	site := t.joined[s]
-	if site == nil {
-		if site = t.native.add(s); site != nil {
-			t.joined[s] = site
+	site, met := t.joined[s]
+	if !met {
+		if len(t.joined) >= maxJoined {
+			clear(t.joined)
 		}
+		site = t.native.add(folded(s))
+		t.joined[s] = site
 	}
 	return site
 }
@@ -56,6 +67,69 @@ func (set *siteSet) add(s *worker.Site) *worker.Site {
 	return &j.site
 }
 
+// folded is a stack with each function once, at its innermost call. What is in between
+// stays: a decorator or a chain of filters is called for each function that it wraps.
+func folded(s *worker.Site) *worker.Site {
+	met := map[record.Frame]bool{}
+	kept := make([]record.Frame, 0, len(s.Frames))
+	for _, f := range s.Frames {
+		key, known := functionOf(&f)
+		if known && met[key] {
+			if n := len(kept); kept[n-1].Inlined {
+				kept[n-1].Inlined = f.Inlined
+			}
+			continue
+		}
+		met[key] = true
+		kept = append(kept, f)
+	}
+	if len(kept) == len(s.Frames) {
+		return s
+	}
+	folded := *s
+	folded.Frames = kept
+	return &folded
+}
+
+// place numbers the function of the program's own that a stack says opened something, from
+// 1; 0 where it says none.
+func (t *traced) place(s *worker.Site) int {
+	if s == nil {
+		return 0
+	}
+	i := report.Culprit(s.Frames)
+	if i < 0 || report.Runtime(&s.Frames[i]) {
+		return 0
+	}
+	f, ok := functionOf(&s.Frames[i])
+	if !ok {
+		return 0
+	}
+	if t.places == nil {
+		t.places = map[record.Frame]int{}
+	}
+	n := t.places[f]
+	if n == 0 {
+		n = len(t.places) + 1
+		t.places[f] = n
+	}
+	return n
+}
+
+// nameless are parts of what compilers and interpreters call functions that have no name
+// of their own: several have the same one.
+var nameless = []string{"lambda", "closure", "anonymous", "comp>", "genexpr>"}
+
+// functionOf is what the frames of one function have in common; false where nothing says
+// which it is.
+func functionOf(f *record.Frame) (record.Frame, bool) {
+	name := f.Function.Or("")
+	if name == "" || slices.ContainsFunc(nameless, func(part string) bool { return strings.Contains(name, part) }) {
+		return *f, f.Module.Known() || f.Line.Known()
+	}
+	return record.Frame{Function: f.Function, File: f.File, Module: f.Module, Language: f.Language}, true
+}
+
 func (set siteSet) has(s *worker.Site) bool {
 	return slices.ContainsFunc(set, func(j *joinedSite) bool { return &j.site == s })
 }
@@ -66,7 +140,7 @@ func (set siteSet) join(s *worker.Site) *joinedSite {
 	several := false
 	for _, j := range set {
 		switch {
-		case s.End == j.site.End && slices.Equal(s.Frames, j.site.Frames):
+		case (s.End == j.site.End || cutOff(s) && cutOff(&j.site)) && slices.Equal(s.Frames, j.site.Frames):
 			return j
 		case begins(s, j.site.Frames): // it is the short one
 			several = several || longer != nil
@@ -90,10 +164,13 @@ func (set siteSet) join(s *worker.Site) *joinedSite {
 	return longer
 }
 
+// cutOff tells whether a stack goes on where the walk of it ended.
+func cutOff(s *worker.Site) bool { return s.End == stack.EndWindow || s.End == stack.EndFrames }
+
 // begins tells whether a stack that was cut off may be a longer one: that begins like
 // it, and it is long enough to say who opened the descriptor for whom.
 func begins(s *worker.Site, longer []record.Frame) bool {
-	if s.End != stack.EndWindow || len(s.Frames) > len(longer) {
+	if !cutOff(s) || len(s.Frames) > len(longer) {
 		return false
 	}
 	if slices.ContainsFunc(s.Frames, isPython) {

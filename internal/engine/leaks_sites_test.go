@@ -1,8 +1,12 @@
 package engine
 
 import (
+	"math/rand/v2"
+	"strconv"
+	"strings"
 	"testing"
 
+	"rmagent/internal/sample"
 	"rmagent/internal/stack"
 	"rmagent/internal/stack/worker"
 	"rmagent/record"
@@ -84,6 +88,144 @@ func TestPythonStacksCutBetweenItsFramesAreOneSite(t *testing.T) {
 		if b, c := set.add(order[1]), set.add(order[2]); a != b || a != c || len(a.Frames) != 6 || set.add(other) == a {
 			t.Errorf("%s: %v, %v and %v", name, a, b, c)
 		}
+	}
+}
+
+// functions makes a stack of functions that are called at as many places as their names
+// have variants: "visit:2" is the function visit at another place.
+func functions(end string, calls ...string) *worker.Site {
+	s := &worker.Site{End: end}
+	for _, call := range calls {
+		name, n := call, uint64(0)
+		if at := strings.LastIndexByte(call, ':'); at > 0 {
+			name = call[:at]
+			n, _ = strconv.ParseUint(call[at+1:], 10, 64)
+		}
+		s.Frames = append(s.Frames, record.Frame{Function: record.Some(name), Line: record.Some(n), Module: record.Some("/srv/walk")})
+	}
+	return s
+}
+
+// A directory is opened by a walk at any depth, which is cut off at some depth, too.
+func TestAFunctionThatCallsItselfIsOneSite(t *testing.T) {
+	tr := newTraced()
+	deepest := functions("", "open", "visit:1", "visit:2", "visit:2", "visit:3", "main")
+	visit := tr.canonical(deepest)
+	for _, s := range []*worker.Site{
+		functions("", "open", "visit:1", "main"),
+		functions("", "open", "visit:1", "visit:2", "main"),
+	} {
+		if got := tr.canonical(s); got != visit {
+			t.Errorf("%v and %v", got, visit)
+		}
+	}
+	if len(deepest.Frames) != 6 {
+		t.Errorf("the stack itself was folded to %d frames", len(deepest.Frames))
+	}
+	scan := tr.canonical(functions(stack.EndFrames, "open", "scan", "visit:1", "visit:2", "visit:2", "visit:3"))
+	for _, s := range []*worker.Site{
+		functions(stack.EndWindow, "open", "scan", "visit:1", "visit:2"),
+		functions("", "open", "scan", "visit:1", "visit:2", "main"),
+	} {
+		if got := tr.canonical(s); got != scan || got == visit {
+			t.Errorf("%v and %v", got, scan)
+		}
+	}
+}
+
+// A parser opens in any order of its rules, however deep: there are few sites.
+func TestFunctionsThatCallEachOtherAreFewSites(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	tr, sites := newTraced(), map[*worker.Site]bool{}
+	for range 300 {
+		calls := []string{"open", "expression:1"}
+		for range random.IntN(40) {
+			calls = append(calls, "term")
+			if random.IntN(2) == 0 {
+				calls = append(calls, "paren")
+			}
+			calls = append(calls, "expression:2")
+		}
+		sites[tr.canonical(functions("", append(calls, "main")...))] = true
+	}
+	if len(sites) > 3 {
+		t.Errorf("%d sites", len(sites))
+	}
+}
+
+// Functions between the calls of another are all there, and nobody knows whether functions
+// without names are the same.
+func TestNoFunctionIsLost(t *testing.T) {
+	wrapped := folded(functions("", "open", "fetch", "wrap:1", "service", "wrap:1", "handle", "wrap:2", "main"))
+	var names []string
+	for _, f := range wrapped.Frames {
+		names = append(names, f.Function.Or(""))
+	}
+	if want := "open fetch wrap service handle main"; strings.Join(names, " ") != want {
+		t.Errorf("%q, want %s", names, want)
+	}
+	closures := functions("", "open", "main::{{closure}}:1", "run", "main::{{closure}}:2", "main")
+	if got := folded(closures); got != closures {
+		t.Errorf("%v became %v", closures.Frames, got.Frames)
+	}
+	nobody := &worker.Site{Frames: make([]record.Frame, 5)} // generated code
+	if got := folded(nobody); len(got.Frames) != 5 {
+		t.Errorf("of 5 frames that nothing is known of, %d are left", len(got.Frames))
+	}
+	inlined := functions("", "open", "visit:1", "helper", "visit:2", "main")
+	inlined.Frames[2].Inlined = true // into what is left out
+	if got := folded(inlined); len(got.Frames) != 4 || got.Frames[2].Inlined {
+		t.Errorf("%v", got.Frames)
+	}
+}
+
+// Of a program with more sites than are kept, each further stack is compared with all of
+// them once, and not at each of its calls.
+func TestAStackTooManyIsComparedOnce(t *testing.T) {
+	tr := newTraced()
+	for i := range maxSitesTraced {
+		tr.canonical(stackOf("", "open", strconv.Itoa(i), "main"))
+	}
+	another := stackOf("", "open", "another", "main")
+	if got := tr.canonical(another); got != nil {
+		t.Fatalf("%v of more than %d", got, maxSitesTraced)
+	}
+	if _, met := tr.joined[another]; !met {
+		t.Error("it is not remembered that there is no room for it")
+	}
+}
+
+// execs is a tracer that knows how often a process became another program.
+type execs struct {
+	FDTracer
+	n uint64
+}
+
+func (e *execs) ExecID(sample.ID) uint64 { return e.n }
+
+// A process that becomes another program again and again has other stacks each time, and
+// those from before are not kept.
+func TestStacksOfProgramsBeforeAreForgotten(t *testing.T) {
+	id, tracer := sample.ID{PID: 7, StartTicks: 1}, &execs{n: 1}
+	l := NewLeaks(LeakOptions{Tracer: tracer})
+	tr := newTraced()
+	l.traced[id] = tr
+	first := tr.canonical(stackOf("", "open", "leak", "main"))
+	for range 1000 {
+		tracer.n++
+		l.followExecs()
+		if got := tr.canonical(stackOf("", "open", "leak", "main")); got != first {
+			t.Fatalf("%v is another site than %v", got, first)
+		}
+	}
+	if len(tr.joined) != 1 {
+		t.Errorf("%d stacks are remembered", len(tr.joined))
+	}
+	for range maxJoined + 10 { // walked anew each time
+		tr.canonical(stackOf("", "open", "leak", "main"))
+	}
+	if len(tr.joined) > maxJoined {
+		t.Errorf("%d stacks are remembered", len(tr.joined))
 	}
 }
 

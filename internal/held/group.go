@@ -108,7 +108,7 @@ func sockets(fds []FD, list []int32) []string {
 		case f.Listening:
 			targets[j] = "listening on " + f.Local.String()
 		case f.Remote.IsValid() && local[f.Local] > 1:
-			targets[j] = f.Local.String() + " from " + f.Remote.Addr().String()
+			targets[j] = localText(f.Local) + " from " + f.Remote.Addr().String()
 		case f.Remote.IsValid():
 			targets[j] = f.Remote.String()
 		case f.Local.IsValid():
@@ -116,4 +116,13 @@ func sockets(fds []FD, list []int32) []string {
 		}
 	}
 	return targets
+}
+
+// localText is a local address. The kernel takes the port from a connection that has come
+// to its end, though somebody still holds it (tcp_done).
+func localText(a netip.AddrPort) string {
+	if a.Port() == 0 {
+		return a.Addr().String()
+	}
+	return a.String()
 }

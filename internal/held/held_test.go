@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -137,6 +138,49 @@ func TestTargetsAreVerified(t *testing.T) {
 	}
 }
 
+// A file system in user space that never answers keeps nobody who lists descriptors.
+func TestListDoesNotWaitForAFileSystem(t *testing.T) {
+	fuse, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Skipf("no file systems in user space: %v", err)
+	}
+	at := t.TempDir()
+	options := fmt.Sprintf("fd=%d,rootmode=40000,user_id=0,group_id=0", fuse)
+	if err := unix.Mount("silent", at, "fuse", 0, options); err != nil {
+		unix.Close(fuse)
+		t.Skipf("no mount: %v", err)
+	}
+	defer func() {
+		unix.Close(fuse) // whoever waits is told so
+		if err := unix.Unmount(at, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	}()
+	fd := must(unix.Open(at, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0))
+	defer unix.Close(fd)
+	kind := make(chan sample.FDKind)
+	go func() {
+		var list sample.FDList
+		if err := OpenProc("/proc").List(self(t), &list); err != nil {
+			t.Error(err)
+		}
+		for i := range list.FDs {
+			if list.FDs[i].Number == int32(fd) {
+				kind <- list.FDs[i].Kind
+			}
+		}
+		close(kind)
+	}()
+	select {
+	case got := <-kind:
+		if got != sample.FDDirectory {
+			t.Errorf("kind %v", got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it still waits")
+	}
+}
+
 func TestGroups(t *testing.T) {
 	var fds []FD
 	add := func(n int, kind sample.FDKind, target func(i int) string) {
@@ -151,6 +195,10 @@ func TestGroups(t *testing.T) {
 		fds = append(fds, FD{FD: sample.FD{Kind: sample.FDTCP4,
 			Local: netip.MustParseAddrPort("10.0.0.1:80"), Remote: netip.MustParseAddrPort(fmt.Sprintf("10.0.0.9:%d", 5000+i))}})
 	}
+	for i := range 3 { // over, and the kernel has taken the port
+		fds = append(fds, FD{FD: sample.FD{Kind: sample.FDTCP4,
+			Local: netip.MustParseAddrPort("10.0.0.1:0"), Remote: netip.MustParseAddrPort(fmt.Sprintf("10.0.0.9:%d", 6000+i))}})
+	}
 	for i := range 6 {
 		fds = append(fds, FD{FD: sample.FD{Kind: sample.FDTCP6,
 			Local: netip.MustParseAddrPort(fmt.Sprintf("[::1]:%d", 4000+i)), Remote: netip.MustParseAddrPort("[::1]:443")}})
@@ -164,6 +212,7 @@ func TestGroups(t *testing.T) {
 		"40 file /var/log/app.log",
 		"6 tcp6 [::1]:443",
 		"5 tcp4 10.0.0.1:80 from 10.0.0.9",
+		"3 tcp4 10.0.0.1 from 10.0.0.9",
 		"2 eventfd ",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

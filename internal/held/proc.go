@@ -113,9 +113,9 @@ func (p *Proc) List(id sample.ID, dst *sample.FDList) error {
 	for _, n := range numbers {
 		fd := sample.FD{Number: n, Why: sample.BeforeTracing}
 		link, err := p.readlink(dir, n)
-		var st unix.Stat_t
-		if err == nil {
-			err = unix.Fstatat(dir, "fd/"+strconv.Itoa(int(n)), &st, 0)
+		var st unix.Statx_t
+		if err == nil { // what a file system in user space or across the network is not asked for
+			err = unix.Statx(dir, "fd/"+strconv.Itoa(int(n)), unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_INO, &st)
 		}
 		if err != nil {
 			if err != unix.ENOENT && err != unix.ESRCH { // else it is closed by now
@@ -123,13 +123,13 @@ func (p *Proc) List(id sample.ID, dst *sample.FDList) error {
 			}
 			continue
 		}
-		fd.Inode, fd.Device = st.Ino, uint64(st.Dev)
-		fd.Kind = kindOf(link, st.Mode)
+		fd.Inode, fd.Device = st.Ino, unix.Mkdev(st.Dev_major, st.Dev_minor)
+		fd.Kind = kindOf(link, uint32(st.Mode))
 		if fd.Kind == sample.FDSocket {
 			if sockets == nil {
 				sockets = readSockets(dir)
 			}
-			s := sockets[st.Ino]
+			s := sockets[fd.Inode]
 			if s.kind != sample.FDUnknown {
 				fd.Kind, fd.Local, fd.Remote, fd.Listening = s.kind, s.local, s.remote, s.listening
 			}

@@ -1,6 +1,7 @@
 package leak
 
 import (
+	"cmp"
 	"slices"
 	"time"
 
@@ -41,8 +42,9 @@ const (
 	closesNone = 8
 	closesSome = 5
 	closesMost = 4
-	cacheLike  = 2 // times the others: each descriptor is another file, as in a cache of files
-	inUse      = 4 // times the others: what was opened is used still, as in a pool
+	cacheLike  = 2              // times the others: each descriptor is another file, as in a cache of files
+	inUse      = 4              // times the others: what was opened is used still, as in a pool
+	byMany     = 2 * closesNone // of all the sites together that one place in the code has
 )
 
 // usedWithin is how long ago a survivor was used that is in use.
@@ -81,23 +83,89 @@ func (l *Ledger) judge(now, since time.Duration) (e evidence) {
 	for i := range l.sites {
 		closed += l.sites[i].closed
 	}
-	e.rule = RuleNeverClosed
 	for i := range tallies {
-		t, s := &tallies[i], &l.sites[i]
-		if !s.leaks(t, now, 1) || !s.leaks(t, now, cacheLike) && l.differ(i) {
-			continue
-		}
-		e.sites = append(e.sites, i)
-		e.covered += t.gathered
-		if s.closed > 0 || closed < manyClosed {
-			e.rule = RuleSurvivors
+		if t, s := &tallies[i], &l.sites[i]; l.guilty(s, t, now, 0, func(site int) bool { return site == i }) {
+			e.add(s, t, closed, i)
 		}
 	}
 	if len(e.sites) == 0 {
-		return evidence{}
+		e = l.judgePlaces(tallies, now, closed)
 	}
-	slices.SortFunc(e.sites, func(a, b int) int { return compare(tallies[b].gathered, tallies[a].gathered) })
+	slices.SortFunc(e.sites, func(a, b int) int {
+		return cmp.Or(cmp.Compare(tallies[b].gathered, tallies[a].gathered), cmp.Compare(a, b))
+	})
 	return e
+}
+
+// judgePlaces looks for places in the code that leak though none of their sites does by
+// itself: so many ways lead there. Those of its sites are guilty that gathered.
+func (l *Ledger) judgePlaces(tallies []tally, now time.Duration, closed uint64) (e evidence) {
+	sums := map[int]*place{}
+	for i := range l.sites {
+		if n := l.sites[i].place; n != 0 {
+			if sums[n] == nil {
+				sums[n] = &place{}
+			}
+			sums[n].add(i, &l.sites[i], &tallies[i])
+		}
+	}
+	for n, p := range sums {
+		if len(p.sites) > 1 && l.guilty(&p.site, &p.tally, now, byMany, func(site int) bool { return l.sites[site].place == n }) {
+			e.add(&p.site, &p.tally, closed, p.sites...)
+		}
+	}
+	return e
+}
+
+// place is the sum of the sites of one place.
+type place struct {
+	site
+	tally
+	sites []int // those that gathered
+}
+
+func (p *place) add(n int, s *site, t *tally) {
+	p.opened, p.closed = p.opened+s.opened, p.closed+s.closed
+	for i := range s.lives {
+		p.lives[i] += s.lives[i]
+	}
+	if t.gathered == 0 {
+		return
+	}
+	if p.gathered == 0 || t.oldest < p.oldest {
+		p.oldest = t.oldest
+	}
+	p.gathered, p.survivors, p.used = p.gathered+t.gathered, p.survivors+t.survivors, p.used+t.used
+	p.newest = max(p.newest, t.newest)
+	p.sites = append(p.sites, n)
+}
+
+// guilty tells whether what has been gathered is a leak. of says which sites it is of; it
+// needs at least the share least.
+func (l *Ledger) guilty(s *site, t *tally, now time.Duration, least uint64, of func(site int) bool) bool {
+	count, share := s.share(t)
+	share = max(share, least)
+	times, passing := uint64(1), lifeFactor*s.p95()
+	if t.used*2 >= t.survivors {
+		times = inUse
+	}
+	if !t.enough(count, share*times, now, passing) {
+		return false
+	}
+	return t.enough(count, share*max(times, cacheLike), now, passing) || !l.differ(of)
+}
+
+// add notes what is guilty of what was gathered. closed is how many descriptors the whole
+// process closed.
+func (e *evidence) add(s *site, t *tally, closed uint64, sites ...int) {
+	e.sites = append(e.sites, sites...)
+	e.covered += t.gathered
+	if e.rule == "" {
+		e.rule = RuleNeverClosed
+	}
+	if s.closed > 0 || closed < manyClosed {
+		e.rule = RuleSurvivors
+	}
 }
 
 // tally counts what is open, by site.
@@ -130,33 +198,34 @@ func (l *Ledger) tally(now, since time.Duration) []tally {
 	return tallies
 }
 
-// leaks tells whether a site has gathered so many times what it needs, and still
-// gathers.
-func (s *site) leaks(t *tally, now time.Duration, times uint64) bool {
-	if t.survivors == 0 {
-		return false
-	}
-	count, share := t.survivors, uint64(closesSome)
+// share tells which descriptors of a site count, and which share of need they must be.
+func (s *site) share(t *tally) (count, share uint64) {
 	switch {
 	case s.closed == 0:
-		count, share = t.gathered, closesNone
+		return t.gathered, closesNone
 	case s.closed >= manyClosed && s.closed*2 >= s.opened:
-		share = closesMost
+		return t.survivors, closesMost
 	}
-	if t.used*2 >= t.survivors {
-		times = max(times, inUse)
+	return t.survivors, closesSome
+}
+
+// enough tells whether so many descriptors that count are so large a share of need, and
+// still become more. What is younger than passing may yet be closed.
+func (t *tally) enough(count, share uint64, now, passing time.Duration) bool {
+	if t.survivors == 0 {
+		return false
 	}
 	growth := now - t.oldest
 	for _, n := range need {
 		if growth >= n.growth {
-			return count*8 >= n.count*share*times && t.goesOn(now, lifeFactor*s.p95())
+			return count*8 >= n.count*share && t.goesOn(now, passing)
 		}
 	}
 	return false
 }
 
 // goesOn tells whether the site still gathers: within ten times its mean pause
-// something was opened that stays. What is younger than passing may yet be closed.
+// something was opened that stays.
 func (t *tally) goesOn(now, passing time.Duration) bool {
 	pause := (now - t.oldest) / time.Duration(t.gathered)
 	return now-t.newest-passing <= max(pauses*pause, shortest)
@@ -172,8 +241,8 @@ const (
 // sampled is how many files of a site are compared.
 const sampled = 512
 
-// differ tells whether what a site holds are all files, each another one.
-func (l *Ledger) differ(n int) bool {
+// differ tells whether what some sites hold are all files, each another one.
+func (l *Ledger) differ(of func(site int) bool) bool {
 	type file struct{ device, inode uint64 }
 	seen := make(map[file]bool, sampled)
 	looked := 0
@@ -182,7 +251,7 @@ func (l *Ledger) differ(n int) bool {
 		if f.Birth == 0 {
 			continue
 		}
-		if s, _, ok := l.Find(f.Birth); !ok || s != n {
+		if s, _, ok := l.Find(f.Birth); !ok || !of(s) {
 			continue
 		}
 		if f.Kind != sample.FDFile {

@@ -29,11 +29,12 @@ type life struct {
 type world struct {
 	lives  []life
 	limit  uint64
-	base   uint64        // descriptors from before
-	length time.Duration // of the simulation
-	kind   sample.FDKind // of every descriptor
-	blind  bool          // nothing can be traced
-	phase  time.Duration // of the ticks
+	base   uint64             // descriptors from before
+	length time.Duration      // of the simulation
+	kind   sample.FDKind      // of every descriptor
+	blind  bool               // nothing can be traced
+	phase  time.Duration      // of the ticks
+	place  func(site int) int // in the code; nil: each site is of its own
 }
 
 // event is a change of verdict.
@@ -83,6 +84,9 @@ func (w *world) run() (events []event) {
 				seq++
 				seqs[next] = seq
 				judge.Ledger(simulated).Open(lives[next].site, seq, lives[next].open)
+				if w.place != nil {
+					judge.Ledger(simulated).SetPlace(lives[next].site, w.place(lives[next].site))
+				}
 			}
 			next++
 		}
@@ -339,6 +343,32 @@ var scenarios = []scenario{
 		lives := append(steadily(0, 0.5, 60*sec, time.Hour, forever), randomly(rng, 1, 30, 0, time.Hour, about(rng, sec))...)
 		return &world{base: 20, length: time.Hour, lives: lives}
 	}, growing: 10 * time.Minute, leaking: 45 * time.Minute, rule: RuleNeverClosed},
+	{name: "leak that many ways lead to", world: func(rng *rand.Rand) *world {
+		w := &world{base: 20, length: 200 * sec, kind: sample.FDFile, lives: honest(rng, 5, 200*sec), place: func(site int) int { return site / 100 }}
+		for _, l := range steadily(0, 10, 10*sec, w.length, forever) {
+			l.site = 100 + rng.IntN(60)
+			w.lives = append(w.lives, l)
+		}
+		return w
+	}, growing: 18 * sec, leaking: 120 * sec, rule: RuleNeverClosed, said: 1},
+	{name: "pools that one place fills", world: func(rng *rand.Rand) *world {
+		w := &world{base: 20, length: 1200 * sec, kind: sample.FDTCP4, lives: honest(rng, 5, 1200*sec), place: func(site int) int { return 1 }}
+		for pool := range 25 {
+			w.lives = append(w.lives, randomly(rng, 100+pool, 0.5, 10*sec, 70*sec, forever)...)
+		}
+		return w
+	}, said: 1},
+	{name: "caches of files that one place fills", world: func(rng *rand.Rand) *world {
+		w := &world{base: 20, length: 600 * sec, kind: sample.FDFile, lives: honest(rng, 5, 600*sec), place: func(site int) int { return 1 }}
+		for i := range w.lives {
+			w.lives[i].inode = 1
+		}
+		for i, l := range randomly(rng, 0, 10, 10*sec, 100*sec, forever) {
+			l.site, l.inode = 100+rng.IntN(60), uint64(10+i)
+			w.lives = append(w.lives, l)
+		}
+		return w
+	}, said: 1},
 	{name: "fast leak in a small limit", world: func(rng *rand.Rand) *world {
 		return &world{base: 20, limit: 1024, length: 30 * sec, lives: steadily(0, 100, 10*sec, 20*sec, forever)}
 	}, growing: 15 * sec, leaking: 20 * sec, rule: RuleLimitNear},

@@ -11,17 +11,18 @@ import (
 )
 
 // Culprit returns which frame of a stack is the program's own code that asked for the
-// descriptor: the first that is no function of a C, C++ or language runtime. Where all
-// are, it is the first that is not the C library's; -1 where no frame has a name.
+// descriptor: the first that is no function of a C, C++ or language runtime, also one of a
+// stripped program, that has no name. Where all are, it is the first with a name that is
+// not the C library's; -1 where no frame has a name.
 func Culprit(stack []record.Frame) int {
 	named, passed := -1, -1
 	for i := range stack {
 		f := &stack[i]
+		if own(f) {
+			return i
+		}
 		if !f.Function.Known() {
 			continue
-		}
-		if !Runtime(f) {
-			return i
 		}
 		if named < 0 {
 			named = i
@@ -35,6 +36,9 @@ func Culprit(stack []record.Frame) int {
 	}
 	return named
 }
+
+// own tells whether a frame is of code that is known, and no runtime's.
+func own(f *record.Frame) bool { return (f.Function.Known() || f.Module.Known()) && !Runtime(f) }
 
 // cLibraries are the shared libraries that the C library consists of, and runtimes the
 // others that only pass a call on.
@@ -111,7 +115,8 @@ var libc = func() map[string]bool {
 	for _, name := range strings.Fields(`open open64 openat openat64 creat fopen fopen64 fdopen freopen opendir socket accept accept4
 		pipe pipe2 dup dup2 dup3 eventfd epoll_create epoll_create1 inotify_init inotify_init1 timerfd_create signalfd
 		memfd_create socketpair recvmsg syscall mkstemp mkstemp64 mkostemp tmpfile popen shm_open __open __open64 __open_nocancel
-		__open64_nocancel __openat64 __fopen_internal __socket __pipe __libc_open64 __clone clone clone3 start_thread _start`) {
+		__open64_nocancel __openat64 __fopen_internal __socket __pipe __libc_open64 __clone clone clone3 start_thread _start
+		__syscall_cp __syscall_cp_c __syscall_cp_asm __cp_begin __cp_end start sccp`) {
 		m[name] = true
 	}
 	return m
@@ -164,16 +169,31 @@ func GeneratedText(n int, stack []record.Frame) string {
 }
 
 // Place names where a stack asked for a descriptor: "open_log at log.c:57", empty
-// where nothing is known.
+// where nothing is known. Where that has no name, who called it is told, too; and where it
+// is only the C library's part that is known, that is said.
 func Place(stack []record.Frame) string {
 	i := Culprit(stack)
 	if i < 0 {
 		if len(stack) > 0 && stack[0].Module.Known() {
-			return fmt.Sprintf("%s+0x%x", path.Base(stack[0].Module.Or("")), stack[0].Offset.Or(0))
+			return FrameName(&stack[0])
 		}
 		return ""
 	}
 	f := &stack[i]
+	switch {
+	case !f.Function.Known():
+		named := func(f record.Frame) bool { return f.Function.Known() && own(&f) }
+		if n := slices.IndexFunc(stack[i:], named); n >= 0 {
+			return FrameName(f) + ", called by " + place(&stack[i+n])
+		}
+		return FrameName(f)
+	case !own(f) && cLibrary(f):
+		return "an unknown caller of " + place(f)
+	}
+	return place(f)
+}
+
+func place(f *record.Frame) string {
 	where := f.Function.Or("")
 	switch {
 	case f.File.Known() && f.Line.Known():
@@ -184,6 +204,14 @@ func Place(stack []record.Frame) string {
 		where += " in " + path.Base(f.Module.Or(""))
 	}
 	return where
+}
+
+// FrameName is a frame's function, or where in which file it is.
+func FrameName(f *record.Frame) string {
+	if name, ok := f.Function.Get(); ok {
+		return name
+	}
+	return fmt.Sprintf("%s+0x%x", path.Base(f.Module.Or("?")), f.Offset.Or(0))
 }
 
 // LeakMessage says in a sentence what a leak record means.
@@ -204,14 +232,58 @@ func LeakMessage(r *record.Leak) string {
 		verb = "leaks"
 	}
 	m := fmt.Sprintf("%s %s descriptors: %s%s", who, verb, usage, GrowthText(r))
-	if s := opened(r); s != nil {
-		what := s.Type
-		if target, ok := s.Target.Get(); ok {
+	places := ByPlace(r.Sites)
+	if i := slices.IndexFunc(places, func(o Opener) bool { return o.Place != "" }); i >= 0 {
+		o := &places[i]
+		what := o.Type
+		if target, ok := o.Target.Get(); ok {
 			what += " " + target
 		}
-		m += fmt.Sprintf("; %d of these (%s) were opened by %s", s.Held, what, Place(s.Stack))
+		least := ""
+		if o.Ways > 1 && r.Unattributed["not_listed"] > 0 {
+			least = "at least "
+		}
+		m += fmt.Sprintf("; %s%d of these (%s) were opened by %s", least, o.Held, what, o.Place)
+		if o.Ways > 1 {
+			m += fmt.Sprintf(", reached by %s%d ways", least, o.Ways)
+		}
 	}
 	return m
+}
+
+// Opener is what one place in the code holds of one type and target, whoever called it.
+type Opener struct {
+	*record.Site        // the worst of those that it sums up
+	Held         uint64 // of all of them
+	Place        string // as Place has it; empty where it is not known
+	Ways         int    // how many stacks lead there
+}
+
+// ByPlace puts together what sites hold that differ only in who called the place that
+// opened it. They stay in the order of their first site.
+func ByPlace(sites []record.Site) []Opener {
+	type key struct {
+		place, kind, end string
+		target           record.Opt[string]
+	}
+	var list []Opener
+	at := map[key]int{}
+	for i := range sites {
+		s := &sites[i]
+		k := key{place: Place(s.Stack), kind: s.Type, target: s.Target}
+		if k.place == "" {
+			k.end = s.StackEnd.Or("")
+		}
+		n, met := at[k]
+		if !met {
+			n = len(list)
+			at[k] = n
+			list = append(list, Opener{Site: s, Place: k.place})
+		}
+		list[n].Held += s.Held
+		list[n].Ways++
+	}
+	return list
 }
 
 // Full tells whether all descriptors are open that a process may have.

@@ -1,6 +1,8 @@
 package report
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -23,7 +25,26 @@ func TestCulpritOfARuntime(t *testing.T) {
 	if got := Place(append(connect[:3:3], frameOf("serve", "/srv/addon.node"))); got != "serve in addon.node" {
 		t.Error(got)
 	}
-	if got := Place([]record.Frame{frameOf("__socket", libc), frameOf("__libc_start_main", libc)}); got != "__socket in libc.so.6" {
+	if got := Place([]record.Frame{frameOf("__socket", libc), frameOf("__libc_start_main", libc)}); got != "an unknown caller of __socket in libc.so.6" {
+		t.Error(got)
+	}
+	if got := Place([]record.Frame{frameOf("__syscall_cp_c", "/srv/static-musl")}); got != "an unknown caller of __syscall_cp_c in static-musl" {
+		t.Error(got)
+	}
+}
+
+// What is stripped opens descriptors, too, and the C library's name for it tells nobody.
+func TestCulpritWithoutAName(t *testing.T) {
+	const libc, program = "/usr/lib/libc.so.6", "/srv/stripped"
+	at := func(module string, offset uint64) record.Frame {
+		return record.Frame{Module: record.Some(module), Offset: record.Some(offset)}
+	}
+	stack := []record.Frame{frameOf("__libc_open64", libc), at(program, 0x1231), frameOf("__GI___qsort_r", libc), at(program, 0x1293)}
+	if got := Place(stack); Culprit(stack) != 1 || got != "stripped+0x1231" {
+		t.Error(got)
+	}
+	plugin := []record.Frame{frameOf("__libc_open64", libc), at(libc, 5), at("/srv/plugin.so", 0x77), frameOf("dispatch", program), frameOf("main", program)}
+	if got := Place(plugin); Culprit(plugin) != 2 || got != "plugin.so+0x77, called by dispatch in stripped" {
 		t.Error(got)
 	}
 }
@@ -41,6 +62,42 @@ func TestLeakMessage(t *testing.T) {
 	r.FDOpen = record.Some[uint64](300)
 	if got := LeakMessage(&r); !strings.Contains(got, "300/300 descriptors are open: it is full, and opens fail (EMFILE); 290") {
 		t.Errorf("at the limit: %q", got)
+	}
+}
+
+// A place that many call is one line, and all that it holds.
+func TestPlacesThatManyCall(t *testing.T) {
+	site := func(held uint64, kind, target string, functions ...string) record.Site {
+		s := record.Site{Held: held, Type: kind, Target: record.SomeIf(target, target != "")}
+		for _, f := range functions {
+			s.Stack = append(s.Stack, frameOf(f, "/srv/api"))
+		}
+		if functions == nil {
+			s.StackEnd = record.Some("before_tracing")
+		}
+		return s
+	}
+	r := record.Leak{PID: 7, Comm: "api", Verdict: record.VerdictLeaking, FDOpen: record.Some[uint64](60), Sites: []record.Site{
+		site(9, "file", "/etc/hosts"),
+		site(20, "file", "/etc/hosts", "open", "log_open", "route1", "main"),
+		site(11, "unix", "", "socket", "log_open", "route1", "main"),
+		site(10, "file", "/etc/hosts", "open", "log_open", "route2", "main"),
+		site(1, "file", "/etc/passwd", "open", "log_open", "route2", "main"),
+	}}
+	var got []string
+	for _, o := range ByPlace(r.Sites) {
+		got = append(got, fmt.Sprint(o.Held, " ", o.Type, " ", o.Target.Or(""), " ", o.Place, " ", o.Ways))
+	}
+	want := []string{"9 file /etc/hosts  1", "30 file /etc/hosts log_open in api 2", "11 unix  log_open in api 1", "1 file /etc/passwd log_open in api 1"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q", got)
+	}
+	if got, want := LeakMessage(&r), "30 of these (file /etc/hosts) were opened by log_open in api, reached by 2 ways"; !strings.HasSuffix(got, want) {
+		t.Error(got)
+	}
+	r.Unattributed = map[string]uint64{"not_listed": 9}
+	if got, want := LeakMessage(&r), "; at least 30 of these (file /etc/hosts) were opened by log_open in api, reached by at least 2 ways"; !strings.HasSuffix(got, want) {
+		t.Error(got)
 	}
 }
 

@@ -69,15 +69,37 @@ func OpenLog(o LogOptions) (*Log, error) {
 		}
 		core = zapcore.NewTee(core, warnings)
 	}
-	core = zapcore.NewSamplerWithOptions(core, time.Second, sampleFirst, sampleThereafter,
+	sampler := zapcore.NewSamplerWithOptions(core, time.Second, sampleFirst, sampleThereafter,
 		zapcore.SamplerHook(func(_ zapcore.Entry, d zapcore.SamplingDecision) {
 			if d&zapcore.LogDropped != 0 {
 				l.dropped.Add(1)
 			}
 		}))
+	core = &sparingly{Core: sampler, whole: core}
 	l.console = o.console(o.File)
 	l.logger = zap.New(core, zap.ErrorOutput(zapcore.AddSync(nowhere{})))
 	return l, nil
+}
+
+// onceEach are the messages that tell of one thing each, once: twenty processes that
+// begin to leak in one second are twenty lines that repeat nothing.
+var onceEach = map[string]bool{"leak": true, "state": true, "oom_kill": true, "prune": true, "action": true}
+
+// sparingly thins out messages that repeat, and leaves the others whole.
+type sparingly struct {
+	zapcore.Core // thins out
+	whole        zapcore.Core
+}
+
+func (s *sparingly) With(fields []zapcore.Field) zapcore.Core {
+	return &sparingly{Core: s.Core.With(fields), whole: s.whole.With(fields)}
+}
+
+func (s *sparingly) Check(e zapcore.Entry, to *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if onceEach[e.Message] {
+		return s.whole.Check(e, to)
+	}
+	return s.Core.Check(e, to)
 }
 
 // nowhere takes zap's complaints about its own output, which never fails.

@@ -194,6 +194,26 @@ func TestLogFlood(t *testing.T) {
 	}
 }
 
+// TestLogTellsOfEachVerdict: verdicts on many processes in one second are no repetition.
+func TestLogTellsOfEachVerdict(t *testing.T) {
+	l, stderr := logTo(t, LogOptions{Format: "json"})
+	logger := l.Logger().With(zap.Int("of", 1))
+	const verdicts = 200
+	for i := range verdicts {
+		logger.Warn("leak", zap.Int("pid", i))
+		logger.Warn("state", zap.Int("pid", i))
+	}
+	if err := l.Close(soon(t)); err != nil {
+		t.Fatal(err)
+	}
+	text := contents(t, stderr)
+	for _, message := range []string{`"leak"`, `"state"`} {
+		if n := strings.Count(text, message); n != verdicts {
+			t.Errorf("%d of %d lines of %s", n, verdicts, message)
+		}
+	}
+}
+
 // TestLogOnClosedPipe: a log that nobody reads stops nothing.
 func TestLogOnClosedPipe(t *testing.T) {
 	r, w, err := os.Pipe()

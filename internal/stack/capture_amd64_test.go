@@ -227,7 +227,9 @@ func (s *symbols) at(vaddr uint64) string {
 	return "?"
 }
 
-// functions names a walk's frames.
+const guessed, tailCalled = "(guess)", "(tail)"
+
+// functions names a walk's frames, marked where they are a guess.
 func (c *captured) functions(w *Walk) (names []string) {
 	for _, f := range w.Frames {
 		name := "?"
@@ -240,8 +242,12 @@ func (c *captured) functions(w *Walk) (names []string) {
 				name = c.names[m].at(f.Vaddr)
 			}
 		}
-		if f.Guess {
-			name += "(guess)"
+		switch f.Guess {
+		case "":
+		case GuessTailCall:
+			name += tailCalled
+		default:
+			name += guessed
 		}
 		names = append(names, name)
 	}

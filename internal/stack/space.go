@@ -15,7 +15,9 @@ type Module struct {
 	File *elffile.File
 	Go   *gotab.Table // nil where it is not a Go program
 
-	frames *cfi.Table // nil where there is no call frame information
+	frames     *cfi.Table           // nil where there is no call frame information
+	rows       map[uint64][]cfi.Row // what exits found
+	approaches map[approach]bool    // what reaches found
 }
 
 // NewModule prepares a file. It stays the caller's and must outlive the Module. Call

@@ -158,6 +158,23 @@ func BenchmarkWalk(b *testing.B) {
 	}
 }
 
+// BenchmarkWalkWithoutTables walks what has no call frame information, and forgets what it
+// found out about the code.
+func BenchmarkWalkWithoutTables(b *testing.B) {
+	path := marker(b)
+	program := build(b, "gcc", "-O2", "-static", "-fno-asynchronous-unwind-tables", "-pthread", "testdata/c/chain.c")
+	c := capture(b, window, path, program, "direct", path)
+	b.ReportAllocs()
+	for b.Loop() {
+		for i := range c.space.Regions {
+			if m := c.space.Regions[i].Module; m != nil {
+				m.rows, m.approaches = nil, nil
+			}
+		}
+		c.space.WalkStack(&c.raw)
+	}
+}
+
 // Answers that contradict each other, as a child that was taken over may give, are refused.
 func TestContradictingTemplates(t *testing.T) {
 	var templates Templates[int]

@@ -2,8 +2,8 @@
 // the stack pointer, and the chain of frame pointers.
 //
 // Each step to a caller takes the best there is: Go's own table, the call frame
-// information of the file (.eh_frame), a saved frame pointer. The last is marked as a
-// guess. A walk that does not reach the thread's or goroutine's first function says
+// information of the file (.eh_frame), what the code does until it returns, a saved frame
+// pointer. The last two are marked as a guess. A walk that does not reach the thread's or goroutine's first function says
 // why it ends.
 //
 // The files that a walk reads are foreign, and so is the stack: all of it is bounded,
@@ -26,14 +26,13 @@ const MaxFrames = 256
 
 // Frame is one instruction of a call stack.
 type Frame struct {
-	// PC is where the thread is (in the first frame, or where a signal came) or where
-	// it returns to; Address is the same, less one where it is a return address, so
-	// that it lies in the call.
+	// PC is where the thread is (in the first frame) or where it returns to; Address is
+	// the same, less one where it is a return address, so that it lies in the call.
 	PC, Address uint64
 	Region      *Region
 	Vaddr       uint64 // Address in the region's file; 0 where Known is false
 	Known       bool   // the file and its layout are known
-	Guess       bool   // found by a frame pointer, where nothing better was
+	Guess       string // how it was found, where nothing better was; "" where it is certain
 
 	// Of HotSpot's generated code: the Method and the bytecode that a frame of the
 	// interpreter has, or that its address alone tells what it is.
@@ -66,6 +65,9 @@ const (
 	EndRegister = "a register that was not copied is needed"
 	EndJIT      = "generated code without a frame pointer"
 	EndStack    = "the goroutine's own stack was left here"
+	// EndSignal is no failure: whatever a signal interrupts did not ask for what its
+	// handler does, and is another place each time.
+	EndSignal = "a signal was handled here"
 	// EndLibuv is no failure: the thread's first function was reached.
 	EndLibuv = "libuv worker: who asked for it is on another thread"
 )
@@ -100,7 +102,7 @@ type walker struct {
 	pc   uint64
 	// called says that pc is a return address.
 	called bool
-	guess  bool
+	guess  string // of the frame that comes next
 	// chain is the element of the chain that comes next, once the window has ended.
 	chain   int
 	chained bool
@@ -166,22 +168,32 @@ func (w *walker) next() bool {
 		return false
 	}
 	f := Frame{PC: w.pc, Address: w.pc, Region: region, Guess: w.guess}
-	if w.called {
+	handler := w.called && w.space.Arch == cfi.AMD64 && region.isSigreturn(w.pc)
+	if w.called && !handler {
 		f.Address--
 	}
 	if region.Module != nil && !region.unloaded {
 		f.Vaddr, f.Known = f.Address-region.bias, true
 	}
+	if w.called && !handler {
+		if tail, ok := w.tailCaller(region); ok && len(w.walk.Frames) < MaxFrames-1 {
+			w.walk.Frames = append(w.walk.Frames, tail)
+		}
+	}
 	code := w.generated(region)
 	if w.walk.NeedsCode != 0 {
 		return false
 	}
-	w.guess = false
+	w.guess = ""
 	if code != nil {
 		f.Named = code.Named
 		return w.leaveGenerated(f, code) == stepped
 	}
 	w.walk.Frames = append(w.walk.Frames, f)
+	if handler {
+		w.end(EndSignal)
+		return false
+	}
 	return w.leave(&f) == stepped
 }
 
@@ -229,7 +241,7 @@ func (w *walker) frameStep(size uint64) step {
 		return w.windowEnd()
 	}
 	regs[a.SP] = value{sp.v + size, true, noPlace}
-	return w.returnTo(&regs, ra, false)
+	return w.returnTo(&regs, ra)
 }
 
 // interpreterStep leaves a frame of HotSpot's interpreter (frame_x86.hpp, the same from
@@ -261,7 +273,7 @@ func (w *walker) interpreterStep(f *Frame) step {
 	if regs[a.SP], ok = w.stackAt(&fp, senderSP); !ok {
 		return w.windowEnd()
 	}
-	return w.returnTo(&regs, ra, false)
+	return w.returnTo(&regs, ra)
 }
 
 // leave steps to the caller by the best way there is.
@@ -283,8 +295,8 @@ func (w *walker) leave(f *Frame) step {
 		if m.frames != nil && m.frames.Row(f.Vaddr, &row) {
 			return w.cfiStep(m.frames, &row)
 		}
-		if w.called && w.isSigreturn(f) {
-			return w.sigreturnStep()
+		if s := w.epilogueStep(f); s != noTable {
+			return s
 		}
 	}
 	return w.pointerStep(f)
@@ -352,7 +364,7 @@ func (w *walker) stackAt(r *value, offset int64) (value, bool) {
 }
 
 // returnTo makes the caller's registers the current ones.
-func (w *walker) returnTo(regs *[cfi.NumRegisters]value, ra value, signal bool) step {
+func (w *walker) returnTo(regs *[cfi.NumRegisters]value, ra value) step {
 	if !w.known(&ra) {
 		return w.end(EndRegister)
 	}
@@ -364,11 +376,11 @@ func (w *walker) returnTo(regs *[cfi.NumRegisters]value, ra value, signal bool) 
 	}
 	a := w.space.Arch
 	before, after := w.distance(&w.regs[a.SP]), w.distance(&regs[a.SP])
-	if after <= before && !signal && (after < before || w.called) {
+	if after < before || after == before && w.called {
 		return w.end(EndNoMove)
 	}
 	w.regs = *regs
-	w.pc, w.called = ra.v, !signal
+	w.pc, w.called = ra.v, true
 	if a != cfi.ARM64 {
 		w.regs[a.RA] = value{ra.v, true, noPlace}
 	}
@@ -380,6 +392,9 @@ func (w *walker) cfiStep(t *cfi.Table, row *cfi.Row) step {
 	a := w.space.Arch
 	if row.Registers[a.RA].Kind == cfi.Undefined {
 		return w.end("")
+	}
+	if row.Signal {
+		return w.end(EndSignal)
 	}
 	if w.outOfWindow(row) {
 		return w.end(EndWindow)
@@ -411,7 +426,7 @@ func (w *walker) cfiStep(t *cfi.Table, row *cfi.Row) step {
 		ra.v &= 1<<48 - 1
 		w.exact = false
 	}
-	return w.returnTo(&regs, ra, row.Signal)
+	return w.returnTo(&regs, ra)
 }
 
 // cfa finds where the frame began; ok is false where it is not known.
@@ -515,9 +530,6 @@ func (w *walker) goStep(f *Frame) step {
 	if w.called && fn.SPWrite() { // it went to another stack before the call
 		return w.switched()
 	}
-	if delta == 0 && w.called && w.isSigreturn(f) {
-		return w.sigreturnStep()
-	}
 	return w.goReturn(uint64(delta))
 }
 
@@ -551,7 +563,7 @@ func (w *walker) goReturn(delta uint64) step {
 		}
 		return w.windowEnd()
 	}
-	return w.returnTo(&regs, ra, false)
+	return w.returnTo(&regs, ra)
 }
 
 // switched goes on where a function changed to another stack: the chain of frame
@@ -611,7 +623,10 @@ func (w *walker) chainStep(guess bool) step {
 		return w.end(EndNotCode)
 	}
 	w.chain++
-	w.chained, w.guess = true, guess
+	w.chained = true
+	if guess {
+		w.guess = GuessFramePointer
+	}
 	w.pc, w.called = v, true
 	return stepped
 }
@@ -641,8 +656,8 @@ func (w *walker) pointerStep(f *Frame) step {
 	regs := lostRegisters()
 	regs[a.FP], _ = w.stackAt(fp, 0)
 	regs[a.SP] = value{fp.v + 16, true, noPlace}
-	w.guess = true
-	return w.returnTo(&regs, ra, false)
+	w.guess = GuessFramePointer
+	return w.returnTo(&regs, ra)
 }
 
 func noInformation(f *Frame) string {
@@ -661,35 +676,14 @@ func noInformation(f *Frame) string {
 // by these bytes.
 var sigreturn = []byte{0x48, 0xc7, 0xc0, 0x0f, 0, 0, 0, 0x0f, 0x05}
 
-// isSigreturn says whether a frame is the return from a signal handler. Its address is
-// no return address: nothing called it.
-func (w *walker) isSigreturn(f *Frame) bool {
-	if w.space.Arch == cfi.ARM64 {
+// isSigreturn says whether a signal's handler returns to pc. Its address is no return
+// address: nothing called it.
+func (r *Region) isSigreturn(pc uint64) bool {
+	if r.Module == nil || r.unloaded {
 		return false
 	}
-	code, ok := f.Region.Module.File.AtVaddr(f.PC - f.Region.bias)
+	code, ok := r.Module.File.AtVaddr(pc - r.bias)
 	return ok && bytes.HasPrefix(code, sigreturn)
-}
-
-// sigreturnStep steps to what a signal interrupted: SP points to a struct ucontext
-// (arch/x86/include/uapi/asm/sigcontext.h).
-func (w *walker) sigreturnStep() step {
-	const mcontext = 40
-	a := w.space.Arch
-	sp := w.regs[a.SP]
-	regs := lostRegisters()
-	for place, index := range map[uint8]int64{12: 4, 13: 5, 14: 6, 15: 7, a.FP: 10, 3: 11} {
-		regs[place], _ = w.lookAt(&sp, mcontext+8*index, place)
-	}
-	ok := false
-	if regs[a.SP], ok = w.stackAt(&sp, mcontext+8*15); !ok {
-		return w.windowEnd()
-	}
-	ra, ok := w.stackAt(&sp, mcontext+8*16)
-	if !ok {
-		return w.windowEnd()
-	}
-	return w.returnTo(&regs, ra, true)
 }
 
 // Creator finds who started a goroutine in a copy of its runtime.g: the return

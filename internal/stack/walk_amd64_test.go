@@ -2,6 +2,8 @@ package stack
 
 import (
 	"os"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -12,15 +14,15 @@ func TestC(t *testing.T) {
 	cases := []struct {
 		how, chain string
 		deeper     bool // than the window
-		window     int  // where it is not the usual one
+		signalled  bool
 	}{
 		{how: "direct", chain: "open_here middle outer main"},
 		{how: "alloca", chain: "open_here middle outer with_alloca main"},
 		{how: "realigned", chain: "open_here middle outer realigned main"},
 		{how: "callback", chain: "open_here middle outer compare"},
-		{how: "signal", chain: "open_here middle outer handler", window: 16384},
-		{how: "fault", chain: "open_here middle outer on_segv", window: 16384},
-		{how: "altstack", chain: "open_here middle outer handler", deeper: true},
+		{how: "signal", chain: "open_here middle outer handler", signalled: true},
+		{how: "fault", chain: "open_here middle outer on_segv", signalled: true},
+		{how: "altstack", chain: "open_here middle outer handler", signalled: true},
 		{how: "thread", chain: "open_here middle outer thread"},
 		{how: "dlopen", chain: "open_here middle outer library_inner library_calls main"},
 		{how: "deep", chain: "open_here middle outer recursive recursive", deeper: true},
@@ -36,31 +38,96 @@ func TestC(t *testing.T) {
 	} {
 		program := build(t, "gcc", append(flags, "-pthread", "testdata/c/chain.c")...)
 		for _, c := range cases {
-			if c.how == "dlopen" && (name == "static" || name == "static-pie") {
+			if c.how == "dlopen" && !slices.Contains(flags, "-DDLOPEN") {
 				continue
 			}
 			t.Run(name+"/"+c.how, func(t *testing.T) {
 				path := marker(t)
-				got := capture(t, max(window, c.window), path, program, c.how, path, library)
-				checkWalk(t, got, c.chain, c.deeper)
+				got := capture(t, window, path, program, c.how, path, library)
+				end := ""
+				switch {
+				case c.deeper:
+					end = EndWindow
+				case c.signalled:
+					end = EndSignal
+				}
+				checkWalkTo(t, got, c.chain, end)
 			})
 		}
 	}
 }
 
-// checkWalk walks what was captured and compares it with the chain that the source has.
-func checkWalk(t *testing.T, c *captured, chain string, deeper bool) {
+// A function that ended with a call has no frame, and was called all the same.
+func TestTailCalls(t *testing.T) {
+	for name, c := range map[string]struct {
+		flags []string
+		chain string
+	}{
+		"O2":        {[]string{"-O2"}, "wrapper" + tailCalled + " main"},
+		"O2 static": {[]string{"-O2", "-static"}, "wrapper" + tailCalled + " main"},
+		"O2 lazy":   {[]string{"-O2", "-Wl,-z,lazy", "-fcf-protection=none"}, "wrapper" + tailCalled + " main"},
+		"O3 plt":    {[]string{"-O3", "-fno-plt"}, "wrapper" + tailCalled + " main"},
+		"O0":        {[]string{"-O0"}, "wrapped wrapper main"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			program, path := build(t, "gcc", append(c.flags, "-pthread", "testdata/c/chain.c")...), marker(t)
+			checkWalk(t, capture(t, window, path, program, "tail", path), c.chain)
+		})
+	}
+}
+
+// Without call frame information, as musl is built and assembly often is, the code says
+// where its callers are.
+func TestCWithoutTables(t *testing.T) {
+	library := build(t, "gcc", "-O2", "-shared", "-fPIC", "testdata/c/library.c")
+	for name, flags := range map[string][]string{
+		"O2":            {"-O2", "-DDLOPEN"},
+		"smallest":      {"-Os", "-DDLOPEN"},
+		"static":        {"-O3", "-fstack-protector-all", "-static", "-no-pie"},
+		"frame-pointer": {"-O2", "-fno-omit-frame-pointer", "-DDLOPEN"},
+	} {
+		program := build(t, "gcc", append(flags, "-fno-asynchronous-unwind-tables", "-pthread", "testdata/c/chain.c")...)
+		for how, chain := range map[string]string{
+			"direct": "main", "alloca": "with_alloca main", "callback": "compare", "thread": "thread",
+			"signal": "handler", "altstack": "handler", "dlopen": "library_inner library_calls main",
+		} {
+			if how == "dlopen" && name == "static" {
+				continue
+			}
+			t.Run(name+"/"+how, func(t *testing.T) {
+				path := marker(t)
+				c := capture(t, window, path, program, how, path, library)
+				w := c.space.WalkStack(&c.raw)
+				names := c.functions(&w)
+				for i := range names {
+					names[i] = strings.TrimSuffix(names[i], guessed)
+				}
+				signalled := w.End == EndSignal && chain == "handler"
+				if !hasChain(names, "open_here middle outer "+chain) || w.End != "" && !signalled {
+					t.Errorf("%v (end %q), want %s in it", names, w.End, chain)
+				}
+			})
+		}
+	}
+}
+
+// checkWalk walks what was captured, to the first function, and compares it with the
+// chain that the source has.
+func checkWalk(t *testing.T, c *captured, chain string) {
+	t.Helper()
+	checkWalkTo(t, c, chain, "")
+}
+
+// checkWalkTo is checkWalk of what ends before.
+func checkWalkTo(t *testing.T, c *captured, chain, end string) {
 	t.Helper()
 	w := c.space.WalkStack(&c.raw)
 	names := c.functions(&w)
 	if !hasChain(names, chain) {
 		t.Errorf("chain = %v (end %q), want %q in it", names, w.End, chain)
 	}
-	if !deeper && w.End != "" {
-		t.Errorf("the walk ends early: %q, %v", w.End, names)
-	}
-	if deeper && w.End != EndWindow {
-		t.Errorf("end = %q, want %q", w.End, EndWindow)
+	if w.End != end {
+		t.Errorf("end = %q, want %q, of %v", w.End, end, names)
 	}
 	if len(w.Deps) == 0 {
 		t.Error("the walk makes no template")
@@ -87,7 +154,7 @@ func TestCxx(t *testing.T) {
 		} {
 			t.Run(name+"/"+how, func(t *testing.T) {
 				path := marker(t)
-				checkWalk(t, capture(t, window, path, program, how, path), chain, false)
+				checkWalk(t, capture(t, window, path, program, how, path), chain)
 			})
 		}
 	}
@@ -99,7 +166,7 @@ func TestRust(t *testing.T) {
 		for _, how := range []string{"direct", "thread", "closure", "panic"} {
 			t.Run(name+"/"+how, func(t *testing.T) {
 				path := marker(t)
-				checkWalk(t, capture(t, 4096, path, program, how, path), "open_here middle outer", false)
+				checkWalk(t, capture(t, 4096, path, program, how, path), "open_here middle outer")
 			})
 		}
 	}
@@ -131,7 +198,7 @@ func TestGo(t *testing.T) {
 			t.Run(name+"/"+how, func(t *testing.T) {
 				path := marker(t)
 				c := capture(t, window, path, program, how, path)
-				checkWalk(t, c, chain, false)
+				checkWalk(t, c, chain)
 				w := c.space.WalkStack(&c.raw)
 				checkCreator(t, c, &w, how)
 			})

@@ -232,7 +232,7 @@ func (m *Model) site(s *record.Site) []string {
 }
 
 func frame(f *record.Frame) string {
-	name := human.Text(f.Function.Or("?"))
+	name := human.Text(report.FrameName(f))
 	switch {
 	case f.File.Known() && f.Line.Known():
 		return fmt.Sprintf("%s  %s:%d", name, human.Text(path.Base(f.File.Or(""))), f.Line.Or(0))

@@ -103,6 +103,17 @@ func (t *Table) Row(pc uint64, row *Row) bool {
 	return m.run(e.program) && (row.CFA.Kind == InRegister || row.CFA.Kind == IsExpression)
 }
 
+// Function returns where the function that an address is in begins and ends; false where
+// no function covers it.
+func (t *Table) Function(pc uint64) (begin, end uint64, ok bool) {
+	at, ok := t.find(pc)
+	if !ok {
+		return 0, 0, false
+	}
+	e, ok := t.entry(at)
+	return e.begin, e.end, ok && e.begin <= pc && pc < e.end
+}
+
 // machine executes call frame instructions until the row of an address is complete.
 type machine struct {
 	arch       Arch

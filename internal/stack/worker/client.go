@@ -69,7 +69,8 @@ type Stats struct {
 }
 
 // Client walks stacks. Site, Answers, Forget and Stats may be called from any
-// goroutine and do not wait for files or the child.
+// goroutine and do not wait for files or the child; Site may wait for a process's memory,
+// a twentieth of a second, once.
 type Client struct {
 	start func() (*child, error)
 	open  *opener
@@ -84,12 +85,13 @@ type Client struct {
 	sites     int
 	templates int
 	nextSite  uint64
-	clock     uint64        // counts uses, for forgetting what was not used for longest
-	forgotten []uint64      // images that the child has still
-	pid       int           // of the child; 0: none
-	calls     *conn         // to the child; nil: none
-	pastCPU   time.Duration // of the children before it
-	lastCPU   time.Duration // and of it, as it was read last
+	clock     uint64             // counts uses, for forgetting what was not used for longest
+	forgotten []uint64           // images that the child has still
+	slow      map[sample.ID]bool // whose memory kept a reader waiting
+	pid       int                // of the child; 0: none
+	calls     *conn              // to the child; nil: none
+	pastCPU   time.Duration      // of the children before it
+	lastCPU   time.Duration      // and of it, as it was read last
 
 	stop chan struct{}
 	done chan struct{}
@@ -140,6 +142,7 @@ const Command = "stack-worker"
 func New(program string, args ...string) *Client {
 	c := &Client{
 		open: newOpener(), gate: procmem.NewGate(maxStuck), wake: make(chan struct{}, 1), images: map[Image]*imageState{},
+		slow: map[sample.ID]bool{},
 		stop: make(chan struct{}), done: make(chan struct{}),
 	}
 	c.start = func() (*child, error) { return startChild(program, args) }
@@ -180,6 +183,21 @@ func (c *Client) Close() {
 // is copied and walked, and Answers has its Site under seq later; it is false where
 // there is no room for that.
 func (c *Client) Site(image Image, seq uint64, raw *sample.RawStack) (site *Site, ok bool) {
+	if site, ok = c.known(image, raw); site != nil || !ok {
+		return site, ok
+	}
+	// The goroutine is read at once, as long as it is likely to be the same.
+	j := job{image: image, seq: seq, g: c.goroutine(image.ID, raw)}
+	j.raw = sample.RawStack{Registers: raw.Registers, Window: slices.Clone(raw.Window), Chain: slices.Clone(raw.Chain)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.enqueue(j)
+	return nil, true
+}
+
+// known returns the Site of a stack whose walk is remembered; false where it is not, and
+// there is no room for it to wait.
+func (c *Client) known(image Image, raw *sample.RawStack) (site *Site, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if site = c.match(image, raw); site != nil {
@@ -190,10 +208,6 @@ func (c *Client) Site(image Image, seq uint64, raw *sample.RawStack) (site *Site
 		c.stats.Refused++
 		return nil, false
 	}
-	// The goroutine is read at once, as long as it is likely to be the same.
-	j := job{image: image, seq: seq, g: goroutine(image.ID.PID, raw)}
-	j.raw = sample.RawStack{Registers: raw.Registers, Window: slices.Clone(raw.Window), Chain: slices.Clone(raw.Chain)}
-	c.enqueue(j)
 	return nil, true
 }
 
@@ -237,6 +251,7 @@ func (c *Client) Answers(dst []Answer) []Answer {
 func (c *Client) Forget(id sample.ID) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	delete(c.slow, id)
 	for image, im := range c.images {
 		if image.ID == id {
 			c.drop(image, im)

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -235,8 +236,9 @@ int main(void) { puts("ready"); fflush(stdout); return outer(); }
 			if len(site.Frames) < 2 || site.Frames[1].Module.Or("") != library {
 				t.Fatalf("frames %+v, end %q", site.Frames, site.End)
 			}
-			if site.End == "" {
-				t.Errorf("the walk is whole: %v", functions(site))
+			// What is left of the code may still say where its caller is.
+			if site.End == "" && !slices.ContainsFunc(site.Frames, func(f record.Frame) bool { return f.Guess.Known() }) {
+				t.Errorf("the walk is whole and certain: %v", functions(site))
 			}
 			if s := c.Stats(); s.Killed != 0 || s.Failed != 0 {
 				t.Errorf("stats = %+v", s)

@@ -103,18 +103,37 @@ func startTicks(pid int32) (uint64, error) {
 
 // goroutine copies what may be the runtime.g of a stack's goroutine; nil where there is
 // nothing. Go keeps its address in R14 on amd64 (its ABIInternal); a program that is
-// not Go has something else there, which is found out by who reads the copy.
-func goroutine(pid int32, raw *sample.RawStack) []byte {
+// not Go has something else there, which is found out by who reads the copy. What is there
+// may keep a reader for ever: who did so once is not asked again.
+func (c *Client) goroutine(id sample.ID, raw *sample.RawStack) []byte {
 	const size = 512
 	if raw.R14 == 0 || raw.R14%8 != 0 || raw.R14>>47 != 0 {
 		return nil
 	}
-	b := make([]byte, size)
-	if procmem.Process(pid).ReadAt(b, raw.R14) != nil {
+	c.mu.Lock()
+	slow := c.slow[id]
+	c.mu.Unlock()
+	if slow {
+		return nil
+	}
+	at := raw.R14
+	b, err := procmem.InTime(c.gate, goroutineTime, func() ([]byte, error) {
+		b := make([]byte, size)
+		return b, procmem.Process(id.PID).ReadAt(b, at)
+	}, nil)
+	if errors.Is(err, procmem.ErrLate) {
+		c.mu.Lock()
+		c.slow[id] = true
+		c.mu.Unlock()
+	}
+	if err != nil {
 		return nil
 	}
 	return b
 }
+
+// goroutineTime is how long whoever asks for a Site waits for that.
+const goroutineTime = 50 * time.Millisecond
 
 // ownVDSO copies the kernel's module from this process: it is the same code in all of
 // them, and others may have changed theirs.

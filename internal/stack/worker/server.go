@@ -32,9 +32,6 @@ const LanguageCreator = "go_creator"
 // stack was: another goroutine with the same first function may have taken its place.
 const GuessReread = "read_later"
 
-// GuessFramePointer is record.Frame.Guess of a frame found by a frame pointer.
-const GuessFramePointer = "frame_pointer"
-
 const (
 	maxAnswerFrames = 1024            // inlined ones included
 	nameTime        = 3 * time.Second // of computing for the names of one stack; those that take longer are unknown
@@ -544,6 +541,9 @@ func framesAt(f *stack.Frame, frames []record.Frame) []record.Frame {
 	if len(frames) == 0 {
 		frames = []record.Frame{{}}
 	}
+	if f.Guess == stack.GuessTailCall { // what is inlined where it begins is not what it jumped from
+		frames = frames[len(frames)-1:]
+	}
 	for i := range frames {
 		frame := &frames[i]
 		if f.Region.Path != "" {
@@ -555,8 +555,8 @@ func framesAt(f *stack.Frame, frames []record.Frame) []record.Frame {
 				frame.BuildID = record.Some(id)
 			}
 		}
-		if f.Guess {
-			frame.Guess = record.Some(GuessFramePointer)
+		if f.Guess != "" {
+			frame.Guess = record.Some(f.Guess)
 		}
 	}
 	return frames

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -610,4 +611,64 @@ func run(t testing.TB, name string, args ...string) []byte {
 		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
 	}
 	return out
+}
+
+// unanswered returns an address whose page never comes: whoever reads it waits for who
+// handles its faults, and that is nobody.
+func unanswered(t *testing.T) uintptr {
+	const api, register, missing = 0xc018aa3f, 0xc020aa00, 1 // linux/userfaultfd.h
+	fd, _, errno := unix.Syscall(unix.SYS_USERFAULTFD, unix.O_CLOEXEC, 0, 0)
+	if errno != 0 {
+		t.Skipf("no userfaultfd: %v", errno)
+	}
+	t.Cleanup(func() { unix.Close(int(fd)) })
+	page, err := unix.Mmap(-1, 0, os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(page)))
+	hello := [3]uint64{0xaa}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, api, uintptr(unsafe.Pointer(&hello))); errno != 0 {
+		t.Fatalf("UFFDIO_API: %v", errno)
+	}
+	wanted := [4]uint64{uint64(at), uint64(os.Getpagesize()), missing}
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, register, uintptr(unsafe.Pointer(&wanted))); errno != 0 {
+		t.Fatalf("UFFDIO_REGISTER: %v", errno)
+	}
+	return at
+}
+
+// A process may point where a goroutine is kept to memory that keeps every reader: it
+// delays who asks for its stacks once, briefly, and nobody who asks for others'.
+func TestMemoryThatNeverComesDelaysOnce(t *testing.T) {
+	p := start(t, compile(t, "-O2"))
+	c := newClient(t)
+	hostile := sample.ID{PID: int32(os.Getpid()), StartTicks: 1}
+	raw := p.raw
+	raw.R14 = uint64(unanswered(t))
+	asked := make(chan int)
+	go func() {
+		for n := range 100 {
+			c.Site(Image{ID: hostile}, uint64(1000+n), &raw)
+			asked <- n
+		}
+		close(asked)
+	}()
+	deadline := time.After(20 * time.Second)
+	for n := range 100 {
+		select {
+		case <-asked:
+		case <-deadline:
+			t.Fatalf("asked %d of 100 times", n)
+		}
+	}
+	c.Site(Image{ID: p.id}, 1, &p.raw)
+	for others := time.Now().Add(30 * time.Second); time.Now().Before(others); time.Sleep(time.Millisecond) {
+		for _, a := range c.Answers(nil) {
+			if a.Image.ID == p.id && len(a.Site.Frames) > 0 {
+				return
+			}
+		}
+	}
+	t.Error("no frames of another process")
 }

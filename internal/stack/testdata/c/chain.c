@@ -41,6 +41,9 @@ KEEP void sigframe(int alt) {
 	sink++;
 }
 
+KEEP int wrapped(const char *p) { return open(p, O_RDONLY); }
+KEEP int wrapper(const char *p) { return wrapped(p); }
+
 int main(int argc, char **argv) {
 	const char *how = argv[1];
 	path = argv[2];
@@ -53,6 +56,7 @@ int main(int argc, char **argv) {
 	if (!strcmp(how, "altstack")) sigframe(1);
 	if (!strcmp(how, "fault")) { signal(SIGSEGV, on_segv); sink = crasher(NULL); }
 	if (!strcmp(how, "thread")) { pthread_t t; pthread_create(&t, NULL, thread, NULL); pthread_join(t, NULL); }
+	if (!strcmp(how, "tail")) sink = wrapper(path);
 	if (!strcmp(how, "stdio")) { FILE *f = fopen(path, "r"); sink = f != NULL; }
 #ifdef DLOPEN
 	if (!strcmp(how, "dlopen")) {

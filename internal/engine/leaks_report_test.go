@@ -1,0 +1,47 @@
+package engine
+
+import (
+	"testing"
+	"time"
+
+	"rmagent/internal/held"
+	"rmagent/internal/sample"
+	"rmagent/internal/stack/worker"
+)
+
+// Two processes may have one table of descriptors, and a child has what its parent opened:
+// who opened a descriptor is told of whoever holds it, and its totals only of who did.
+func TestWhatAnotherProcessOpenedHasItsStack(t *testing.T) {
+	owner, sharer, child := sample.ID{PID: 7, StartTicks: 1}, sample.ID{PID: 8, StartTicks: 2}, sample.ID{PID: 9, StartTicks: 3}
+	l := NewLeaks(LeakOptions{Now: func() time.Duration { return 10 * time.Second }})
+	for _, id := range []sample.ID{owner, sharer} {
+		l.traced[id] = newTraced()
+		l.traced[id].bySite = map[*worker.Site]int{}
+	}
+	comm := sample.Comm{'s', 'h', 'a', 'r', 'e', 'r'}
+	leaky := stackOf("", "open", "leak", "main")
+	l.open(41, leaky, &waiting{id: sharer, at: time.Second, thread: comm})
+	l.open(42, leaky, &waiting{id: sharer, at: 2 * time.Second, thread: comm})
+	fds := []held.FD{{FD: sample.FD{Number: 3, Birth: 41}}, {FD: sample.FD{Number: 4, Birth: 42}}, {FD: sample.FD{Number: 5, Birth: 43}}}
+	for _, id := range []sample.ID{owner, sharer, child} {
+		who := attribution{l: l, id: id}
+		groups := held.Groups(fds, func(f *held.FD) int32 {
+			n, _ := who.siteOf(f)
+			return n
+		})
+		if len(groups) != 2 || len(groups[0].FDs) != 2 {
+			t.Fatalf("%v: %v", id, groups)
+		}
+		s := who.site(&groups[0], fds, l.Now(), 2)
+		if len(s.Stack) != 3 || s.Thread.Or("") != "sharer" || s.OldestSeconds.Or(0) != 9 || s.OpenedTotal.Known() != (id == sharer) {
+			t.Errorf("%v: %+v", id, s)
+		}
+		unknown, want := who.site(&groups[1], fds, l.Now(), 1), sample.StackLost
+		if id == child { // who is not traced
+			want = sample.BeforeTracing
+		}
+		if unknown.StackEnd.Or("") != want.String() {
+			t.Errorf("%v: %+v", id, unknown)
+		}
+	}
+}
