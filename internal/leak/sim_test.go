@@ -352,14 +352,14 @@ var scenarios = []scenario{
 		return w
 	}, growing: 18 * sec, leaking: 120 * sec, rule: RuleNeverClosed, said: 1},
 	{name: "pools that one place fills", world: func(rng *rand.Rand) *world {
-		w := &world{base: 20, length: 1200 * sec, kind: sample.FDTCP4, lives: honest(rng, 5, 1200*sec), place: func(site int) int { return 1 }}
+		w := &world{base: 20, length: 300 * sec, kind: sample.FDTCP4, lives: honest(rng, 5, 300*sec), place: func(site int) int { return 1 }}
 		for pool := range 25 {
 			w.lives = append(w.lives, randomly(rng, 100+pool, 0.5, 10*sec, 70*sec, forever)...)
 		}
 		return w
 	}, said: 1},
 	{name: "caches of files that one place fills", world: func(rng *rand.Rand) *world {
-		w := &world{base: 20, length: 600 * sec, kind: sample.FDFile, lives: honest(rng, 5, 600*sec), place: func(site int) int { return 1 }}
+		w := &world{base: 20, length: 300 * sec, kind: sample.FDFile, lives: honest(rng, 5, 300*sec), place: func(site int) int { return 1 }}
 		for i := range w.lives {
 			w.lives[i].inode = 1
 		}
