@@ -1,10 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"fmt"
+	"io"
 	"os"
 	"strconv"
-	"strings"
 
 	"github.com/urfave/cli/v2"
 	"go.uber.org/zap"
@@ -167,22 +168,27 @@ func warn(c *cli.Context, l *config.Loaded, a *record.FDCheck) error {
 
 // printCheck writes an answer for people.
 func printCheck(c *cli.Context, a *record.FDCheck) error {
-	p := newHeadroomPage(c)
 	verdict := "CANNOT TELL"
 	if safe, known := a.Safe.Get(); known {
 		verdict = map[bool]string{true: "SAFE", false: "RISKY"}[safe]
 	}
-	p.printf("%s: %s\n\n", verdict, a.Message)
-	p.printf("%-10s %s (pid %d)\n", "process", human.Text(a.Comm), a.PID)
-	p.printf("%-10s %d: %d files, %d sockets, %d others\n", "needed", a.Required, a.Files, a.Sockets, a.Overhead)
+	w := bufio.NewWriter(c.App.Writer)
+	io.WriteString(w, cmdline.Wrap(verdict+": ", a.Message)+"\n")
+	rows := [][]string{
+		{"process", fmt.Sprintf("%s (pid %d)", human.Text(a.Comm), a.PID)},
+		{"needed", fmt.Sprintf("%d: %d files, %d sockets, %d others", a.Required, a.Files, a.Sockets, a.Overhead)},
+	}
 	if ratio, ok := a.Ratio.Get(); ok {
-		p.printf("%-10s %d of %d (%.0f%%, %s); safe is below %.0f%%, by %s\n", "with them", a.Open.Or(0)+a.Required, a.Limit.Or(0),
-			ratio*100, a.State.Or(""), (1-a.MarginRatio)*100, a.LimitedBy)
-		p.printf("%-10s %d files at once fit safely now\n", "batch", a.Batch.Or(0))
+		rows = append(rows,
+			[]string{"with them", fmt.Sprintf("%d of %d (%.0f%%, %s); safe is below %.0f%%, by %s", a.Open.Or(0)+a.Required, a.Limit.Or(0),
+				ratio*100, a.State.Or(""), (1-a.MarginRatio)*100, a.LimitedBy)},
+			[]string{"batch", fmt.Sprintf("%d files at once fit safely now", a.Batch.Or(0))})
 	}
-	p.printf("%-10s %s\n", "advice", a.Advice)
-	if len(a.Raise) > 0 {
-		p.printf("%-10s %s\n", "to raise", strings.Join(a.Raise, "\n           "))
+	rows = append(rows, []string{"advice", a.Advice})
+	name := "to raise"
+	for _, how := range a.Raise {
+		rows, name = append(rows, []string{name, how}), ""
 	}
-	return p.err
+	cmdline.WriteTable(w, rows)
+	return w.Flush()
 }

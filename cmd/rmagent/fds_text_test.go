@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"rmagent/internal/cmdline"
 	"rmagent/record"
@@ -59,11 +58,7 @@ func TestPageOfAHost(t *testing.T) {
 		}
 	}
 	table, _, _ := strings.Cut(text[strings.Index(text, "    PID"):], "\n\n")
-	for line := range strings.Lines(table) {
-		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
-			t.Errorf("a line of %d columns: %s", n, line)
-		}
-	}
+	fitsColumns(t, table)
 	if strings.Contains(text, "main.main") || strings.Contains(text, "  41 ") {
 		t.Errorf("more than the page of a host has:\n%s", text)
 	}

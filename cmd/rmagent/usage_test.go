@@ -181,12 +181,22 @@ func TestDoctor(t *testing.T) {
 			t.Errorf("it does not say %q:\n%s", want, r.stdout)
 		}
 	}
-	for line := range strings.Lines(r.stdout) {
+	fitsColumns(t, r.stdout)
+	fitsColumns(t, runToEnd(t, agentCommand(t, "check", "--files", "9999999")).stdout)
+	if r := runToEnd(t, agentCommand(t, "doctor", "--json")); r.status != 0 || !strings.HasPrefix(r.stdout, "{") {
+		t.Errorf("exit status %d: %.200s", r.status, r.stdout)
+	}
+}
+
+// fitsColumns wants lines for which a terminal of 80 columns has room.
+func fitsColumns(t *testing.T, text string) {
+	t.Helper()
+	if text == "" {
+		t.Error("no text")
+	}
+	for line := range strings.Lines(text) {
 		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 80 {
 			t.Errorf("a line of %d columns: %s", n, line)
 		}
-	}
-	if r := runToEnd(t, agentCommand(t, "doctor", "--json")); r.status != 0 || !strings.HasPrefix(r.stdout, "{") {
-		t.Errorf("exit status %d: %.200s", r.status, r.stdout)
 	}
 }
