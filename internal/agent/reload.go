@@ -34,7 +34,7 @@ type reloads struct {
 	look   chan struct{}     // one tick has begun
 	asked  chan struct{}     // somebody demands it
 	ready  atomic.Pointer[engine.Settings]
-	status atomic.Pointer[ConfigStatus]
+	status atomic.Pointer[ConfigStatus] // stored with mu held
 
 	mu      sync.Mutex
 	sources config.Sources // of the configuration in force, with what was set since the start
@@ -113,9 +113,11 @@ func (r *reloads) read() {
 		return
 	}
 	what := strings.ReplaceAll(err.Error(), "\n", "; ")
+	r.mu.Lock()
 	status := *r.status.Load()
 	status.Refused = what
 	r.status.Store(&status)
+	r.mu.Unlock()
 	log.Error("config_refused", zap.String("why", what), zap.String("in_force", "the configuration from before"))
 }
 
