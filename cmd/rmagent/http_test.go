@@ -61,6 +61,21 @@ func dialUnix(path string) *http.Transport {
 	return &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) }}
 }
 
+// awaitReading waits until the agent of a socket has read the machine: before that, nobody
+// asks it.
+func awaitReading(t *testing.T, socket string) {
+	t.Helper()
+	c := http.Client{Transport: dialUnix(socket)}
+	await(t, "the agent's first reading", func() bool {
+		resp, err := c.Get("http://rmagent/readyz")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == 204
+	})
+}
+
 // command is a command line that finds the agent.
 func (s *served) command(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()

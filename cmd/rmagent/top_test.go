@@ -167,7 +167,7 @@ func TestTopAsksTheAgent(t *testing.T) {
 	run := agentCommand(t, "run", "--source", "procfs", "--interval", "300ms", "--listen", "")
 	agent := start(t, run)
 	socket := filepath.Join(run.Dir, "rmagent.sock")
-	await(t, "the agent's socket", func() bool { _, err := os.Stat(socket); return err == nil })
+	awaitReading(t, socket)
 
 	s := openTmux(t, agentCommand(t, "top", "--socket", socket), "NO_COLOR=1")
 	s.shows(`(?s)rmagent top.*PID +CPU%v.*agent at`)

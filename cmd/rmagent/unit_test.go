@@ -82,14 +82,7 @@ func TestSocketActivation(t *testing.T) {
 	}
 	s := &served{started: start(t, cmd), tcp: "http://" + tcp.Addr().String()}
 	s.unix.Transport = dialUnix(filepath.Join(dir, "passed.sock"))
-	await(t, "an answer on the passed socket", func() bool {
-		resp, err := s.unix.Get("http://rmagent/readyz")
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return resp.StatusCode == 204
-	})
+	awaitReading(t, filepath.Join(dir, "passed.sock"))
 	var system struct{ System map[string]any }
 	s.get(t, "/v1/system", &system)
 	if system.System["agent_pid"] != float64(cmd.Process.Pid) {
