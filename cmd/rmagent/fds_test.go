@@ -17,11 +17,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/procfs"
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/childtest"
 	"rmagent/internal/cmdline"
+	"rmagent/internal/loader"
 	"rmagent/internal/report"
+	"rmagent/internal/sample"
 	"rmagent/record"
 )
 
@@ -309,8 +312,9 @@ func watchFDs(t *testing.T, long string, ps ...*program) *watching {
 	w := &watching{}
 	cmd.Stdout = &w.out
 	w.started = start(t, cmd)
-	// It is attached with the first reading: to forks, execs, exits, and then to calls.
-	await(t, "the tracer", func() bool { return bpfLinks(cmd.Process.Pid) > 3 })
+	// It is attached with the first reading: to forks, execs, exits, and last to calls.
+	links := tracerLinks()
+	await(t, "the tracer", func() bool { return bpfLinks(cmd.Process.Pid) >= links })
 	return w
 }
 
@@ -376,6 +380,28 @@ func children(pid int) (pids []int32) {
 	}
 	return pids
 }
+
+// tracerLinks is how many links a tracer has that is attached, on this kernel.
+var tracerLinks = sync.OnceValue(func() int {
+	tr, err := loader.OpenFDTracer(loader.FDTraceOptions{})
+	if err != nil {
+		return 0 // and so it is for who is tested
+	}
+	defer tr.Close()
+	self, err := procfs.Self()
+	if err != nil {
+		panic(err)
+	}
+	stat, err := self.Stat()
+	if err != nil {
+		panic(err)
+	}
+	before := bpfLinks(stat.PID)
+	if err := tr.Start([]sample.ID{{PID: int32(stat.PID), StartTicks: stat.Starttime}}); err != nil {
+		return 0
+	}
+	return bpfLinks(stat.PID) - before
+})
 
 // bpfLinks is how many BPF links a process has open.
 func bpfLinks(pid int) int { return descriptorsOf(pid, "anon_inode:bpf_link") }
