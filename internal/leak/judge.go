@@ -107,11 +107,12 @@ func (j *Judge) Observe(t *aggregate.Table) {
 	}
 	for id, s := range j.suspects {
 		p := t.Find(id)
-		if p != nil {
+		ended := p == nil || isEmptied(p)
+		if !ended {
 			j.observe(s, p)
 		}
 		switch {
-		case p == nil: // it has ended
+		case ended:
 			if s.verdict != "" {
 				j.change(s, record.VerdictOver)
 			}
@@ -122,6 +123,10 @@ func (j *Judge) Observe(t *aggregate.Table) {
 	}
 	slices.SortFunc(j.changes, func(a, b Change) int { return cmp.Compare(a.ID.PID, b.ID.PID) })
 }
+
+// isEmptied tells whether a process has ended, and only its parent has not seen it yet: it
+// has no table of descriptors any more. One whose first thread alone has ended still has.
+func isEmptied(p *aggregate.Process) bool { return p.State == 'Z' && p.FDOpen == 0 }
 
 // Changes are the verdicts that the last Observe changed, valid until the next.
 func (j *Judge) Changes() []Change { return j.changes }

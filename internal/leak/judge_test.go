@@ -6,6 +6,7 @@ import (
 
 	"rmagent/internal/aggregate"
 	"rmagent/internal/sample"
+	"rmagent/record"
 )
 
 // TestNobodySuspectsWhoIsExcepted has two processes open ever more descriptors; one of
@@ -35,5 +36,35 @@ func TestNobodySuspectsWhoIsExcepted(t *testing.T) {
 	}
 	if verdicts[agent] != 0 || verdicts[other] == 0 {
 		t.Errorf("verdicts on the agent: %d, on the other: %d", verdicts[agent], verdicts[other])
+	}
+}
+
+// TestWhoHasEndedLeaksNoMore: growth is over with the process, whether its parent has seen
+// that or not, and not with its first thread.
+func TestWhoHasEndedLeaksNoMore(t *testing.T) {
+	id := sample.ID{PID: 42, StartTicks: 7}
+	table, judge := aggregate.NewTable(), NewJudge()
+	var last []Change
+	observe := func(second int, state byte, open uint64) {
+		table.Update(&sample.Snapshot{Monotonic: time.Duration(second) * time.Second, Processes: []sample.Process{{
+			ID: id, State: state, FDOpen: open, FDLimit: 300, Known: sample.SetOf(sample.FDOpen, sample.FDLimit),
+		}}})
+		judge.Observe(table)
+		last = judge.Changes()
+	}
+	for second := 1; second <= 20; second++ {
+		observe(second, 'S', uint64(9*second))
+	}
+	observe(21, 'Z', 189)
+	if len(last) > 0 {
+		t.Errorf("its first thread has ended, and it is %s", last[0].Verdict)
+	}
+	observe(22, 'Z', 0)
+	if len(last) != 1 || last[0].Verdict != record.VerdictOver || last[0].Open != record.Some[uint64](189) {
+		t.Errorf("it has ended: %+v", last)
+	}
+	observe(23, 'Z', 0)
+	if len(last) > 0 {
+		t.Errorf("once more: %+v", last)
 	}
 }
