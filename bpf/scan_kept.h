@@ -45,11 +45,16 @@ struct {
 
 #define barrier() asm volatile("" ::: "memory")
 
-/* fence orders what is read before it and after it, which plain loads are not on
- * arm64. The value must be used, or it is an addition that orders nothing. */
+/* fence orders what is read before it and after it. On x86 loads are in order anyway, and
+ * an atomic operation would keep those of one process from being under way together; on
+ * arm64 it takes one, whose value must be used, or it is an addition that orders nothing. */
 static __always_inline void fence(struct work *k)
 {
+#if defined(__TARGET_ARCH_x86)
+	barrier();
+#else
 	k->number = __sync_fetch_and_add(&k->fence, 1);
+#endif
 }
 
 /* off_cpu tells whether a task is on no CPU, and how often it was switched out by

@@ -120,6 +120,7 @@ func (a *Agent) engineOptions() (*engine.Options, error) {
 		Who:       a.parts.Who,
 		Policy:    policy.New(l.Policy(int32(os.Getpid()))),
 		Log:       a.Log,
+		Self:      a.Self,
 		Version:   a.Version,
 		Interval:  l.Interval,
 		Overview:  a.Overview,

@@ -7,13 +7,13 @@ import (
 	"rmagent/internal/sample"
 )
 
-// Active marks in paths the cgroup of every process that did something since the
-// reading before, and the cgroups above it, which are charged for it too. It needs
-// the processes' identities.
-func (t *Table) Active(paths map[string]bool) {
+// Active marks in paths the cgroup of every process but one that did something since
+// the reading before, and the cgroups above it, which are charged for it too. It needs
+// the processes' identities. The one is who reads: it always does something.
+func (t *Table) Active(paths map[string]bool, reader int32) {
 	for _, slot := range t.order {
 		p := &t.slots[slot]
-		if !p.Active || p.Identity == nil {
+		if !p.Active || p.Identity == nil || p.ID.PID == reader {
 			continue
 		}
 		for path := p.Identity.Cgroup; path != "" && !paths[path]; path = above(path) {

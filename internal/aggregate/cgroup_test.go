@@ -165,7 +165,7 @@ func TestActiveMarksTheCgroupsAbove(t *testing.T) {
 	}
 	mark := func() string {
 		paths := map[string]bool{}
-		table.Active(paths)
+		table.Active(paths, 0)
 		return strings.Join(slices.Sorted(maps.Keys(paths)), " ")
 	}
 	if got := mark(); got != "/ /pods /pods/a /pods/a/x /pods/b" {
@@ -179,5 +179,13 @@ func TestActiveMarksTheCgroupsAbove(t *testing.T) {
 	update(table, 3, procs...)
 	if got := mark(); got != "" {
 		t.Errorf("none moved: %s", got)
+	}
+	procs[1].CPUNanos++
+	procs[2].CPUNanos++
+	update(table, 4, procs...)
+	paths := map[string]bool{}
+	table.Active(paths, 2)
+	if len(paths) != 1 || !paths["/"] {
+		t.Errorf("the reader and another moved: %v", paths)
 	}
 }

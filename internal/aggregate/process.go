@@ -8,25 +8,32 @@ import (
 )
 
 // Process is one process over time.
+//
+// What each reading looks at of a process in which nothing moves comes first, on one
+// cache line: of most processes nothing else is touched.
 type Process struct {
-	sample.Process // the last reading
-
 	Identity *sample.Identity // nil until the caller sets it
+	trend    *trend           // nil until the count moves
 	// Renew is set where the identity must be read (again): the process is new,
 	// called exec or moved to another cgroup, or its source can't tell.
 	Renew bool
 	// Active is set where anything changed since the reading before, and for the
 	// first reading.
-	Active bool
+	Active  bool
+	quiet   bool // Rates are those of a process in which nothing moved
+	watched bool // between or since was seen
+	closely bool // between, and the interval before it, were watched
+
+	sample.Process // the last reading
+
 	// Rates are those of the last interval.
 	Rates Rates
 
-	trend *trend        // nil until the count moves
-	born  time.Duration // monotonic time since when fd_open is known
-	quiet bool          // Rates are those of a process in which nothing moved
+	born time.Duration // monotonic time since when fd_open is known
 	// What was seen of fd_open between the last two readings, and since.
 	between, since fdRange
-	closely        bool // between, and the interval before it, were watched
+
+	_ [56]byte // or of most processes the first fields would lie on two lines
 }
 
 // identityFields tell when an identity is void.
@@ -64,8 +71,11 @@ func quiet(known sample.FieldSet) Rates {
 // advance takes the next reading of the same process, and tells whether its
 // descriptors or its cgroup may be others than before.
 func (p *Process) advance(now *sample.Process, at, elapsed time.Duration) (files bool) {
-	p.closely = p.between.seen && p.since.seen
-	p.between, p.since = p.since, fdRange{}
+	if p.watched {
+		p.closely = p.between.seen && p.since.seen
+		p.between, p.since = p.since, fdRange{}
+		p.watched = p.between.seen
+	}
 	if now.Since != 0 && now.Since == p.Since {
 		return p.rest(at, elapsed)
 	}
@@ -182,7 +192,7 @@ func (p *Process) lowFDs(now uint64, at time.Duration) mark {
 // ObserveFD takes a count that was read between two snapshots, at a monotonic time.
 func (p *Process) ObserveFD(n uint64, at time.Duration) {
 	if !p.since.seen {
-		p.since = fdRange{n, n, at, true}
+		p.since, p.watched = fdRange{n, n, at, true}, true
 	}
 	if n < p.since.low {
 		p.since.low, p.since.lowAt = n, at

@@ -538,3 +538,16 @@ func TestTableShrinksAfterAStorm(t *testing.T) {
 		t.Errorf("%d processes, want %d", table.Len(), 2*storm)
 	}
 }
+
+// TestRestingOnOneLine: what is looked at of a process in which nothing moves lies on one
+// cache line, in every slot.
+func TestRestingOnOneLine(t *testing.T) {
+	const line = 64
+	var p Process
+	if size := unsafe.Sizeof(p); size%line != 0 {
+		t.Errorf("a slot takes %d bytes", size)
+	}
+	if end := unsafe.Offsetof(p.Process) + unsafe.Offsetof(p.Process.Known) + unsafe.Sizeof(p.Process.Known); end > line {
+		t.Errorf("the first fields take %d bytes", end)
+	}
+}

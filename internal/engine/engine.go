@@ -72,6 +72,7 @@ type Options struct {
 	Views   *Views // nil: nobody reads views
 	Log     *zap.Logger
 
+	Self     int32 // PID of the agent; 0 where somebody else reads
 	Version  string
 	Interval time.Duration
 	// Overview is how often the log says how the machine is; 0: never.
@@ -341,8 +342,8 @@ func (e *Engine) readHost() {
 	e.machine.Update(&e.host)
 }
 
-// readCgroups reads those in which a process did something, with those above, those
-// that the policy watches, and once a minute all.
+// readCgroups reads those in which a process other than the agent did something, with
+// those above, those that the policy watches, and once a minute all.
 func (e *Engine) readCgroups(all bool) {
 	e.cgroups = e.cgroups[:0]
 	if all {
@@ -350,7 +351,7 @@ func (e *Engine) readCgroups(all bool) {
 		return
 	}
 	clear(e.active)
-	e.table.Active(e.active)
+	e.table.Active(e.active, e.Self)
 	e.Policy.WatchedCgroups(e.active)
 	e.cgroups = e.Cgroups.Read(e.cgroups, &e.host, func(_ uint64, path string) bool { return e.active[path] })
 }

@@ -26,7 +26,7 @@ const (
 // eventDecoder turns the ring's records into sample.Events.
 type eventDecoder struct {
 	dst      *sample.Events
-	boot     time.Time // the wall clock at CLOCK_BOOTTIME 0, as of now
+	boot     time.Time // the wall clock at CLOCK_BOOTTIME 0; zero: not asked yet
 	pageSize uint64
 	net, fds bool // their hooks run
 }
@@ -34,7 +34,6 @@ type eventDecoder struct {
 func (e *Events) newEventDecoder(dst *sample.Events) *eventDecoder {
 	return &eventDecoder{
 		dst:      dst,
-		boot:     time.Now().Add(-clock.Boottime()),
 		pageSize: uint64(os.Getpagesize()),
 		net:      e.Attached("net"),
 		fds:      e.Attached("fds"),
@@ -138,7 +137,12 @@ func (d *eventDecoder) head(p *sample.Process, h *eventsEventHead) {
 	}
 }
 
-func (d *eventDecoder) time(boottime uint64) time.Time { return d.boot.Add(time.Duration(boottime)) }
+func (d *eventDecoder) time(boottime uint64) time.Time {
+	if d.boot.IsZero() {
+		d.boot = time.Now().Add(-clock.Boottime())
+	}
+	return d.boot.Add(time.Duration(boottime))
+}
 
 func (d *eventDecoder) hasExe(b []byte, size uintptr, h *eventsEventHead) bool {
 	return len(b) >= int(size)+int(h.ExeLen)

@@ -70,10 +70,10 @@ type Process struct {
 	// there is to know of the process: two that one reader gave the same ID and Since
 	// are equal. 0 where nobody compared.
 	Since        time.Duration
+	Known        FieldSet
 	Comm         Comm
 	KernelThread bool
 	State        byte // the letter of /proc/PID/stat, of the leader
-	Known        FieldSet
 
 	PPID  int32
 	NSPID int32
