@@ -1,6 +1,7 @@
 package stack
 
 import (
+	"math"
 	"slices"
 
 	"golang.org/x/arch/x86/x86asm"
@@ -43,7 +44,20 @@ type point struct {
 // course is a way through a function.
 type course struct {
 	point
-	saved [cfi.NumRegisters]saved
+	// top is the highest offset that SP went down from: what is below was not there at the
+	// instruction that is asked about, but put there on the way, as by a function that the
+	// way jumps to at its end.
+	top    int64
+	saved  [len(places)]saved
+	pushed [len(places)]pushed
+}
+
+// pushed is where a register was pushed on the way, and what it was; it is there no more
+// where SP is above.
+type pushed struct {
+	there bool
+	at    int64
+	what  saved
 }
 
 // saved is what became of the caller's value of a register.
@@ -91,7 +105,8 @@ func (c *course) row() (row cfi.Row) {
 	if c.sp.frame {
 		row.CFA.Register = a.FP
 	}
-	for place, s := range c.saved {
+	for i, s := range c.saved {
+		place := places[i]
 		switch {
 		case s.kind == onStack && s.at.frame == c.sp.frame:
 			row.Registers[place] = cfi.Rule{Kind: cfi.AtOffset, Offset: s.at.offset - row.CFA.Offset}
@@ -161,64 +176,113 @@ func (c *course) execute(inst *x86asm.Inst) (next []uint64) {
 	after := c.vaddr + uint64(inst.Len)
 	if target, ok := inst.Args[0].(x86asm.Rel); ok {
 		to := after + uint64(int64(target))
-		switch inst.Op {
-		case x86asm.JMP:
+		switch {
+		case inst.Op == x86asm.JMP:
 			return []uint64{to}
-		case x86asm.CALL: // it leaves SP as it was
+		case inst.Op == x86asm.CALL && target == 0: // only to know where it is
+			return nil
+		case inst.Op == x86asm.CALL: // it leaves SP as it was
 			return []uint64{after}
 		}
 		return []uint64{after, to}
 	}
-	switch inst.Op {
-	case x86asm.RET, x86asm.JMP, x86asm.HLT, x86asm.UD1, x86asm.UD2, x86asm.INT, x86asm.IRETQ, x86asm.ENTER, x86asm.LRET, x86asm.LJMP:
+	if !c.change(inst) {
 		return nil
-	case x86asm.CALL, x86asm.CMP, x86asm.TEST:
-		return []uint64{after}
-	case x86asm.PUSH:
-		if inst.DataSize == 16 {
-			return nil
-		}
-		c.sp.offset -= 8
-		return []uint64{after}
-	case x86asm.POP:
-		c.load(inst.Args[0], c.sp)
-		c.sp.offset += 8
-		return []uint64{after}
-	case x86asm.LEAVE:
-		if !c.framed() {
-			return nil
-		}
-		c.load(x86asm.RBP, where{frame: true})
-		c.sp = where{frame: true, offset: 8}
-		return []uint64{after}
-	}
-	if inst.Args[0] == x86asm.RSP || inst.Args[0] == x86asm.ESP {
-		if !c.moveSP(inst) {
-			return nil
-		}
-		return []uint64{after}
-	}
-	if mem, ok := inst.Args[1].(x86asm.Mem); ok && inst.Op == x86asm.MOV && mem.Base == x86asm.RSP && mem.Index == 0 {
-		c.load(inst.Args[0], where{c.sp.frame, c.sp.offset + mem.Disp})
-		return []uint64{after}
-	}
-	if r, ok := inst.Args[0].(x86asm.Reg); ok {
-		if place, ok := preserved(r); ok {
-			c.saved[place] = saved{kind: overwritten}
-		}
 	}
 	return []uint64{after}
 }
 
-// framed tells whether RBP still is what it was.
-func (c *course) framed() bool { return c.saved[cfi.AMD64.FP].kind == untouched }
-
-// load notes that a register is restored from a place.
-func (c *course) load(to x86asm.Arg, at where) {
-	if r, ok := to.(x86asm.Reg); ok {
-		if place, ok := preserved(r); ok {
-			c.saved[place] = saved{onStack, at}
+// change executes what is no jump; false where the way ends.
+func (c *course) change(inst *x86asm.Inst) bool {
+	to, from := inst.Args[0], inst.Args[1]
+	switch inst.Op {
+	case x86asm.RET, x86asm.JMP, x86asm.HLT, x86asm.UD1, x86asm.UD2, x86asm.INT, x86asm.IRETQ, x86asm.ENTER, x86asm.LRET, x86asm.LJMP:
+		return false
+	case x86asm.CALL, x86asm.CMP, x86asm.TEST:
+		return true
+	case x86asm.PUSH, x86asm.PUSHFQ:
+		return inst.DataSize != 16 && c.push(to)
+	case x86asm.POP, x86asm.POPFQ:
+		return inst.DataSize != 16 && c.pop(to)
+	case x86asm.PUSHF, x86asm.PUSHFD, x86asm.POPF, x86asm.POPFD:
+		return false
+	case x86asm.XCHG, x86asm.XADD:
+		c.overwrite(from)
+		if isSP(from) {
+			return false
 		}
+	case x86asm.LEAVE:
+		if !c.framed() {
+			return false
+		}
+		c.setSP(where{frame: true})
+		return c.pop(x86asm.RBP)
+	}
+	if to == x86asm.RSP {
+		return c.moveSP(inst)
+	}
+	if mem, ok := from.(x86asm.Mem); ok && inst.Op == x86asm.MOV && mem.Base == x86asm.RSP && mem.Index == 0 {
+		c.load(to, c.sp.offset+mem.Disp)
+		return true
+	}
+	c.overwrite(to)
+	return !isSP(to)
+}
+
+// isSP tells whether an operand is the stack pointer or a part of it.
+func isSP(arg x86asm.Arg) bool {
+	return arg == x86asm.RSP || arg == x86asm.ESP || arg == x86asm.SP || arg == x86asm.SPB
+}
+
+func (c *course) push(from x86asm.Arg) bool {
+	c.setSP(where{c.sp.frame, c.sp.offset - 8})
+	if i, ok := preserved(from); ok {
+		c.pushed[i] = pushed{there: true, at: c.sp.offset, what: c.saved[i]}
+	}
+	return true
+}
+
+func (c *course) pop(to x86asm.Arg) bool {
+	c.load(to, c.sp.offset)
+	c.setSP(where{c.sp.frame, c.sp.offset + 8})
+	return !isSP(to)
+}
+
+// setSP moves the stack pointer.
+func (c *course) setSP(to where) {
+	switch {
+	case to.frame != c.sp.frame: // what was pushed is not in sight any more
+		c.top, c.pushed = math.MinInt64, [len(places)]pushed{}
+	case to.offset < c.sp.offset:
+		c.top = max(c.top, c.sp.offset)
+	}
+	c.sp = to
+	for i := range c.pushed {
+		c.pushed[i].there = c.pushed[i].there && c.pushed[i].at >= to.offset
+	}
+}
+
+// framed tells whether RBP still is what it was.
+func (c *course) framed() bool { return c.saved[framePointer].kind == untouched }
+
+// load notes that a register is restored from a place at an offset from where SP is
+// reckoned.
+func (c *course) load(to x86asm.Arg, at int64) {
+	i, ok := preserved(to)
+	switch p := &c.pushed[i]; {
+	case !ok:
+	case p.there && p.at == at:
+		c.saved[i] = p.what
+	case at < c.top:
+		c.saved[i] = saved{kind: overwritten}
+	default:
+		c.saved[i] = saved{onStack, where{c.sp.frame, at}}
+	}
+}
+
+func (c *course) overwrite(to x86asm.Arg) {
+	if i, ok := preserved(to); ok {
+		c.saved[i] = saved{kind: overwritten}
 	}
 }
 
@@ -226,39 +290,45 @@ func (c *course) load(to x86asm.Arg, at where) {
 func (c *course) moveSP(inst *x86asm.Inst) bool {
 	imm, constant := inst.Args[1].(x86asm.Imm)
 	mem, address := inst.Args[1].(x86asm.Mem)
+	to := c.sp
 	switch {
 	case inst.Op == x86asm.ADD && constant:
-		c.sp.offset += int64(imm)
+		to.offset += int64(imm)
 	case inst.Op == x86asm.SUB && constant:
-		c.sp.offset -= int64(imm)
+		to.offset -= int64(imm)
 	case inst.Op == x86asm.LEA && address && mem.Index == 0 && mem.Base == x86asm.RSP:
-		c.sp.offset += mem.Disp
+		to.offset += mem.Disp
 	case inst.Op == x86asm.LEA && address && mem.Index == 0 && mem.Base == x86asm.RBP && c.framed():
-		c.sp = where{true, mem.Disp}
+		to = where{true, mem.Disp}
 	case inst.Op == x86asm.MOV && inst.Args[1] == x86asm.RBP && c.framed():
-		c.sp = where{frame: true}
+		to = where{frame: true}
 	default:
 		return false
 	}
+	c.setSP(to)
 	return true
 }
 
-// preserved is the place of a register, or of a part of it, that functions keep for their
-// callers (System V ABI).
-func preserved(r x86asm.Reg) (place uint8, ok bool) {
-	switch r {
+// places are the registers that functions keep for their callers (System V ABI).
+var places = [...]uint8{3, 6, 12, 13, 14, 15}
+
+const framePointer = 1 // of places
+
+// preserved is which of places a register, or a part of it, is.
+func preserved(a x86asm.Arg) (i int, ok bool) {
+	switch a {
 	case x86asm.RBX, x86asm.EBX, x86asm.BX, x86asm.BL, x86asm.BH:
-		return 3, true
+		return 0, true
 	case x86asm.RBP, x86asm.EBP, x86asm.BP, x86asm.BPB:
-		return 6, true
+		return framePointer, true
 	case x86asm.R12, x86asm.R12L, x86asm.R12W, x86asm.R12B:
-		return 12, true
+		return 2, true
 	case x86asm.R13, x86asm.R13L, x86asm.R13W, x86asm.R13B:
-		return 13, true
+		return 3, true
 	case x86asm.R14, x86asm.R14L, x86asm.R14W, x86asm.R14B:
-		return 14, true
+		return 4, true
 	case x86asm.R15, x86asm.R15L, x86asm.R15W, x86asm.R15B:
-		return 15, true
+		return 5, true
 	}
 	return 0, false
 }

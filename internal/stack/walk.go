@@ -3,8 +3,8 @@
 //
 // Each step to a caller takes the best there is: Go's own table, the call frame
 // information of the file (.eh_frame), what the code does until it returns, a saved frame
-// pointer. The last two are marked as a guess. A walk that does not reach the thread's or goroutine's first function says
-// why it ends.
+// pointer. The last two are marked as a guess, as is all that they lead to. A walk that
+// does not reach the thread's or goroutine's first function says why it ends.
 //
 // The files that a walk reads are foreign, and so is the stack: all of it is bounded,
 // and belongs into elffile.Guard in a process that has nothing to lose. Only amd64 is
@@ -13,6 +13,7 @@ package stack
 
 import (
 	"bytes"
+	"cmp"
 	"path"
 	"strings"
 
@@ -102,7 +103,8 @@ type walker struct {
 	pc   uint64
 	// called says that pc is a return address.
 	called bool
-	guess  string // of the frame that comes next
+	guess  string // of the step to the frame that comes next
+	doubt  string // of a step before: where one went astray, so do those that follow
 	// chain is the element of the chain that comes next, once the window has ended.
 	chain   int
 	chained bool
@@ -167,7 +169,7 @@ func (w *walker) next() bool {
 		w.end(EndFrames)
 		return false
 	}
-	f := Frame{PC: w.pc, Address: w.pc, Region: region, Guess: w.guess}
+	f := Frame{PC: w.pc, Address: w.pc, Region: region, Guess: cmp.Or(w.guess, w.doubt)}
 	handler := w.called && w.space.Arch == cfi.AMD64 && region.isSigreturn(w.pc)
 	if w.called && !handler {
 		f.Address--
@@ -184,7 +186,7 @@ func (w *walker) next() bool {
 	if w.walk.NeedsCode != 0 {
 		return false
 	}
-	w.guess = ""
+	w.guess, w.doubt = "", f.Guess
 	if code != nil {
 		f.Named = code.Named
 		return w.leaveGenerated(f, code) == stepped

@@ -70,7 +70,7 @@ func TestGeneratedCode(t *testing.T) {
 	t.Cleanup(func() { os.Remove(perf) })
 	site := walk(t, newClient(t), Image{ID: p.id}, &p.raw)
 	names := strings.Join(functions(site), " ")
-	if !strings.Contains(names, " inner generated[javascript] caller(frame_pointer) main ") || site.End != "" {
+	if !strings.Contains(names, " inner generated[javascript] caller(frame_pointer) main(frame_pointer) ") || site.End != "" {
 		t.Errorf("frames %s, end %q", names, site.End)
 	}
 
@@ -86,7 +86,7 @@ func TestGeneratedCode(t *testing.T) {
 		c := newClient(t)
 		site := walk(t, c, Image{ID: p.id}, &p.raw)
 		names := strings.Join(functions(site), " ")
-		if !strings.Contains(names, " inner ? caller(frame_pointer) main ") || site.End != "" {
+		if !strings.Contains(names, " inner ? caller(frame_pointer) main(frame_pointer) ") || site.End != "" {
 			t.Errorf("%s: frames %s, end %q", tt.name, names, site.End)
 		}
 		if s := c.Stats(); s.Killed != 0 || s.Failed != 0 {
