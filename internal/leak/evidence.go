@@ -78,7 +78,7 @@ type evidence struct {
 // judge looks for sites that leak, in a process whose descriptors grow since an
 // instant and still do.
 func (l *Ledger) judge(now, since time.Duration) (e evidence) {
-	tallies := l.tally(now, since)
+	tallies := l.tally(l.sites, nil, now, since)
 	closed := uint64(0)
 	for i := range l.sites {
 		closed += l.sites[i].closed
@@ -89,7 +89,7 @@ func (l *Ledger) judge(now, since time.Duration) (e evidence) {
 		}
 	}
 	if len(e.sites) == 0 {
-		e = l.judgePlaces(tallies, now, closed)
+		e = l.judgePlaces(tallies, now, since, closed)
 	}
 	slices.SortFunc(e.sites, func(a, b int) int {
 		return cmp.Or(cmp.Compare(tallies[b].gathered, tallies[a].gathered), cmp.Compare(a, b))
@@ -99,19 +99,16 @@ func (l *Ledger) judge(now, since time.Duration) (e evidence) {
 
 // judgePlaces looks for places in the code that leak though none of their sites does by
 // itself: so many ways lead there. Those of its sites are guilty that gathered.
-func (l *Ledger) judgePlaces(tallies []tally, now time.Duration, closed uint64) (e evidence) {
-	sums := map[int]*place{}
-	for i := range l.sites {
-		if n := l.sites[i].place; n != 0 {
-			if sums[n] == nil {
-				sums[n] = &place{}
-			}
-			sums[n].add(i, &l.sites[i], &tallies[i])
-		}
+func (l *Ledger) judgePlaces(tallies []tally, now, since time.Duration, closed uint64) (e evidence) {
+	places, of := l.places(tallies)
+	sums := make([]site, len(places))
+	for n := range places {
+		sums[n] = places[n].site
 	}
-	for n, p := range sums {
-		if len(p.sites) > 1 && l.guilty(&p.site, &p.tally, now, byMany, func(site int) bool { return l.sites[site].place == n }) {
-			e.add(&p.site, &p.tally, closed, p.sites...)
+	for n, t := range l.tally(sums, of, now, since) {
+		p := &places[n]
+		if p.of > 1 && l.guilty(&p.site, &t, now, byMany, func(site int) bool { return of[site] == n }) {
+			e.add(&p.site, &t, closed, p.gathered...)
 		}
 	}
 	return e
@@ -120,24 +117,35 @@ func (l *Ledger) judgePlaces(tallies []tally, now time.Duration, closed uint64) 
 // place is the sum of the sites of one place.
 type place struct {
 	site
-	tally
-	sites []int // those that gathered
+	of       int   // so many
+	gathered []int // those that gathered
 }
 
-func (p *place) add(n int, s *site, t *tally) {
-	p.opened, p.closed = p.opened+s.opened, p.closed+s.closed
-	for i := range s.lives {
-		p.lives[i] += s.lives[i]
+// places sums up sites, and tells which of the sums each belongs to; a site whose place is
+// not known is a place of its own.
+func (l *Ledger) places(tallies []tally) (places []place, of []int) {
+	of = make([]int, len(l.sites))
+	at := map[int]int{} // by number
+	for i := range l.sites {
+		s := &l.sites[i]
+		n, met := at[s.place]
+		if !met || s.place == 0 {
+			n = len(places)
+			at[s.place] = n
+			places = append(places, place{})
+		}
+		of[i] = n
+		p := &places[n]
+		p.of++
+		p.opened, p.closed = p.opened+s.opened, p.closed+s.closed
+		for k := range s.lives {
+			p.lives[k] += s.lives[k]
+		}
+		if tallies[i].gathered > 0 {
+			p.gathered = append(p.gathered, i)
+		}
 	}
-	if t.gathered == 0 {
-		return
-	}
-	if p.gathered == 0 || t.oldest < p.oldest {
-		p.oldest = t.oldest
-	}
-	p.gathered, p.survivors, p.used = p.gathered+t.gathered, p.survivors+t.survivors, p.used+t.used
-	p.newest = max(p.newest, t.newest)
-	p.sites = append(p.sites, n)
+	return places, of
 }
 
 // guilty tells whether what has been gathered is a leak. of says which sites it is of; it
@@ -168,30 +176,34 @@ func (e *evidence) add(s *site, t *tally, closed uint64, sites ...int) {
 	}
 }
 
-// tally counts what is open, by site.
-func (l *Ledger) tally(now, since time.Duration) []tally {
-	tallies := make([]tally, len(l.sites))
-	ages := make([]time.Duration, len(l.sites))
-	for i := range l.sites {
-		ages[i] = lifeFactor * l.sites[i].p95()
+// tally counts what is open, by site, or by the sums that of tells of each site.
+func (l *Ledger) tally(sums []site, of []int, now, since time.Duration) []tally {
+	tallies := make([]tally, len(sums))
+	ages := make([]time.Duration, len(sums))
+	for i := range sums {
+		ages[i] = lifeFactor * sums[i].p95()
 	}
 	for _, b := range l.live {
 		if b.at < since {
 			continue
 		}
-		t := &tallies[b.site]
+		n := int(b.site)
+		if of != nil {
+			n = of[n]
+		}
+		t := &tallies[n]
 		if t.gathered == 0 {
 			t.oldest = b.at
 		}
 		t.gathered++
 		age := now - b.at
-		if age >= max(survivorAge, ages[b.site]) {
+		if age >= max(survivorAge, ages[n]) {
 			t.survivors++
 			if b.usedAt > 0 && now-b.usedAt <= usedWithin {
 				t.used++
 			}
 		}
-		if age >= ages[b.site] {
+		if age >= ages[n] {
 			t.newest = max(t.newest, b.at)
 		}
 	}

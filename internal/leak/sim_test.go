@@ -369,6 +369,20 @@ var scenarios = []scenario{
 		}
 		return w
 	}, said: 1},
+	{name: "sessions that many ways open, as long as those of one", world: func(rng *rand.Rand) *world {
+		w := &world{base: 20, length: 1100 * sec, kind: sample.FDTCP4, place: func(site int) int { return 1 + site/1000 }}
+		session := func() time.Duration { return 280*sec + time.Duration(rng.IntN(40))*sec }
+		w.lives = randomly(rng, 0, 0.3, 5*sec, w.length, session)
+		for _, l := range randomly(rng, 0, 6, 900*sec, w.length, session) {
+			l.site = 1 + rng.IntN(60)
+			w.lives = append(w.lives, l)
+		}
+		for _, l := range honest(rng, 0.1, w.length) {
+			l.site += 1000
+			w.lives = append(w.lives, l)
+		}
+		return w
+	}},
 	{name: "fast leak in a small limit", world: func(rng *rand.Rand) *world {
 		return &world{base: 20, limit: 1024, length: 30 * sec, lives: steadily(0, 100, 10*sec, 20*sec, forever)}
 	}, growing: 15 * sec, leaking: 20 * sec, rule: RuleLimitNear},
