@@ -1,6 +1,7 @@
 package python
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"time"
@@ -13,6 +14,7 @@ import (
 const (
 	maxStuck   = 4                      // reads of memory that never came back: each holds a thread
 	answerTime = 100 * time.Millisecond // how long is waited for one
+	turnTime   = 2 * time.Second        // and for who finds an interpreter to have a turn: one takes milliseconds
 )
 
 // Processes reads the frames of several processes. What it reads may be slow for
@@ -140,14 +142,23 @@ func (r *Processes) Frames(id sample.ID, frames []sample.PythonFrame) []record.F
 	}
 }
 
+var errNoTurn = errors.New("too many reads of memory don't come back")
+
 // find looks for a CPython in a process, and finds out about it. What it waits for is
-// the finder, which is asked about all at once, and then its turn to read memory.
+// the finder, which is asked about all at once, and then its turn to read memory, which
+// never comes where others read for ever.
 func (r *Processes) find(id sample.ID) (*Interpreter, error) {
 	addresses, err := r.finder.Addresses(id, mayBeInterpreter, imageSymbols)
 	if err != nil {
 		return nil, err
 	}
-	r.stuck <- struct{}{}
+	timer := time.NewTimer(turnTime)
+	defer timer.Stop()
+	select {
+	case r.stuck <- struct{}{}:
+	case <-timer.C:
+		return nil, errNoTurn
+	}
 	defer func() { <-r.stuck }()
 	return Open(procmem.Process(id.PID), Image{Runtime: addresses[0], CodeType: addresses[1], Version: addresses[2]})
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"rmagent/internal/elffile"
@@ -30,6 +31,37 @@ func interpreters() []string {
 		list = append(list, strings.Split(more, ",")...)
 	}
 	return list
+}
+
+// nowhere finds that a process has all that it is asked for.
+type nowhere struct{}
+
+func (nowhere) Addresses(_ sample.ID, _ func(string) bool, symbols []string) ([]uint64, error) {
+	return make([]uint64, len(symbols)), nil
+}
+
+// Processes whose memory can't be read for ever keep others from being read, and nobody
+// waits for that to end.
+func TestNobodyWaitsForEver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := NewProcesses(nowhere{})
+		for range maxStuck {
+			r.stuck <- struct{}{}
+		}
+		for pid := range int32(100) {
+			r.Look(sample.ID{PID: 1 << 30, StartTicks: uint64(pid)})
+		}
+		time.Sleep(turnTime) // of the bubble
+		synctest.Wait()
+		for pid := range int32(100) {
+			if !r.Looked(sample.ID{PID: 1 << 30, StartTicks: uint64(pid)}) {
+				t.Fatalf("process %d is waited for", pid)
+			}
+		}
+		if found := r.Found(); len(found) > 0 {
+			t.Errorf("%v", found)
+		}
+	})
 }
 
 // files looks for symbols itself.
