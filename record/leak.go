@@ -33,7 +33,7 @@ type Leak struct {
 // Site is where descriptors were opened: those with one stack, type and target.
 type Site struct {
 	Held          uint64       `json:"held"`
-	OpenedTotal   Opt[uint64]  `json:"opened_total"` // since tracing began; null where not every open was seen
+	OpenedTotal   Opt[uint64]  `json:"opened_total"` // since tracing began; null where not every open was seen, another process opened it, or an entry before has it
 	ClosedTotal   Opt[uint64]  `json:"closed_total"`
 	FailedTotal   Opt[uint64]  `json:"failed_total"` // calls that ended with EMFILE or ENFILE
 	Type          string       `json:"type"`
@@ -54,5 +54,5 @@ type Frame struct {
 	BuildID  Opt[string] `json:"build_id"`
 	Inlined  bool        `json:"inlined"`  // into the frame that follows
 	Language Opt[string] `json:"language"` // where it is not machine code's own frame: python, java, javascript; go_creator for who started a goroutine
-	Guess    Opt[string] `json:"guess"`    // how a frame was found that is not certain: frame_pointer, epilogue (by what the code does until it returns), tail_call (it was called, and had left), read_later
+	Guess    Opt[string] `json:"guess"`    // how a frame, or what led to it, was found that is not certain: frame_pointer, epilogue (by what the code does until it returns), tail_call (it was called, and had left), read_later
 }

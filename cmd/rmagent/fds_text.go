@@ -193,14 +193,14 @@ func printStack(p *cmdline.Painter, s *record.Site, indent int) {
 			i += n - 1
 			continue
 		}
-		code := ""
+		code, guess := "", ""
 		switch {
 		case i == culprit:
-			code = cmdline.Bold
+			code, guess = cmdline.Bold, report.GuessText(f)
 		case report.Runtime(f) || !f.Function.Known():
 			code = cmdline.Dim
 		}
-		text := fmt.Sprintf("%-*s  %s", width, frameName(f), framePlace(f))
+		text := fmt.Sprintf("%-*s  %s", width, frameName(f), framePlace(f)+guess)
 		p.Line("%*s%s", indent, "", p.Paint(code, strings.TrimRight(text, " ")))
 	}
 	if end, ok := s.StackEnd.Get(); ok && len(s.Stack) > 0 {

@@ -208,6 +208,7 @@ func frameOf(f *record.Frame, culprit bool) frameRow {
 	switch {
 	case culprit:
 		row.Class = "culprit"
+		row.Where += report.GuessText(f)
 	case report.Runtime(f) || !f.Function.Known():
 		row.Class = "runtime"
 	}

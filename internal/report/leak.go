@@ -168,29 +168,46 @@ func GeneratedText(n int, stack []record.Frame) string {
 	return text
 }
 
+// probably follows a place that is a guess.
+const probably = " (probably)"
+
 // Place names where a stack asked for a descriptor: "open_log at log.c:57", empty
-// where nothing is known. Where that has no name, who called it is told, too; and where it
-// is only the C library's part that is known, that is said.
+// where nothing is known, and with "(probably)" where it is a guess. Where that has no name,
+// who called it is told, too; and where it is only the C library's part that is known, that
+// is said.
 func Place(stack []record.Frame) string {
+	return marked(locate(stack))
+}
+
+func marked(place string, guess bool) string {
+	if guess {
+		return place + probably
+	}
+	return place
+}
+
+// locate is Place, and whether it is a guess.
+func locate(stack []record.Frame) (text string, guess bool) {
 	i := Culprit(stack)
 	if i < 0 {
 		if len(stack) > 0 && stack[0].Module.Known() {
-			return FrameName(&stack[0])
+			return FrameName(&stack[0]), stack[0].Guess.Known()
 		}
-		return ""
+		return "", false
 	}
 	f := &stack[i]
+	guess = f.Guess.Known()
 	switch {
 	case !f.Function.Known():
 		named := func(f record.Frame) bool { return f.Function.Known() && own(&f) }
 		if n := slices.IndexFunc(stack[i:], named); n >= 0 {
-			return FrameName(f) + ", called by " + place(&stack[i+n])
+			return FrameName(f) + ", called by " + place(&stack[i+n]), guess || stack[i+n].Guess.Known()
 		}
-		return FrameName(f)
+		return FrameName(f), guess
 	case !own(f) && cLibrary(f):
-		return "an unknown caller of " + place(f)
+		return "an unknown caller of " + place(f), false
 	}
-	return place(f)
+	return place(f), guess
 }
 
 func place(f *record.Frame) string {
@@ -205,6 +222,9 @@ func place(f *record.Frame) string {
 	}
 	return where
 }
+
+// GuessText is what follows the frame that is to blame, where that is a guess.
+func GuessText(f *record.Frame) string { return marked("", f.Guess.Known()) }
 
 // FrameName is a frame's function, or where in which file it is.
 func FrameName(f *record.Frame) string {
@@ -270,15 +290,16 @@ func ByPlace(sites []record.Site) []Opener {
 	at := map[key]int{}
 	for i := range sites {
 		s := &sites[i]
-		k := key{place: Place(s.Stack), kind: s.Type, target: s.Target}
-		if k.place == "" {
+		place, guess := locate(s.Stack)
+		k := key{place: place, kind: s.Type, target: s.Target}
+		if place == "" {
 			k.end = s.StackEnd.Or("")
 		}
 		n, met := at[k]
 		if !met {
 			n = len(list)
 			at[k] = n
-			list = append(list, Opener{Site: s, Place: k.place})
+			list = append(list, Opener{Site: s, Place: marked(place, guess)})
 		}
 		list[n].Held += s.Held
 		list[n].Ways++
@@ -317,7 +338,7 @@ func opened(r *record.Leak) *record.Site {
 	return nil
 }
 
-// LeakAdvice says what to do about it.
+// LeakAdvice says what to do about it. A record does not have the hard limit.
 func LeakAdvice(r *record.Leak) string {
 	if r.Verdict == record.VerdictOver {
 		return ""
@@ -330,7 +351,7 @@ func LeakAdvice(r *record.Leak) string {
 		advice += "Run node with --perf-basic-prof --interpreted-frames-native-stack to see its functions. "
 	}
 	return advice + fmt.Sprintf("See what it holds and who opened it: rmagent fds --pid %d. "+
-		"To gain time: prlimit --pid %d --nofile=N: (a higher soft limit), or restart it.", r.PID, r.PID)
+		"To gain time: prlimit --pid %d --nofile=N: (a higher soft limit; N:N, as root, where N is above the hard limit), or restart it.", r.PID, r.PID)
 }
 
 // unnamed tells whether a stack is Node's, and nobody names what ran in it.

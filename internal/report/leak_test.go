@@ -49,6 +49,28 @@ func TestCulpritWithoutAName(t *testing.T) {
 	}
 }
 
+// A place that is a guess is told as one, and is the same place.
+func TestPlaceThatIsAGuess(t *testing.T) {
+	certain := []record.Frame{frameOf("open", "/usr/lib/ld-musl-x86_64.so.1"), frameOf("log_open", "/srv/api"), frameOf("main", "/srv/api")}
+	guess := slices.Clone(certain)
+	guess[1].Guess = record.Some("epilogue")
+	nameless := []record.Frame{{Module: record.Some("/srv/api"), Offset: record.Some[uint64](16)}, guess[1]}
+	library := []record.Frame{{Function: record.Some("socket"), Module: record.Some("/usr/lib/libc.so.6"), Guess: record.Some("frame_pointer")}}
+	for want, stack := range map[string][]record.Frame{
+		"log_open in api": certain, "log_open in api (probably)": guess,
+		"api+0x10, called by log_open in api (probably)": nameless,
+		"an unknown caller of socket in libc.so.6":       library,
+	} {
+		if got := Place(stack); got != want {
+			t.Errorf("%q, not %q", got, want)
+		}
+	}
+	openers := ByPlace([]record.Site{{Held: 5, Stack: guess}, {Held: 3, Stack: certain}})
+	if len(openers) != 1 || openers[0].Held != 8 || openers[0].Place != "log_open in api (probably)" {
+		t.Errorf("%+v", openers)
+	}
+}
+
 func TestLeakMessage(t *testing.T) {
 	r := record.Leak{
 		PID: 7, Comm: "api", Verdict: record.VerdictLeaking, FDOpen: record.Some[uint64](299), FDLimit: record.Some[uint64](300),
@@ -97,6 +119,14 @@ func TestPlacesThatManyCall(t *testing.T) {
 	}
 	r.Unattributed = map[string]uint64{"not_listed": 9}
 	if got, want := LeakMessage(&r), "; at least 30 of these (file /etc/hosts) were opened by log_open in api, reached by at least 2 ways"; !strings.HasSuffix(got, want) {
+		t.Error(got)
+	}
+}
+
+// What is advised works, whatever the hard limit is.
+func TestLeakAdviceAboveTheHardLimit(t *testing.T) {
+	r := record.Leak{PID: 7, Verdict: record.VerdictLeaking}
+	if got := LeakAdvice(&r); !strings.Contains(got, "--nofile=N:") || !strings.Contains(got, "N:N, as root, where N is above the hard limit") {
 		t.Error(got)
 	}
 }
