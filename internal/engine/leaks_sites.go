@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"hash/maphash"
 	"slices"
 	"strings"
 
@@ -30,7 +31,46 @@ const maxJoined = 1 << 14
 // engine's own.
 type joinedSite struct {
 	site  worker.Site
-	short []record.Frame // the shortest of those that joined it; nil where none did
+	print sitePrint
+	short *cutStack // the shortest of those that joined it; nil where none did
+}
+
+// cutStack is frames that are not all, with their print.
+type cutStack struct {
+	frames []record.Frame
+	print  sitePrint
+}
+
+// sitePrint is what tells most stacks apart without a look at their frames: a program
+// may have thousands that are long and differ only at their ends.
+type sitePrint struct {
+	begins []uint64 // hashes of so many frames and one
+	python uint64   // hash of CPython's frames; 0: none
+	tells  bool     // it is long enough to say who opened the descriptor for whom
+}
+
+var hashSeed = maphash.MakeSeed()
+
+func printOf(frames []record.Frame) sitePrint {
+	p := sitePrint{begins: make([]uint64, len(frames))}
+	all := uint64(0)
+	for i := range frames {
+		f := maphash.Comparable(hashSeed, frames[i])
+		all = maphash.Comparable(hashSeed, [2]uint64{all, f})
+		p.begins[i] = all
+		if isPython(frames[i]) {
+			p.python = maphash.Comparable(hashSeed, [2]uint64{p.python, f}) | 1
+		}
+	}
+	culprit := report.Culprit(frames)
+	p.tells = culprit >= 0 && culprit+1 < len(frames) && !report.Runtime(&frames[culprit])
+	return p
+}
+
+// begin tells whether the frames of a print may be the first of another's.
+func (p *sitePrint) begin(longer *sitePrint) bool {
+	n := len(p.begins)
+	return n <= len(longer.begins) && (n == 0 || p.begins[n-1] == longer.begins[n-1])
 }
 
 // siteSet is the sites of one process, each once.
@@ -56,12 +96,13 @@ func (t *traced) canonical(s *worker.Site) *worker.Site {
 // add returns the site that a stack belongs to, which may be a new one; nil where
 // there are too many.
 func (set *siteSet) add(s *worker.Site) *worker.Site {
-	j := set.join(s)
+	print := printOf(s.Frames)
+	j := set.join(s, &print)
 	if j == nil {
 		if len(*set) >= maxSitesTraced {
 			return nil
 		}
-		j = &joinedSite{site: *s}
+		j = &joinedSite{site: *s, print: print}
 		*set = append(*set, j)
 	}
 	return &j.site
@@ -135,31 +176,33 @@ func (set siteSet) has(s *worker.Site) bool {
 }
 
 // join finds the one site that a stack belongs to, nil where it is one of its own.
-func (set siteSet) join(s *worker.Site) *joinedSite {
+func (set siteSet) join(s *worker.Site, print *sitePrint) *joinedSite {
 	var longer *joinedSite
 	several := false
+	own := cutStack{s.Frames, *print}
 	for _, j := range set {
+		other := cutStack{j.site.Frames, j.print}
 		switch {
-		case (s.End == j.site.End || cutOff(s) && cutOff(&j.site)) && slices.Equal(s.Frames, j.site.Frames):
+		case (s.End == j.site.End || cutOff(s) && cutOff(&j.site)) && own.equal(&other):
 			return j
-		case begins(s, j.site.Frames): // it is the short one
+		case cutOff(s) && own.begins(&other): // it is the short one
 			several = several || longer != nil
 			longer = j
-		case begins(&j.site, s.Frames): // only short ones came until now
+		case cutOff(&j.site) && other.begins(&own): // only short ones came until now
 			if j.short == nil {
-				j.short = j.site.Frames
+				j.short = &cutStack{j.site.Frames, j.print}
 			}
-			j.site.Frames, j.site.End = s.Frames, s.End
+			j.site.Frames, j.site.End, j.print = s.Frames, s.End, *print
 			return j
-		case j.short != nil && begins(&worker.Site{Frames: j.short, End: stack.EndWindow}, s.Frames):
-			j.site.Frames, j.site.End = j.short, stack.EndWindow // either may be meant
+		case j.short != nil && j.short.begins(&own):
+			j.site.Frames, j.site.End, j.print = j.short.frames, stack.EndWindow, j.short.print // either may be meant
 		}
 	}
 	if several || longer == nil {
 		return nil
 	}
-	if longer.short == nil || len(s.Frames) < len(longer.short) {
-		longer.short = s.Frames
+	if longer.short == nil || len(s.Frames) < len(longer.short.frames) {
+		longer.short = &own
 	}
 	return longer
 }
@@ -167,20 +210,20 @@ func (set siteSet) join(s *worker.Site) *joinedSite {
 // cutOff tells whether a stack goes on where the walk of it ended.
 func cutOff(s *worker.Site) bool { return s.End == stack.EndWindow || s.End == stack.EndFrames }
 
+func (s *cutStack) equal(other *cutStack) bool {
+	return len(s.frames) == len(other.frames) && s.print.begin(&other.print) && slices.Equal(s.frames, other.frames)
+}
+
 // begins tells whether a stack that was cut off may be a longer one: that begins like
 // it, and it is long enough to say who opened the descriptor for whom.
-func begins(s *worker.Site, longer []record.Frame) bool {
-	if !cutOff(s) || len(s.Frames) > len(longer) {
+func (s *cutStack) begins(longer *cutStack) bool {
+	if len(s.frames) > len(longer.frames) {
 		return false
 	}
-	if slices.ContainsFunc(s.Frames, isPython) {
-		return samePython(s.Frames, longer)
+	if s.print.python != 0 {
+		return s.print.python == longer.print.python && samePython(s.frames, longer.frames)
 	}
-	culprit := report.Culprit(s.Frames)
-	if culprit < 0 || culprit+1 >= len(s.Frames) || report.Runtime(&s.Frames[culprit]) {
-		return false
-	}
-	return slices.Equal(s.Frames, longer[:len(s.Frames)])
+	return s.print.tells && s.print.begin(&longer.print) && slices.Equal(s.frames, longer.frames[:len(s.frames)])
 }
 
 // samePython tells whether a stack with CPython's frames differs from a longer one only

@@ -252,3 +252,29 @@ func TestAStackOfARuntimeJoinsNone(t *testing.T) {
 		t.Error("a stack of the runtime alone joined one of its callers'")
 	}
 }
+
+// BenchmarkDeepStacks has a program with as many sites as are kept, which differ only at
+// their ends, and a stack of yet another each time.
+func BenchmarkDeepStacks(b *testing.B) {
+	for _, end := range []string{"", stack.EndWindow} {
+		deep := func(n int) *worker.Site {
+			calls := []string{"open", "leak"}
+			for i := range 250 {
+				calls = append(calls, "f"+strconv.Itoa(i))
+			}
+			return functions(end, append(calls, "last"+strconv.Itoa(n))...)
+		}
+		b.Run(end, func(b *testing.B) {
+			tr := newTraced()
+			for i := range maxSitesTraced {
+				tr.canonical(deep(i))
+			}
+			for i := 0; b.Loop(); i++ {
+				b.StopTimer()
+				s := deep(maxSitesTraced + i)
+				b.StartTimer()
+				tr.canonical(s)
+			}
+		})
+	}
+}

@@ -24,7 +24,7 @@ const (
 const (
 	maxFollowed = 2000 // instructions, of one function
 	maxExits    = 4
-	maxRows     = 4096 // and as many approaches, remembered of a module
+	maxRows     = 1024 // and as many approaches, remembered of a module: 1.3 MB at most
 	longestCall = 7    // bytes
 )
 
