@@ -106,12 +106,20 @@ func (l *Leaks) fillSites(r *record.Leak, id sample.ID, guilty []int, most, path
 		}
 		return err
 	}
-	t := l.traced[id]
-	if t != nil {
+	if l.traced[id] != nil {
 		l.drain()
 	}
-	fds := l.Proc.Targets(&list, lister, paths)
-	who := attribution{l: l, id: id}
+	l.sites(r, id, l.Proc.Targets(&list, lister, paths), now, guilty, most)
+	if list.Missed > 0 {
+		r.Unattributed["not_read"] += list.Missed
+	}
+	return nil
+}
+
+// sites puts what a process held at an instant into a record: so many sites at most, guilty
+// ones first.
+func (l *Leaks) sites(r *record.Leak, id sample.ID, fds []held.FD, now time.Duration, guilty []int, most int) {
+	who := attribution{l: l, id: id, younger: l.younger(id, fds, now)}
 	groups := held.Groups(fds, func(f *held.FD) int32 {
 		n, _ := who.siteOf(f)
 		return n
@@ -133,13 +141,27 @@ func (l *Leaks) fillSites(r *record.Leak, id sample.ID, guilty []int, most, path
 		r.Sites = append(r.Sites, who.site(g, fds, now, whole[g.Site]))
 		delete(whole, g.Site) // its totals are told once
 	}
-	if list.Missed > 0 {
-		r.Unattributed["not_read"] += list.Missed
-	}
-	if t != nil {
+	if t := l.traced[id]; t != nil {
 		who.addFailed(r, t, groups)
 	}
-	return nil
+}
+
+// younger counts what a process's sites opened since its descriptors were listed: what is in
+// no list because of that was not closed.
+func (l *Leaks) younger(id sample.ID, fds []held.FD, listed time.Duration) map[int]uint64 {
+	if l.traced[id] == nil {
+		return nil
+	}
+	later := map[uint64]int{} // sites, by birth
+	l.judge.Ledger(id).Since(listed, func(site int, seq uint64) { later[seq] = site })
+	for i := range fds {
+		delete(later, fds[i].Birth)
+	}
+	counts := map[int]uint64{}
+	for _, site := range later {
+		counts[site]++
+	}
+	return counts
 }
 
 // addFailed adds the sites that hold nothing, and were refused a descriptor.
@@ -168,9 +190,12 @@ func rank(site int32, guilty []int) int {
 // attribution finds who opened what a process holds: itself, or a traced process that
 // shares its table or that it was forked from.
 type attribution struct {
-	l      *Leaks
-	id     sample.ID
-	others []siteOfOther
+	l       *Leaks
+	id      sample.ID
+	others  []siteOfOther
+	numbers map[siteOfOther]int32 // of others
+	last    sample.ID             // whose others was the last: most have one opener
+	younger map[int]uint64        // than the list, of its own sites
 }
 
 type siteOfOther struct {
@@ -194,12 +219,13 @@ func (a *attribution) siteOf(f *held.FD) (site int32, at time.Duration) {
 			return int32(n), at
 		}
 	}
+	if n, at, ok := a.ofOther(a.last, f.Birth); ok {
+		return n, at
+	}
 	for id := range a.l.traced {
-		if id == a.id {
-			continue
-		}
-		if n, at, ok := a.l.judge.Ledger(id).Find(f.Birth); ok {
-			return a.other(siteOfOther{id, n}), at
+		if n, at, ok := a.ofOther(id, f.Birth); ok {
+			a.last = id
+			return n, at
 		}
 	}
 	if own {
@@ -208,14 +234,26 @@ func (a *attribution) siteOf(f *held.FD) (site int32, at time.Duration) {
 	return -int32(sample.BeforeTracing), 0
 }
 
-// other numbers a site of another process.
-func (a *attribution) other(s siteOfOther) int32 {
-	i := slices.Index(a.others, s)
-	if i < 0 {
-		i = len(a.others)
+// ofOther is siteOf for what another traced process opened; false where it did not.
+func (a *attribution) ofOther(id sample.ID, birth uint64) (site int32, at time.Duration, ok bool) {
+	if id == a.id || a.l.traced[id] == nil {
+		return 0, 0, false
+	}
+	n, at, ok := a.l.judge.Ledger(id).Find(birth)
+	if !ok {
+		return 0, 0, false
+	}
+	s := siteOfOther{id, n}
+	number, met := a.numbers[s]
+	if !met {
+		if a.numbers == nil {
+			a.numbers = map[siteOfOther]int32{}
+		}
+		number = int32(firstOther + len(a.others))
+		a.numbers[s] = number
 		a.others = append(a.others, s)
 	}
-	return int32(firstOther + i)
+	return number, at, true
 }
 
 // site makes a record of a group. Where whole is not 0, it is how much its site holds
@@ -243,7 +281,8 @@ func (a *attribution) site(g *held.Group, fds []held.FD, now time.Duration, whol
 	}
 	t, c := a.l.traced[a.id], a.l.judge.Ledger(a.id).Counts(int(g.Site))
 	if whole > 0 && !t.lossy {
-		s.OpenedTotal, s.ClosedTotal = record.Some(c.Opened), record.Some(c.Opened-min(c.Opened, whole))
+		opened := c.Opened - min(c.Opened, a.younger[int(g.Site)])
+		s.OpenedTotal, s.ClosedTotal = record.Some(opened), record.Some(opened-min(opened, whole))
 	}
 	s.FailedTotal = record.Some(c.Failed)
 	t.sites[g.Site].describe(&s)

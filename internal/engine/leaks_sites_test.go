@@ -133,6 +133,23 @@ func TestAFunctionThatCallsItselfIsOneSite(t *testing.T) {
 	}
 }
 
+// Who began a walk over a tree is told, and so is who it calls on its way, however deep it was.
+func TestRecursionKeepsWhoBeganIt(t *testing.T) {
+	tr := newTraced()
+	backup := tr.canonical(functions("", "open", "visit:1", "visit:2", "visit:2", "backup", "main"))
+	index := tr.canonical(functions("", "open", "visit:1", "visit:2", "index", "main"))
+	archive := tr.canonical(functions("", "open", "visit:1", "archive", "visit:2", "backup", "main"))
+	if backup == index || backup == archive || backup != tr.canonical(functions("", "open", "visit:1", "backup", "main")) {
+		t.Errorf("%v, %v and %v", backup, index, archive)
+	}
+	if tr.place(backup) != tr.place(index) || tr.place(backup) == 0 {
+		t.Error("one function is two places")
+	}
+	if cut := tr.canonical(functions(stack.EndWindow, "open", "visit:1", "visit:2", "visit:2")); cut == backup || cut == index {
+		t.Error("who began what was cut off is claimed to be known")
+	}
+}
+
 // A parser opens in any order of its rules, however deep: there are few sites.
 func TestFunctionsThatCallEachOtherAreFewSites(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))

@@ -179,6 +179,16 @@ func (s *site) p95() time.Duration {
 	return limit
 }
 
+// Since calls told with each descriptor that was opened at an instant or later and is open,
+// as far as is known.
+func (l *Ledger) Since(at time.Duration, told func(site int, seq uint64)) {
+	for i := range l.live {
+		if b := &l.live[i]; b.at >= at {
+			told(int(b.site), b.seq)
+		}
+	}
+}
+
 // Find returns the site and the time of a descriptor that is open.
 func (l *Ledger) Find(seq uint64) (site int, at time.Duration, ok bool) {
 	i, ok := slices.BinarySearchFunc(l.live, seq, func(b birth, seq uint64) int { return compare(b.seq, seq) })
