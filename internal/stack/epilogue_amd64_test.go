@@ -115,7 +115,7 @@ func libc(t testing.TB) (path string, m *Module) {
 			return path, NewModule(f)
 		}
 	}
-	t.Skip("no C library where one is looked for")
+	t.Fatal("no C library where one is looked for")
 	return "", nil
 }
 

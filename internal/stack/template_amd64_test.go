@@ -24,11 +24,12 @@ func summary(w *Walk) string {
 func captures(t testing.TB) []*captured {
 	c := build(t, "gcc", "-O2", "-pthread", "testdata/c/chain.c")
 	pointers := build(t, "gcc", "-O1", "-fno-omit-frame-pointer", "-fno-asynchronous-unwind-tables", "-fno-unwind-tables", "-pthread", "testdata/c/chain.c")
+	bare := build(t, "gcc", "-O2", "-fno-asynchronous-unwind-tables", "-pthread", "testdata/c/chain.c")
 	cgo := buildGo(t, true)
 	var list []*captured
 	for _, args := range [][]string{
 		{c, "direct"}, {c, "realigned"}, {c, "signal"}, {c, "deep"}, {c, "thread"},
-		{pointers, "direct"}, {pointers, "deep"}, {cgo, "deep"}, {cgo, "goroutine"}, {cgo, "cgo"},
+		{pointers, "direct"}, {pointers, "deep"}, {bare, "callback"}, {bare, "alloca"}, {bare, "tail"}, {cgo, "deep"}, {cgo, "goroutine"}, {cgo, "cgo"},
 	} {
 		path := marker(t)
 		list = append(list, capture(t, 4096, path, append(args, path)...))
