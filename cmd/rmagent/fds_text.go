@@ -65,10 +65,11 @@ func (p *fdPage) processes(list []record.Leak) {
 	}
 }
 
-// head says in a line who holds how many, and until when it can go on.
+// head says who holds how many, and until when it can go on.
 func (p *fdPage) head(r *record.Leak) {
 	p.Line("%s", p.Paint(cmdline.Bold, fmt.Sprintf("%s (pid %d)", human.Text(r.Comm), r.PID))+"  "+
-		p.Paint(verdictColours[r.Verdict], verdictText(r))+"  "+usageText(r)+report.GrowthText(r))
+		p.Paint(verdictColours[r.Verdict], verdictText(r)))
+	p.Line("%s%s", usageText(r), report.GrowthText(r))
 }
 
 // briefSites is how many sites of a process the host's page shows.
