@@ -138,9 +138,8 @@ func testMemory(t *testing.T, s *suite) {
 	less := s.one(helper.pid)
 	near("given back", full.RSSAnonBytes-less.RSSAnonBytes, touchedBytes)
 	near("peak", less.RSSPeakBytes, full.RSSPeakBytes)
-	if full.VirtualBytes-less.VirtualBytes != touchedBytes {
-		t.Errorf("%d virtual bytes given back, want %d", full.VirtualBytes-less.VirtualBytes, touchedBytes)
-	}
+	// That they are right to the byte, processes that stay still show: Go's runtime maps memory.
+	near("virtual given back", full.VirtualBytes-less.VirtualBytes, touchedBytes)
 }
 
 // testRSSOfStill compares with the page tables of every process that stays still:
