@@ -1,6 +1,8 @@
 package hostfs
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"os"
 	"strconv"
@@ -9,22 +11,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// PeerCredentials says who is at the other end of a unix socket: who connected, or who
+// listens (unix(7), SO_PEERCRED).
+func PeerCredentials(conn net.Conn) (cred *unix.Ucred, err error) {
+	u, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, fmt.Errorf("%T is no unix socket", conn)
+	}
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	failed := raw.Control(func(fd uintptr) {
+		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
+	})
+	return cred, errors.Join(failed, err)
+}
+
 // PeerSharesPIDs tells whether a PID means the same to whoever listens at the other end of
 // a unix socket: whether both are in one PID namespace. It is true where that can't be
 // told, as without /proc.
 func PeerSharesPIDs(conn net.Conn) bool {
-	u, ok := conn.(*net.UnixConn)
-	if !ok {
-		return true
-	}
-	raw, err := u.SyscallConn()
+	cred, err := PeerCredentials(conn)
 	if err != nil {
-		return true
-	}
-	var cred *unix.Ucred
-	var failed error
-	err = raw.Control(func(fd uintptr) { cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
-	if err != nil || failed != nil {
 		return true
 	}
 	if cred.Pid == 0 { // it has no PID here (pid_vnr)

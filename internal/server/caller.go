@@ -9,9 +9,10 @@ import (
 	"path/filepath"
 	"strings"
 
+	"rmagent/internal/hostfs"
+
 	"github.com/prometheus/exporter-toolkit/web"
 	"go.yaml.in/yaml/v2"
-	"golang.org/x/sys/unix"
 )
 
 // caller is who asks. Its zero value is a stranger, who may read numbers.
@@ -43,17 +44,8 @@ func peerOf(c net.Conn) *caller {
 	if b, ok := c.(*boundConn); ok {
 		c = b.Conn
 	}
-	u, ok := c.(*net.UnixConn)
-	if !ok {
-		return nobody
-	}
-	raw, err := u.SyscallConn()
+	cred, err := hostfs.PeerCredentials(c)
 	if err != nil {
-		return nobody
-	}
-	var cred *unix.Ucred
-	var failed error
-	if err := raw.Control(func(fd uintptr) { cred, failed = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil || failed != nil {
 		return nobody
 	}
 	return &caller{

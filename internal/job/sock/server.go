@@ -162,7 +162,7 @@ type client struct {
 
 // admit finds out who connects.
 func (s *Server) admit(conn *net.UnixConn) (*client, error) {
-	cred, err := peer(conn)
+	cred, err := hostfs.PeerCredentials(conn)
 	if err != nil {
 		return nil, err
 	}
@@ -187,17 +187,6 @@ func (s *Server) admit(conn *net.UnixConn) (*client, error) {
 	}
 	s.clients[c] = struct{}{}
 	return c, nil
-}
-
-func peer(conn *net.UnixConn) (cred *unix.Ucred, err error) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	controlErr := raw.Control(func(fd uintptr) {
-		cred, err = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
-	})
-	return cred, errors.Join(controlErr, err)
 }
 
 func (c *client) serve() {
