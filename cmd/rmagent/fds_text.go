@@ -80,10 +80,9 @@ func (p *fdPage) brief(r *record.Leak) {
 	p.head(r)
 	openers := report.ByPlace(r.Sites)
 	openers = openers[:min(briefSites, len(openers))]
-	widths := [2]int{}
+	var widths siteWidths
 	for i := range openers {
-		widths[0] = max(widths[0], len(fmt.Sprint(openers[i].Held)))
-		widths[1] = max(widths[1], len(openers[i].Type))
+		widths.fit(openers[i].Held, openers[i].Type)
 	}
 	for i := range openers {
 		o := &openers[i]
@@ -107,13 +106,11 @@ func targetText(s *record.Site) string {
 	return ""
 }
 
-// widthsOf are those of the columns with numbers and types.
-func widthsOf(sites []record.Site) (widths [2]int) {
-	for i := range sites {
-		widths[0] = max(widths[0], len(fmt.Sprint(sites[i].Held)))
-		widths[1] = max(widths[1], len(sites[i].Type))
-	}
-	return widths
+// siteWidths are those of the columns with numbers and types.
+type siteWidths [2]int
+
+func (w *siteWidths) fit(held uint64, kind string) {
+	w[0], w[1] = max(w[0], len(fmt.Sprint(held))), max(w[1], len(kind))
 }
 
 func (p *fdPage) process(r *record.Leak) {
@@ -124,7 +121,10 @@ func (p *fdPage) process(r *record.Leak) {
 	if p.untraced != nil {
 		p.Line("  %s", p.Paint(cmdline.Dim, "who opened them is unknown: "+human.Text(p.untraced.Error())))
 	}
-	widths := widthsOf(r.Sites)
+	var widths siteWidths
+	for i := range r.Sites {
+		widths.fit(r.Sites[i].Held, r.Sites[i].Type)
+	}
 	for i := range r.Sites {
 		p.site(&r.Sites[i], widths)
 	}
@@ -155,7 +155,7 @@ func usageText(r *record.Leak) string {
 	return fmt.Sprintf("%d of %d open (%s)", open, limit, human.Percent(float64(open)/float64(max(limit, 1))))
 }
 
-func (p *fdPage) site(s *record.Site, widths [2]int) {
+func (p *fdPage) site(s *record.Site, widths siteWidths) {
 	head := fmt.Sprintf("  %*d  %-*s", widths[0], s.Held, widths[1], s.Type) + targetText(s)
 	var notes []string
 	if age, ok := s.OldestSeconds.Get(); ok {

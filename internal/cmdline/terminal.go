@@ -7,9 +7,9 @@ import (
 	"os"
 	"strings"
 
-	"rmagent/internal/human"
-
 	"golang.org/x/sys/unix"
+
+	"rmagent/internal/human"
 )
 
 // IsTerminal tells whether what is written goes to a terminal.

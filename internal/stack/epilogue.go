@@ -149,12 +149,8 @@ func (m *Module) follow(vaddr uint64, visit func(*course, *x86asm.Inst) bool) {
 	met := map[point]bool{queue[0].point: true}
 	for n := 0; n < len(queue) && n < maxFollowed; n++ {
 		c := queue[n]
-		code, ok := m.File.AtVaddr(c.vaddr)
+		inst, ok := m.instruction(c.vaddr)
 		if !ok {
-			continue
-		}
-		inst, err := x86asm.Decode(code[:min(len(code), 15)], 64)
-		if err != nil {
 			continue
 		}
 		if !visit(&c, &inst) {
@@ -168,6 +164,18 @@ func (m *Module) follow(vaddr uint64, visit func(*course, *x86asm.Inst) bool) {
 			}
 		}
 	}
+}
+
+// instruction decodes what is at an address; false where there is no code, or none that is
+// known.
+func (m *Module) instruction(vaddr uint64) (x86asm.Inst, bool) {
+	const longest = 15 // bytes
+	code, ok := m.File.AtVaddr(vaddr)
+	if !ok {
+		return x86asm.Inst{}, false
+	}
+	inst, err := x86asm.Decode(code[:min(len(code), longest)], 64)
+	return inst, err == nil
 }
 
 // execute makes c what it is after an instruction, and returns which may come next: none
@@ -396,20 +404,12 @@ func (r *Region) calls(returns uint64, callee *Region, vaddr uint64, row *cfi.Ro
 	return false
 }
 
-func littleEndian4(b []byte) uint32 {
-	return uint32(b[0]) | uint32(b[1])<<8 | uint32(b[2])<<16 | uint32(b[3])<<24
-}
-
 // jumpsAway tells whether a function is only a jump to where a pointer says, as those are
 // by which others are called that are in another file.
 func (m *Module) jumpsAway(vaddr uint64) bool {
 	for range 3 { // after endbr64 and push, where there are some
-		code, ok := m.File.AtVaddr(vaddr)
+		inst, ok := m.instruction(vaddr)
 		if !ok {
-			return false
-		}
-		inst, err := x86asm.Decode(code[:min(len(code), 15)], 64)
-		if err != nil {
 			return false
 		}
 		if inst.Op == x86asm.JMP {

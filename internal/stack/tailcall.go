@@ -1,6 +1,10 @@
 package stack
 
-import "rmagent/internal/stack/cfi"
+import (
+	"encoding/binary"
+
+	"rmagent/internal/stack/cfi"
+)
 
 // Of a function that ends with a call, as of "return open(path, flags);", an optimising
 // compiler makes a jump: it has no frame any more when what it jumped to runs. But the
@@ -51,5 +55,5 @@ func (m *Module) called(returns uint64) (target uint64, ok bool) {
 	if !ok || len(code) < size || code[0] != 0xe8 {
 		return 0, false
 	}
-	return returns + uint64(int64(int32(littleEndian4(code[1:])))), true
+	return returns + uint64(int64(int32(binary.LittleEndian.Uint32(code[1:])))), true
 }
