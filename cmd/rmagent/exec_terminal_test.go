@@ -77,7 +77,22 @@ func openTerminal(t *testing.T) (master, slave *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	keepOutput(t, slave)
 	return master, slave
+}
+
+// keepOutput has a terminal not throw away at Ctrl-C what was written and not read yet
+// (termios(3), NOFLSH): the test would wait for words that were said.
+func keepOutput(t *testing.T, terminal *os.File) {
+	t.Helper()
+	mode, err := unix.IoctlGetTermios(int(terminal.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mode.Lflag |= unix.NOFLSH
+	if err := unix.IoctlSetTermios(int(terminal.Fd()), unix.TCSETS, mode); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // waits for words that the terminal shows.

@@ -25,7 +25,6 @@ type signalRelay struct {
 	in   chan os.Signal
 	done chan struct{}
 	wait sync.WaitGroup
-	once sync.Once
 }
 
 func relaySignals() *signalRelay {
@@ -88,10 +87,9 @@ func sigaction(s unix.Signal, act, old *[4]uint64) unix.Errno {
 	return errno
 }
 
+// stop ends the relaying. The signals stay caught: one more Ctrl-C, while exec ends too,
+// would take the job's status away.
 func (r *signalRelay) stop() {
-	r.once.Do(func() {
-		signal.Stop(r.in)
-		close(r.done)
-		r.wait.Wait()
-	})
+	close(r.done)
+	r.wait.Wait()
 }
