@@ -112,8 +112,9 @@ const (
 // Reset forgets all walks; code is what is executable from now on, in ascending order.
 func (t *Templates[T]) Reset(code []Range) { *t = Templates[T]{code: code} }
 
-// Len returns how many walks are remembered.
-func (t *Templates[T]) Len() int { return len(t.ends) }
+// Nodes returns how many questions are remembered, each with its answers: what the memory
+// grows with.
+func (t *Templates[T]) Nodes() int { return len(t.nodes) }
 
 // Match returns what the walk of a stack was remembered as; false where it is not.
 // It allocates nothing.

@@ -72,7 +72,7 @@ func TestMatchingMeansTheSameWalk(t *testing.T) {
 				t.Fatalf("a stack does not match its own template: %v, %s, got %v %q", w.Deps, summary(&w), ok, got)
 			}
 		}
-		t.Logf("%d walks, %d matched a template, %d templates, %d refused", walks, matched, templates.Len(), refused)
+		t.Logf("%d walks, %d matched a template, %d nodes, %d refused", walks, matched, templates.Nodes(), refused)
 		if matched < walks/20 {
 			t.Errorf("only %d of %d matched", matched, walks)
 		}

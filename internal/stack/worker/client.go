@@ -11,6 +11,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"unsafe"
 
 	"rmagent/internal/clock"
 	"rmagent/internal/procmem"
@@ -23,8 +24,8 @@ const (
 	maxQueued      = 4096                  // stacks that wait for the child
 	maxQueuedBytes = 8 << 20               // of their windows
 	maxImages      = 256                   // remembered; the one used longest ago is forgotten
-	maxSites       = 1 << 14               // of all images
-	maxTemplates   = 1 << 14               // walks remembered, of all images
+	maxSiteBytes   = 64 << 20              // of the frames of all images' sites
+	maxNodes       = 1 << 19               // of the walks remembered, of all images: some 64 bytes each
 	mapsAge        = time.Second           // how old mappings may be for a stack unlike those before
 	checkAge       = 10 * time.Second      // for all others
 	freshMaps      = 50 * time.Millisecond // how old mappings may be where code is in none of them
@@ -83,7 +84,8 @@ type Client struct {
 	answers   []Answer
 	stats     Stats
 	sites     int
-	templates int
+	siteBytes int
+	nodes     int // of the walks that are remembered
 	nextSite  uint64
 	clock     uint64             // counts uses, for forgetting what was not used for longest
 	forgotten []uint64           // images that the child has still
@@ -118,6 +120,7 @@ type job struct {
 type imageState struct {
 	templates stack.Templates[*Site]
 	sites     map[string]*Site
+	siteBytes int
 	used      uint64
 	dropped   bool
 	checking  bool      // a job that reads the mappings is queued
@@ -261,7 +264,8 @@ func (c *Client) Forget(id sample.ID) {
 
 func (c *Client) drop(image Image, im *imageState) {
 	c.sites -= len(im.sites)
-	c.templates -= im.templates.Len()
+	c.siteBytes -= im.siteBytes
+	c.nodes -= im.templates.Nodes()
 	im.dropped = true
 	if im.number != 0 {
 		c.forgotten = append(c.forgotten, im.number)
@@ -444,22 +448,22 @@ func (c *Client) remember(im *imageState, a *answer) *Site {
 	defer c.mu.Unlock()
 	c.stats.Walked++
 	site := c.site(im, string(a.Key), a.Frames, a.End)
-	if c.templates >= maxTemplates {
+	if c.nodes >= maxNodes {
 		c.stats.Resets++
 		for _, other := range c.images {
 			other.templates.Reset(codeOf(other.mappings))
 		}
-		c.templates = 0
+		c.nodes = 0
 	}
 	if im.dropped {
 		return site
 	}
-	before := im.templates.Len()
+	before := im.templates.Nodes()
 	if len(a.Deps) > 0 && !im.templates.Add(a.Deps, site) && im.templates.Full() {
 		c.stats.Resets++
 		im.templates.Reset(codeOf(im.mappings))
 	}
-	c.templates += im.templates.Len() - before
+	c.nodes += im.templates.Nodes() - before
 	return site
 }
 
@@ -469,8 +473,9 @@ func (c *Client) site(im *imageState, key string, frames []record.Frame, end str
 	if site := im.sites[key]; site != nil {
 		return site
 	}
-	if c.sites >= maxSites {
-		key, frames, end = "full", nil, "there are too many different stacks"
+	bytes := framesBytes(frames)
+	if bytes > 0 && c.siteBytes+bytes > maxSiteBytes {
+		key, frames, end, bytes = "full", nil, "there are too many different stacks", 0
 		if site := im.sites[key]; site != nil {
 			return site
 		}
@@ -478,10 +483,24 @@ func (c *Client) site(im *imageState, key string, frames []record.Frame, end str
 	c.nextSite++
 	if !im.dropped {
 		c.sites++
+		c.siteBytes += bytes
 	}
+	im.siteBytes += bytes
 	site := &Site{ID: c.nextSite, Frames: frames, End: end}
 	im.sites[key] = site
 	return site
+}
+
+// framesBytes is what frames take of memory: their texts were decoded for them alone.
+func framesBytes(frames []record.Frame) int {
+	n := len(frames) * int(unsafe.Sizeof(record.Frame{}))
+	for i := range frames {
+		f := &frames[i]
+		for _, text := range [...]record.Opt[string]{f.Function, f.File, f.Module, f.BuildID, f.Language, f.Guess} {
+			n += len(text.Or(""))
+		}
+	}
+	return n
 }
 
 // fail returns a Site without frames that says why.

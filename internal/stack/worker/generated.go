@@ -113,7 +113,7 @@ func (c *Client) expire(im *imageState) error {
 	if old {
 		im.codeRead = time.Now()
 		if !im.dropped {
-			c.templates -= im.templates.Len()
+			c.nodes -= im.templates.Nodes()
 		}
 		im.templates.Reset(codeOf(im.mappings))
 	}

@@ -38,7 +38,7 @@ func (c *Client) refresh(image Image, im *imageState, age time.Duration) error {
 		return nil
 	}
 	if !im.dropped {
-		c.templates -= im.templates.Len()
+		c.nodes -= im.templates.Nodes()
 	}
 	im.mappings, im.machine, im.generates = mappings, nil, hasMachine(mappings)
 	im.templates.Reset(codeOf(mappings))

@@ -1,0 +1,52 @@
+package worker
+
+import (
+	"encoding/binary"
+	"strings"
+	"testing"
+
+	"rmagent/internal/sample"
+	"rmagent/internal/stack"
+	"rmagent/record"
+)
+
+// Stacks that a program made up cost the agent no more memory than was set aside for them,
+// and give it back when the program ends.
+func TestMadeUpStacksAreBounded(t *testing.T) {
+	c := &Client{images: map[Image]*imageState{}}
+	images := make([]*imageState, 8)
+	for i := range images {
+		images[i] = c.image(Image{ID: sample.ID{PID: int32(1 + i)}})
+	}
+	const frames, long = 1024, 4096
+	made, refused := 0, 0
+	for n := range uint64(1000) {
+		a := &answer{Frames: make([]record.Frame, frames), Key: binary.LittleEndian.AppendUint64(nil, n)}
+		for i := range a.Frames {
+			a.Frames[i].Function = record.Some(strings.Repeat("f", long))
+		}
+		for i := range uint64(stack.MaxDeps) {
+			a.Deps = append(a.Deps, stack.Dep{Place: stack.Place(8 * i), Condition: stack.Equals, Value: n})
+		}
+		if site := c.remember(images[n%8], a); site.Frames == nil {
+			refused++
+		} else {
+			made++
+		}
+		if c.nodes > maxNodes+stack.MaxDeps {
+			t.Fatalf("%d nodes after %d walks", c.nodes, n+1)
+		}
+	}
+	if bytes := made * frames * long; bytes > maxSiteBytes || bytes < maxSiteBytes/2 {
+		t.Errorf("%d bytes of names are kept, of %d", bytes, maxSiteBytes)
+	}
+	if refused == 0 {
+		t.Error("no stack was one too many")
+	}
+	for i := range images {
+		c.Forget(sample.ID{PID: int32(1 + i)})
+	}
+	if c.sites != 0 || c.siteBytes != 0 || c.nodes != 0 {
+		t.Errorf("all are forgotten, and %d sites, %d bytes and %d nodes are left", c.sites, c.siteBytes, c.nodes)
+	}
+}
