@@ -113,16 +113,9 @@ func checkWebConfig(l *config.Loaded) (private bool, err error) {
 // Where the default TCP address is taken, there is no TCP door: a second agent for a
 // test must not need to be told.
 func listen(l *config.Loaded, log *zap.Logger) (unix net.Listener, tcp []net.Listener, err error) {
-	passed, err := activation.Listeners()
+	unix, tcp, err = passedSockets()
 	if err != nil {
 		return nil, nil, fmt.Errorf("sockets passed by systemd: %w", err)
-	}
-	for _, p := range passed {
-		if _, ok := p.(*net.UnixListener); ok && unix == nil {
-			unix = p
-		} else if p != nil {
-			tcp = append(tcp, p)
-		}
 	}
 	if unix == nil {
 		if unix, err = httpserver.ListenUnix(cmdline.SocketPath(l), l.SocketGroup); err != nil {
@@ -141,6 +134,32 @@ func listen(l *config.Loaded, log *zap.Logger) (unix net.Listener, tcp []net.Lis
 		return unix, nil, nil
 	}
 	return nil, nil, errors.Join(err, unix.Close())
+}
+
+// passedSockets are those that systemd opened (sd_listen_fds(3)): at most one unix socket,
+// and any number of TCP's.
+func passedSockets() (unix net.Listener, tcp []net.Listener, err error) {
+	passed, err := activation.Listeners()
+	if err != nil {
+		return nil, nil, err
+	}
+	for i, p := range passed {
+		network := ""
+		if p != nil {
+			network = p.Addr().Network() // a datagram socket of the unix domain says unixgram
+		}
+		switch {
+		case network != "tcp" && network != "unix":
+			return nil, nil, fmt.Errorf("number %d of %d is none that one can connect to: rmagent serves stream sockets", i+1, len(passed))
+		case network == "tcp":
+			tcp = append(tcp, p)
+		case unix != nil:
+			return nil, nil, fmt.Errorf("%s and %s: rmagent serves one unix socket", unix.Addr(), p.Addr())
+		default:
+			unix = p
+		}
+	}
+	return unix, tcp, nil
 }
 
 // systemOf is what does not change while the agent runs.

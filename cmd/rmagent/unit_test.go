@@ -67,19 +67,7 @@ func TestSocketActivation(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tcp.Close()
-	agent := agentCommand(t, "run", "--source", "procfs", "--interval", "200ms")
-	// LISTEN_PID must be the agent's own (sd_listen_fds(3)).
-	cmd := exec.Command("/bin/sh", append([]string{"-c", `LISTEN_PID=$$ exec "$@"`, "sh"}, agent.Args...)...)
-	cmd.Env = append(agent.Env, "LISTEN_FDS=2")
-	cmd.Dir, cmd.SysProcAttr = agent.Dir, agent.SysProcAttr
-	for _, l := range []interface{ File() (*os.File, error) }{unixSocket, tcp} {
-		f, err := l.File()
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer f.Close()
-		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
-	}
+	cmd := activated(t, unixSocket, tcp)
 	s := &served{started: start(t, cmd), tcp: "http://" + tcp.Addr().String()}
 	s.unix.Transport = dialUnix(filepath.Join(dir, "passed.sock"))
 	awaitReading(t, filepath.Join(dir, "passed.sock"))
@@ -89,6 +77,60 @@ func TestSocketActivation(t *testing.T) {
 		t.Errorf("%v answered", system.System["agent_pid"])
 	}
 	s.stop()
+}
+
+// activated is an agent that gets sockets as from systemd.
+func activated(t *testing.T, sockets ...interface{ File() (*os.File, error) }) *exec.Cmd {
+	t.Helper()
+	agent := agentCommand(t, "run", "--source", "procfs", "--interval", "200ms")
+	// LISTEN_PID must be the agent's own (sd_listen_fds(3)).
+	cmd := exec.Command("/bin/sh", append([]string{"-c", `LISTEN_PID=$$ exec "$@"`, "sh"}, agent.Args...)...)
+	cmd.Env = append(agent.Env, fmt.Sprintf("LISTEN_FDS=%d", len(sockets)))
+	cmd.Dir, cmd.SysProcAttr = agent.Dir, agent.SysProcAttr
+	for _, s := range sockets {
+		f, err := s.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		cmd.ExtraFiles = append(cmd.ExtraFiles, f)
+	}
+	return cmd
+}
+
+// A second unix socket is no TCP door, and one without connections is none at all.
+func TestSocketActivationRefuses(t *testing.T) {
+	dir := t.TempDir()
+	address := func(name, network string) *net.UnixAddr {
+		return &net.UnixAddr{Name: filepath.Join(dir, name), Net: network}
+	}
+	one, err := net.ListenUnix("unix", address("one.sock", "unix"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer one.Close()
+	two, err := net.ListenUnix("unix", address("two.sock", "unix"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer two.Close()
+	datagrams, err := net.ListenUnixgram("unixgram", address("datagrams.sock", "unixgram"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer datagrams.Close()
+	for _, c := range []struct {
+		cmd  *exec.Cmd
+		says string
+	}{
+		{activated(t, one, two), "one.sock and " + filepath.Join(dir, "two.sock") + ": rmagent serves one unix socket"},
+		{activated(t, one, datagrams), "number 2 of 2 is none that one can connect to"},
+	} {
+		out, err := c.cmd.CombinedOutput()
+		if err == nil || !strings.Contains(string(out), c.says) {
+			t.Errorf("%v, and it said %q; want %q", err, out, c.says)
+		}
+	}
 }
 
 // unitSettings returns the values of a setting of the unit.
