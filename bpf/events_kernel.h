@@ -131,6 +131,9 @@ struct sock {
 	u8 sk_kern_sock : 1;
 	u16 sk_protocol;
 };
+struct inet_sock {
+	__be16 inet_sport;
+};
 struct tcp_sock {
 	u64 bytes_received;
 	u64 bytes_sent;

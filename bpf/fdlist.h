@@ -91,14 +91,15 @@ static __always_inline void describe_socket(struct fd_record *r, struct file *fi
 	r->family = BPF_CORE_READ(sk, __sk_common.skc_family);
 	r->protocol = BPF_CORE_READ(sk, sk_protocol);
 	r->state = BPF_CORE_READ(sk, __sk_common.skc_state);
-	if (r->family == AF_INET) {
-		r->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
+	if (r->family == AF_INET || r->family == AF_INET6) {
+		// As getsockname(2) tells it: skc_num is no more once a connection is dead.
+		r->local_port = BPF_CORE_READ((struct inet_sock *)sk, inet_sport);
 		r->remote_port = BPF_CORE_READ(sk, __sk_common.skc_dport);
+	}
+	if (r->family == AF_INET) {
 		BPF_CORE_READ_INTO((u32 *)r->local, sk, __sk_common.skc_rcv_saddr);
 		BPF_CORE_READ_INTO((u32 *)r->remote, sk, __sk_common.skc_daddr);
 	} else if (r->family == AF_INET6) {
-		r->local_port = BPF_CORE_READ(sk, __sk_common.skc_num);
-		r->remote_port = BPF_CORE_READ(sk, __sk_common.skc_dport);
 		BPF_CORE_READ_INTO(&r->local, sk, __sk_common.skc_v6_rcv_saddr);
 		BPF_CORE_READ_INTO(&r->remote, sk, __sk_common.skc_v6_daddr);
 	}

@@ -157,8 +157,8 @@ struct fd_record {
 	u32 why;	// 0 with seq 0: it has no stamp
 	u16 family;	// of a socket
 	u16 protocol;
-	u16 local_port; // in host order
-	u16 remote_port; // in network order
+	u16 local_port; // both in network order
+	u16 remote_port;
 	u32 state;
 	u32 placeless;	// a file without a directory
 	u8 local[16];

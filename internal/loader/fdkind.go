@@ -114,13 +114,13 @@ const tcpListen = 10
 
 // addressesOf returns what an IP socket is bound and connected to.
 func addressesOf(r *fdtraceFdRecord) (local, remote netip.AddrPort) {
-	remotePort := bits.ReverseBytes16(r.RemotePort)
+	localPort, remotePort := bits.ReverseBytes16(r.LocalPort), bits.ReverseBytes16(r.RemotePort)
 	switch r.Family {
 	case unix.AF_INET:
-		return addrPort(netip.AddrFrom4([4]byte(bytesOf(&r.Local)[:4])), r.LocalPort),
+		return addrPort(netip.AddrFrom4([4]byte(bytesOf(&r.Local)[:4])), localPort),
 			addrPort(netip.AddrFrom4([4]byte(bytesOf(&r.Remote)[:4])), remotePort)
 	case unix.AF_INET6:
-		return addrPort(netip.AddrFrom16([16]byte(bytesOf(&r.Local))), r.LocalPort),
+		return addrPort(netip.AddrFrom16([16]byte(bytesOf(&r.Local))), localPort),
 			addrPort(netip.AddrFrom16([16]byte(bytesOf(&r.Remote))), remotePort)
 	}
 	return local, remote

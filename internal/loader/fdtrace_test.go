@@ -751,6 +751,80 @@ func TestListIsTheTable(t *testing.T) {
 	}
 }
 
+// A socket's own address is what getsockname(2) says, of a connection that was reset, too.
+func TestListTellsAddressesOfSockets(t *testing.T) {
+	tr := openTracer(t, FDTraceOptions{})
+	made := map[int32]string{}
+	socket := func(what string, family, kind int) int {
+		fd := must(unix.Socket(family, kind, 0))
+		t.Cleanup(func() { unix.Close(fd) })
+		made[int32(fd)] = what
+		return fd
+	}
+	for _, v := range []struct {
+		name     string
+		family   int
+		loopback unix.Sockaddr
+	}{
+		{"IPv4", unix.AF_INET, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}},
+		{"IPv6", unix.AF_INET6, &unix.SockaddrInet6{Addr: netip.IPv6Loopback().As16()}},
+	} {
+		socket(v.name+" unbound", v.family, unix.SOCK_STREAM)
+		check(unix.Bind(socket(v.name+" datagram", v.family, unix.SOCK_DGRAM), v.loopback))
+		listener := socket(v.name+" listener", v.family, unix.SOCK_STREAM)
+		check(unix.Bind(listener, v.loopback))
+		check(unix.Listen(listener, 2))
+		at, err := unix.Getsockname(listener)
+		check(err)
+		for _, what := range []string{" connected", " reset"} {
+			client := socket(v.name+what, v.family, unix.SOCK_STREAM)
+			check(unix.Connect(client, at))
+			server, _, err := unix.Accept(listener)
+			check(err)
+			made[int32(server)] = v.name + " accepted"
+			if what != " reset" {
+				t.Cleanup(func() { unix.Close(server) })
+				continue
+			}
+			check(unix.SetsockoptLinger(server, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}))
+			check(unix.Close(server))
+			delete(made, int32(server))
+			if _, err := unix.Read(client, make([]byte, 1)); err != unix.ECONNRESET {
+				t.Fatalf("reset: %v", err)
+			}
+		}
+	}
+	var list sample.FDList
+	if err := tr.List(idOf(t, tr, os.Getpid()), &list); err != nil {
+		t.Fatal(err)
+	}
+	for _, fd := range list.FDs {
+		what := made[fd.Number]
+		if what == "" {
+			continue
+		}
+		delete(made, fd.Number)
+		sa, err := unix.Getsockname(int(fd.Number))
+		check(err)
+		var want netip.AddrPort
+		switch sa := sa.(type) {
+		case *unix.SockaddrInet4:
+			want = netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+		case *unix.SockaddrInet6:
+			want = netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
+		}
+		if want.Port() == 0 && want.Addr().IsUnspecified() {
+			want = netip.AddrPort{}
+		}
+		if fd.Local != want {
+			t.Errorf("%s: %v, getsockname says %v", what, fd.Local, want)
+		}
+	}
+	if len(made) > 0 {
+		t.Errorf("not listed: %v", made)
+	}
+}
+
 // A table larger than one run reads is read whole.
 func TestListOfALargeTable(t *testing.T) {
 	const n = 3*1024 + 7
