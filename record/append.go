@@ -269,6 +269,16 @@ func (e *encoder) gpu(r *GPU) {
 	e.optFloat(`,"decoder_ratio":`, r.DecoderRatio)
 	e.optFloat(`,"age_seconds":`, r.AgeSeconds)
 	e.list(`,"mig_instances":`, r.MIGInstances == nil, len(r.MIGInstances), func(i int) { e.gpuInstance(&r.MIGInstances[i]) })
+	e.list(`,"processes":`, r.Processes == nil, len(r.Processes), func(i int) { e.gpuProcess(&r.Processes[i]) })
+}
+
+func (e *encoder) gpuProcess(p *GPUProcess) {
+	e.int(`{"pid":`, int64(p.PID))
+	e.optUint(`,"start_ticks":`, p.StartTicks)
+	e.optStr(`,"comm":`, p.Comm)
+	e.optUint(`,"memory_bytes":`, p.MemoryBytes)
+	e.optFloat(`,"utilization_ratio":`, p.UtilizationRatio)
+	e.raw("}")
 }
 
 func (e *encoder) gpuInstance(g *GPUInstance) {

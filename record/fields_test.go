@@ -34,6 +34,8 @@ var fieldNames = map[Kind]string{
 		disk_read_bytes_per_second disk_written_bytes_per_second net_received_bytes_per_second net_sent_bytes_per_second filesystems gone ` + pressureNames,
 	KindCgroup: `path container_id unit memory_bytes memory_limit_bytes swap_bytes pids pids_limit cpu_seconds_total cpu_throttled_seconds_total
 		cpu_limit_cores oom_kills_total fd_open ` + pressureNames,
+	KindGPU: `index uuid name utilization_ratio memory_total_bytes memory_used_bytes temperature_celsius power_watts encoder_ratio decoder_ratio
+		age_seconds mig_instances processes`,
 	KindState: "resource target state previous value limit ratio unit message advice",
 	KindPrune: "should_prune reasons candidates",
 	KindAction: `action type cause resource target crossing recovery pid start_ticks comm why what attempt outcome detail
@@ -55,7 +57,7 @@ var fieldNames = map[Kind]string{
 }
 
 func TestFieldNames(t *testing.T) {
-	for _, r := range []Record{&Process{}, &Exit{}, &Host{}, &Cgroup{}, &StateChange{}, &Prune{}, &Action{}, &OOM{}, &Job{}, &Limit{}, &JobReading{}, &Config{}, &Agent{}} {
+	for _, r := range []Record{&Process{}, &Exit{}, &Host{}, &Cgroup{}, &GPU{}, &StateChange{}, &Prune{}, &Action{}, &OOM{}, &Job{}, &Limit{}, &JobReading{}, &Config{}, &Agent{}} {
 		kind, err := KindOf(r)
 		if err != nil {
 			t.Fatal(err)

@@ -234,6 +234,16 @@ type GPU struct {
 	DecoderRatio       Opt[float64]  `json:"decoder_ratio"`
 	AgeSeconds         Opt[float64]  `json:"age_seconds"`   // how long before Time the values were read; null with them
 	MIGInstances       []GPUInstance `json:"mig_instances"` // null where the card is not divided
+	Processes          []GPUProcess  `json:"processes"`     // who has a context on the card; null where not all are known
+}
+
+// GPUProcess is what one process has of one GPU.
+type GPUProcess struct {
+	PID              int32        `json:"pid"`
+	StartTicks       Opt[uint64]  `json:"start_ticks"` // null, as is Comm, for who is no more, or began after the card was read
+	Comm             Opt[string]  `json:"comm"`
+	MemoryBytes      Opt[uint64]  `json:"memory_bytes"`
+	UtilizationRatio Opt[float64] `json:"utilization_ratio"`
 }
 
 // GPUInstance is a part of a GPU that MIG set apart. Compute instances of one GPU

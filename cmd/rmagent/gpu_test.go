@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/gpu/gputest"
+	"rmagent/internal/hostfs"
 	"rmagent/record"
 )
 
@@ -91,13 +92,24 @@ func TestRunWithGPUs(t *testing.T) {
 				return int(p.PID) == idle && p.GPUMemoryBytes == record.Some(uint64(0))
 			})
 		})
+		id, err := hostfs.ReadID(holder.Process.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		await(t, "who holds the last card", func() bool {
+			return slices.ContainsFunc(only[*record.GPU](written()), func(g *record.GPU) bool {
+				return g.Index == 7 && slices.ContainsFunc(g.Processes, func(p record.GPUProcess) bool {
+					return p.PID == id.PID && p.StartTicks == record.Some(id.StartTicks) && p.MemoryBytes == record.Some(uint64(4096))
+				})
+			})
+		})
 		checkFullCard(t, written())
 
 		m.Play(t, gputest.Eight(5)+"crash nvmlDeviceGetPowerUsage\n")
 		await(t, "unknown values", func() bool {
 			gpus := only[*record.GPU](written())
 			last := gpus[len(gpus)-1]
-			return last.UUID.Known() && !last.UtilizationRatio.Known() && !last.MemoryUsedBytes.Known() && !last.AgeSeconds.Known()
+			return last.UUID.Known() && !last.UtilizationRatio.Known() && !last.MemoryUsedBytes.Known() && !last.AgeSeconds.Known() && last.Processes == nil
 		})
 		hosts := len(only[*record.Host](written()))
 		await(t, "the agent to go on", func() bool { return len(only[*record.Host](written())) > hosts+3 })

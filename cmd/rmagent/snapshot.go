@@ -84,6 +84,7 @@ func writeSnapshot(c *cli.Context, p *agent.Parts, f engine.Filter, w *lineWrite
 	}
 	var gpus aggregate.GPUs
 	gpus.Update(reading, s.Monotonic, gpuTime)
+	gpus.Meet(table)
 	if f.PIDs == nil {
 		if err := writeMachine(p, table, &gpus, b, w); err != nil {
 			return err
@@ -148,7 +149,7 @@ func writeMachine(p *agent.Parts, table *aggregate.Table, gpus *aggregate.GPUs, 
 	}
 	for i := range gpus.Devices {
 		var r record.GPU
-		b.GPU(&r, &gpus.Devices[i], gpus.Age)
+		b.GPU(&r, &gpus.Devices[i], gpus)
 		if err := w.write(&r); err != nil {
 			return err
 		}

@@ -15,7 +15,8 @@ type GPUs struct {
 	// Current says that Devices is all that there are now.
 	Current bool
 
-	reading  *sample.GPUs // what holders was made from; nil: none
+	met      map[int32]*Process // of the holders, those that the tick has
+	reading  *sample.GPUs       // what holders was made from; nil: none
 	holders  map[int32]holding
 	held     map[int32]bool // who was in holders at the tick before
 	complete bool           // whoever is not in holders holds nothing
@@ -54,6 +55,28 @@ func (g *GPUs) Update(r *sample.GPUs, now, maxAge time.Duration) {
 	g.reading, g.Devices = r, r.Devices
 	g.hold()
 }
+
+// Meet finds those who hold something of a card among the processes of a tick, which it
+// refers to until the next.
+func (g *GPUs) Meet(t *Table) {
+	clear(g.met)
+	if len(g.holders) == 0 {
+		return
+	}
+	if g.met == nil {
+		g.met = map[int32]*Process{}
+	}
+	for i := range t.Len() {
+		p := t.At(i)
+		if _, holds := g.holders[p.ID.PID]; holds && p.ID.StartTicks < g.reading.ListedTicks {
+			g.met[p.ID.PID] = p
+		}
+	}
+}
+
+// Holder returns the process that a card told of by its PID, nil where it is no more, or
+// another has its PID.
+func (g *GPUs) Holder(pid int32) *Process { return g.met[pid] }
 
 // forget keeps the cards' names.
 func (g *GPUs) forget(r *sample.GPUs) {

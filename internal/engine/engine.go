@@ -305,6 +305,7 @@ func (e *Engine) tick(ctx context.Context) error {
 	e.readCgroups(minute)
 	e.readJobs()
 	e.gpus.Update(gpus, s.Monotonic, gpuPatience*e.budget.current)
+	e.gpus.Meet(e.table)
 
 	err := e.write(minute)
 	e.publish(minute)

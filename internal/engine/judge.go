@@ -45,7 +45,7 @@ func (e *Engine) writeCgroups() {
 
 func (e *Engine) writeGPUs() {
 	for i := range e.gpus.Devices {
-		e.builder.GPU(&e.gpu, &e.gpus.Devices[i], e.gpus.Age)
+		e.builder.GPU(&e.gpu, &e.gpus.Devices[i], &e.gpus)
 		e.Policy.GPU(&e.gpu)
 		e.emit(&e.gpu)
 	}

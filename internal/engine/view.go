@@ -287,7 +287,7 @@ func (e *Engine) publish(allCgroups bool) {
 	v.Host.Filesystems, v.Host.Gone = slices.Clone(v.Host.Filesystems), slices.Clone(v.Host.Gone) // their owners use them again
 	for i := range v.GPUs {
 		v.GPUs[i].Time = v.Time
-		e.builder.GPU(&v.GPUs[i], &e.gpus.Devices[i], e.gpus.Age)
+		e.builder.GPU(&v.GPUs[i], &e.gpus.Devices[i], &e.gpus)
 	}
 	if e.Views.asked.Swap(false) {
 		v.Details = e.details(v)

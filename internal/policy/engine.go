@@ -206,6 +206,7 @@ func (e *Engine) GPU(g *record.GPU) {
 	if r, ok := of(g.MemoryUsedBytes, g.MemoryTotalBytes); ok {
 		e.observe(card, mGPUMemory, r, s)
 	}
+	e.prune.cards.add(g)
 	for i := range g.MIGInstances {
 		m := &g.MIGInstances[i]
 		uuid, ok := m.UUID.Get()

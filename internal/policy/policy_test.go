@@ -452,17 +452,21 @@ func TestOneFullCardOfEight(t *testing.T) {
 	eight := func(full ...int) (list []record.GPU) {
 		for i := range 8 {
 			g := record.GPU{Index: i, UUID: some(fmt.Sprint("GPU-", i)), UtilizationRatio: some(0.0), MemoryTotalBytes: some(uint64(1000)), MemoryUsedBytes: some(uint64(10))}
+			who, bytes := int32(8), uint64(10) // of the idle cards, one has more than is used of the full one
 			if slices.Contains(full, i) {
 				g.UtilizationRatio, g.MemoryUsedBytes = some(1.0), some(uint64(990))
+				who, bytes = 9, 40
 			}
+			g.Processes = []record.GPUProcess{{PID: who, StartTicks: some(uint64(0)), MemoryBytes: some(bytes)}}
 			list = append(list, g)
 		}
 		return list
 	}
 	w := newWorld(func(c *Config) { c.Prune.GPUMemoryPercent = 90 })
-	user := record.ProcessFacts{PID: 9, PPID: some(int32(1)), GPUMemoryBytes: some(uint64(900)), GPUUtilizationRatio: some(1.0)}
+	user := record.ProcessFacts{PID: 9, PPID: some(int32(1)), GPUMemoryBytes: some(uint64(40)), GPUUtilizationRatio: some(1.0)}
+	other := record.ProcessFacts{PID: 8, PPID: some(int32(1)), GPUMemoryBytes: some(uint64(70))}
 	reading := func(full ...int) []string {
-		return w.judge(facts{gpus: eight(full...), processes: []record.ProcessFacts{user}})
+		return w.judge(facts{gpus: eight(full...), processes: []record.ProcessFacts{user, other}})
 	}
 	equal(t, "idle", reading())
 	equal(t, "full", reading(5), "gpu gpu:GPU-5 normal>critical", "gpu_memory gpu:GPU-5 normal>critical")

@@ -29,15 +29,18 @@ type pruning struct {
 	written map[sample.ID]written // where filesystems have a maximum
 	full    map[string]*full      // filesystems that are above
 	sorted  []gaugeKey
+
+	cards holders // of this reading
 }
 
 func newPruning() pruning {
-	return pruning{written: map[sample.ID]written{}, full: map[string]*full{}}
+	return pruning{written: map[sample.ID]written{}, full: map[string]*full{}, cards: newHolders()}
 }
 
 func (p *pruning) begin() {
 	p.begun, p.ranking = false, false
 	p.top = p.top[:0]
+	p.cards.clear()
 }
 
 // wantsAll tells whether every process must be handed in.

@@ -158,6 +158,13 @@ func TestEveryMaximum(t *testing.T) {
 	small.GPUMemoryBytes, small.GPUUtilizationRatio = some(uint64(100)), some(0.1)
 	thousand := some(uint64(1000))
 	eight := some(uint64(800))
+	// Of the card that is full, the hog has nothing; of the others, most. Another program
+	// had a PID before.
+	onCard := []record.GPUProcess{
+		{PID: 101, StartTicks: some(uint64(5)), MemoryBytes: some(uint64(100)), UtilizationRatio: some(0.1)},
+		{PID: 100, StartTicks: some(uint64(4)), MemoryBytes: some(uint64(600)), UtilizationRatio: some(0.6)},
+		{PID: 100, MemoryBytes: some(uint64(600)), UtilizationRatio: some(0.6)},
+	}
 	waiting := func(path string) record.Cgroup {
 		return record.Cgroup{Path: path, MemoryBytes: thousand, Pressure: record.Pressure{
 			PressureCPUSomeRatio: some(0.8), PressureMemorySomeRatio: some(0.8), PressureIOSomeRatio: some(0.8),
@@ -176,8 +183,11 @@ func TestEveryMaximum(t *testing.T) {
 		{"cpu host", func(p *Prune) { p.CPUPercent = 70 }, facts{host: record.Host{CPURatio: some(0.8), CPUCount: some(uint64(2))}}, "100, 101"},
 		{"memory host", func(p *Prune) { p.MemoryBytes = 700 }, facts{host: record.Host{MemoryUsedBytes: eight, MemoryTotalBytes: thousand}}, "100, 101"},
 		{"network host", func(p *Prune) { p.NetworkBytesPerSecond = 700 }, facts{host: record.Host{NetReceivedBytesPerSecond: some(800.0), NetSentBytesPerSecond: some(0.0)}}, "100, 101"},
-		{"gpu gpu:x", func(p *Prune) { p.GPUPercent = 70 }, facts{gpus: []record.GPU{{UUID: some("x"), UtilizationRatio: some(0.8)}}}, "100, 101"},
-		{"gpu_memory gpu:x", func(p *Prune) { p.GPUMemoryPercent = 70 }, facts{gpus: []record.GPU{{UUID: some("x"), MemoryUsedBytes: eight, MemoryTotalBytes: thousand}}}, "100, 101"},
+		{"gpu gpu:x", func(p *Prune) { p.GPUPercent = 70 }, facts{gpus: []record.GPU{{UUID: some("x"), UtilizationRatio: some(0.8), Processes: onCard}}}, "101"},
+		{"gpu gpu:unread", func(p *Prune) { p.GPUPercent = 70 }, facts{gpus: []record.GPU{{UUID: some("unread"), UtilizationRatio: some(0.8)}}}, ""},
+		{"gpu_memory gpu:x", func(p *Prune) { p.GPUMemoryPercent = 70 }, facts{gpus: []record.GPU{{UUID: some("x"), MemoryUsedBytes: eight, MemoryTotalBytes: thousand, Processes: onCard}}}, "101"},
+		{"gpu_memory gpu:MIG-x", func(p *Prune) { p.GPUMemoryPercent = 70 }, facts{gpus: []record.GPU{{UUID: some("x"), Processes: onCard,
+			MIGInstances: []record.GPUInstance{{UUID: some("MIG-x"), MemoryUsedBytes: eight, MemoryTotalBytes: thousand}}}}}, "101"},
 		{"fd host", func(p *Prune) { p.FDPercent = 70 }, facts{host: record.Host{FilesOpen: eight, FilesLimit: thousand}}, "100, 101"},
 		{"fd pid:100@5", func(p *Prune) { p.FDPercent = 50 }, facts{}, "100"},
 		{"pids host", func(p *Prune) { p.PIDsPercent = 70 }, facts{host: record.Host{Threads: eight, PIDLimit: thousand}}, "100, 101"},

@@ -25,6 +25,7 @@ type candidate struct {
 	reason   gaugeKey
 	value    float64 // in the reason's unit
 	share    float64
+	whole    bool // share is of the whole card, of a MIG instance's
 	priority int
 }
 
@@ -59,6 +60,7 @@ func (e *Engine) rank(f *record.ProcessFacts, id sample.ID) {
 	if best.share == 0 || e.Protects(f) {
 		return
 	}
+	_, best.whole = p.cards.cardOf[best.reason.target.name]
 	best.id, best.comm, best.cgroup, best.started = id, f.Comm, f.Cgroup, f.StartTime
 	best.priority = e.priority(f)
 	at, _ := slices.BinarySearchFunc(p.top, best, func(a, b candidate) int { return a.before(&b) })
@@ -114,9 +116,9 @@ func (e *Engine) relief(f *record.ProcessFacts, id sample.ID, g *gauge) float64 
 		v, _ := sum(f.NetReceivedBytesPerSecond, f.NetSentBytesPerSecond)
 		return quotient(v, g.value)
 	case mGPU:
-		return quotient(f.GPUUtilizationRatio.Or(0)*100, g.value)
+		return quotient(e.prune.cards.of(g.key.target.name, id).use*100, g.value)
 	case mGPUMemory:
-		return quotient(float64(f.GPUMemoryBytes.Or(0)), g.slope.value)
+		return quotient(e.prune.cards.of(g.key.target.name, id).memory, g.slope.value)
 	case mDisk:
 		return e.filled(f, id, g)
 	case mPressureIO:
@@ -237,7 +239,10 @@ func (c *candidate) why() string {
 	case mGPU:
 		return percent + " of the use " + where
 	case mGPUMemory:
-		return percent + " of the memory in use " + where + ", counted on all cards"
+		if c.whole {
+			where += ", counted on its whole card"
+		}
+		return percent + " of the memory in use " + where
 	case mDisk:
 		return fmt.Sprintf("an estimate: what it wrote by calls, to whatever files, is %s like what %s gained; what it wrote stays", percent, c.reason.target)
 	}

@@ -1,16 +1,14 @@
 package report
 
 import (
-	"time"
-
 	"rmagent/internal/aggregate"
 	"rmagent/internal/sample"
 	"rmagent/record"
 )
 
-// GPU fills r but for its header. age is how long ago the card was read.
-func (b *Builder) GPU(r *record.GPU, d *sample.GPU, age time.Duration) {
-	instances := r.MIGInstances[:0]
+// GPU fills r but for its header, of one of the cards.
+func (b *Builder) GPU(r *record.GPU, d *sample.GPU, gpus *aggregate.GPUs) {
+	instances, processes := r.MIGInstances[:0], r.Processes[:0]
 	*r = record.GPU{
 		Header:             r.Header,
 		Index:              d.Index,
@@ -24,7 +22,7 @@ func (b *Builder) GPU(r *record.GPU, d *sample.GPU, age time.Duration) {
 		EncoderRatio:       d.Encoder,
 		DecoderRatio:       d.Decoder,
 	}
-	r.AgeSeconds = record.SomeIf(aggregate.Round(age.Seconds()), anyKnown(d))
+	r.AgeSeconds = record.SomeIf(aggregate.Round(gpus.Age.Seconds()), anyKnown(d))
 	for i := range d.Instances {
 		m := &d.Instances[i]
 		instances = append(instances, record.GPUInstance{
@@ -39,6 +37,24 @@ func (b *Builder) GPU(r *record.GPU, d *sample.GPU, age time.Duration) {
 	if d.Instances != nil {
 		r.MIGInstances = instances
 	}
+	if d.Complete {
+		r.Processes = b.gpuProcesses(processes, d, gpus)
+	}
+}
+
+func (b *Builder) gpuProcesses(to []record.GPUProcess, d *sample.GPU, gpus *aggregate.GPUs) []record.GPUProcess {
+	if to == nil {
+		to = []record.GPUProcess{} // nobody is not unknown
+	}
+	for i := range d.Processes {
+		p := &d.Processes[i]
+		h := record.GPUProcess{PID: p.PID, MemoryBytes: p.MemoryBytes, UtilizationRatio: p.Utilization}
+		if known := gpus.Holder(p.PID); known != nil {
+			h.StartTicks, h.Comm = record.Some(known.ID.StartTicks), record.Some(b.Comm(&known.Comm))
+		}
+		to = append(to, h)
+	}
+	return to
 }
 
 func anyKnown(d *sample.GPU) bool {
