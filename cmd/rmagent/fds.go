@@ -210,10 +210,7 @@ func (w *fdWatch) describe(only func(*aggregate.Process) bool) []record.Leak {
 		if p.KernelThread || !w.filter.Match(&p.Process, p.Identity) || !only(p) {
 			continue
 		}
-		r, err := w.leaks.Describe(p, w.watched)
-		if err != nil && !errors.Is(err, held.ErrGone) && !errors.Is(err, loader.ErrGone) {
-			r.Unattributed["not_permitted"] = p.FDOpen
-		}
+		r, _ := w.leaks.Describe(p, w.watched) // what can't be read is counted in it
 		list = append(list, r)
 	}
 	return list

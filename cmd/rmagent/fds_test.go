@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -644,6 +645,42 @@ func request(address string, bad bool) {
 	}
 	io.WriteString(c, "good\n")
 	io.ReadAll(c)
+}
+
+// What may not be looked at is counted, once, and the reason is told.
+func TestFDsThatMayNotBeRead(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to run a process as another user")
+	}
+	sleeper := exec.Command("sleep", "60")
+	sleeper.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	if err := sleeper.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer sleeper.Wait()
+	defer sleeper.Process.Kill()
+	names, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", sleeper.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	unprivileged := func(arguments ...string) result {
+		agent := builtAgent(t, append([]string{"fds", "--source", "procfs", "--for", "0s", "--pid", strconv.Itoa(sleeper.Process.Pid)}, arguments...)...)
+		agent.Args = append([]string{"setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-all", agent.Path}, agent.Args[1:]...)
+		agent.Path = "/usr/bin/setpriv"
+		return runToEnd(t, agent)
+	}
+	var got record.Leak
+	r := unprivileged("--json")
+	if err := json.Unmarshal([]byte(r.stdout), &got); err != nil {
+		t.Fatalf("%v: %q, %q", err, r.stdout, r.stderr)
+	}
+	want := map[string]uint64{"not_permitted": uint64(len(names))}
+	if !maps.Equal(got.Unattributed, want) || len(got.Sites) != 0 {
+		t.Errorf("%+v, want %v", got, want)
+	}
+	if r := unprivileged(); !strings.Contains(r.stdout, fmt.Sprintf("%d more may not be read: permission denied\n", len(names))) {
+		t.Errorf("it says %q, %q", r.stdout, r.stderr)
+	}
 }
 
 // Bad input gets one clear line and exit status 1.

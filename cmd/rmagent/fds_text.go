@@ -130,7 +130,7 @@ func (p *fdPage) process(r *record.Leak) {
 	}
 	for _, reason := range report.Unlisted {
 		if n := r.Unattributed[reason]; n > 0 {
-			p.Line("  %*d more %s", widths[0], n, strings.ReplaceAll(reason, "_", " "))
+			p.Line("  %*d more %s", widths[0], n, report.UnlistedText(reason))
 		}
 	}
 }

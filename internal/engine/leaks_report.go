@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"errors"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -101,19 +103,29 @@ func (l *Leaks) fillSites(r *record.Leak, id sample.ID, guilty []int, most, path
 	now := l.Now()
 	lister, err := l.list(id, &list)
 	if err != nil {
-		if open := r.FDOpen.Or(0); open > 0 {
-			r.Unattributed["not_read"] = open
+		list.Missed = r.FDOpen.Or(0)
+		if errors.Is(err, fs.ErrPermission) {
+			list.Missed, list.Denied = 0, list.Missed
 		}
+		countUnlisted(r, &list)
 		return err
 	}
 	if l.traced[id] != nil {
 		l.drain()
 	}
 	l.sites(r, id, l.Proc.Targets(&list, lister, paths), now, guilty, most)
-	if list.Missed > 0 {
-		r.Unattributed["not_read"] += list.Missed
-	}
+	countUnlisted(r, &list)
 	return nil
+}
+
+// countUnlisted counts the descriptors that nothing more is known of.
+func countUnlisted(r *record.Leak, list *sample.FDList) {
+	if list.Missed > 0 {
+		r.Unattributed["not_read"] = list.Missed
+	}
+	if list.Denied > 0 {
+		r.Unattributed["not_permitted"] = list.Denied
+	}
 }
 
 // sites puts what a process held at an instant into a record: so many sites at most, guilty

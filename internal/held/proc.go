@@ -3,6 +3,7 @@ package held
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"slices"
 	"strconv"
@@ -117,10 +118,14 @@ func (p *Proc) List(id sample.ID, dst *sample.FDList) error {
 		if err == nil { // what a file system in user space or across the network is not asked for
 			err = unix.Statx(dir, "fd/"+strconv.Itoa(int(n)), unix.AT_STATX_DONT_SYNC, unix.STATX_TYPE|unix.STATX_INO, &st)
 		}
-		if err != nil {
-			if err != unix.ENOENT && err != unix.ESRCH { // else it is closed by now
-				dst.Missed++
-			}
+		switch {
+		case err == unix.ENOENT || err == unix.ESRCH: // it is closed by now
+			continue
+		case errors.Is(err, fs.ErrPermission):
+			dst.Denied++
+			continue
+		case err != nil:
+			dst.Missed++
 			continue
 		}
 		fd.Inode, fd.Device = st.Ino, unix.Mkdev(st.Dev_major, st.Dev_minor)

@@ -153,7 +153,7 @@ func restOfSites(r *record.Leak) string {
 	}
 	for _, reason := range report.Unlisted {
 		if n := r.Unattributed[reason]; n > 0 {
-			parts = append(parts, fmt.Sprintf("%s %s", number(n), strings.ReplaceAll(reason, "_", " ")))
+			parts = append(parts, fmt.Sprintf("%s %s", number(n), report.UnlistedText(reason)))
 		}
 	}
 	return strings.Join(parts, "; ")

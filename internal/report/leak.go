@@ -390,3 +390,14 @@ func NoStackText(reason string) string {
 // Unlisted are the reasons of a record's unattributed descriptors that are in none of
 // its sites.
 var Unlisted = []string{"not_listed", "not_read", "not_permitted"}
+
+// UnlistedText says what is to be said behind a number of them.
+func UnlistedText(reason string) string {
+	switch reason {
+	case "not_read":
+		return "could not be read"
+	case "not_permitted":
+		return "may not be read: permission denied"
+	}
+	return strings.ReplaceAll(reason, "_", " ")
+}

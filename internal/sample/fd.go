@@ -100,6 +100,8 @@ type FDList struct {
 	FDs []FD // by number
 	// Missed is how many more there were than could be read.
 	Missed uint64
+	// Denied is how many more the kernel did not permit to be read.
+	Denied uint64
 }
 
 // FDBirth is one traced call that made a descriptor, or that failed because there

@@ -197,7 +197,7 @@ func (m *Model) holds() []string {
 	}
 	for _, reason := range report.Unlisted {
 		if n := h.Unattributed[reason]; n > 0 {
-			lines = append(lines, fmt.Sprintf("%7d more %s", n, strings.ReplaceAll(reason, "_", " ")))
+			lines = append(lines, fmt.Sprintf("%7d more %s", n, report.UnlistedText(reason)))
 		}
 	}
 	if len(h.Sites) == 0 {
