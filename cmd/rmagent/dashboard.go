@@ -6,6 +6,7 @@ import (
 	"net"
 	"os/exec"
 	"os/signal"
+	"sync"
 
 	"github.com/urfave/cli/v2"
 	"golang.org/x/sys/unix"
@@ -45,10 +46,16 @@ func showDashboard(c *cli.Context) error {
 	defer stop()
 	url := d.URL()
 	fmt.Fprintln(c.App.Writer, url)
+	var opening sync.WaitGroup
 	if c.Bool("open") {
-		if err := exec.CommandContext(ctx, "xdg-open", url).Start(); err != nil {
-			fmt.Fprintln(c.App.ErrWriter, "rmagent: no browser was opened:", err)
-		}
+		opening.Go(func() {
+			if err := exec.CommandContext(ctx, "xdg-open", url).Run(); err != nil && ctx.Err() == nil {
+				fmt.Fprintln(c.App.ErrWriter, "rmagent: no browser was opened: xdg-open:", err)
+			}
+		})
 	}
-	return d.Serve(ctx)
+	err = d.Serve(ctx)
+	stop()
+	opening.Wait()
+	return err
 }
