@@ -17,6 +17,7 @@ import (
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/history"
+	"rmagent/internal/hostfs"
 	"rmagent/internal/loader"
 	"rmagent/internal/stack/worker"
 	"rmagent/record"
@@ -241,16 +242,18 @@ type Limits struct {
 }
 
 // Track gives the process that has PID pid now limits of its own: a state record tells
-// when one is broken, and when it no longer is. Limits that it had are replaced.
+// when one is broken, and when it no longer is. Limits that it had are replaced, and are
+// forgotten some time after it has ended.
 func (a *Agent) Track(pid int, l Limits) error {
 	if pid < 1 || pid >= 1<<22 {
 		return fmt.Errorf("track PID %d: %w", pid, ErrNoProcess)
 	}
-	if _, err := os.Stat("/proc/" + strconv.Itoa(pid)); err != nil {
+	id, err := hostfs.ReadID(pid)
+	if err != nil {
 		return fmt.Errorf("track PID %d: %w", pid, ErrNoProcess)
 	}
-	err := a.inner.Track(config.Tracked{
-		Label: label(pid), PID: pid, MaxCPUPercent: l.CPUPercent, MaxMemoryMB: l.MemoryMB, MaxFD: l.Files,
+	err = a.inner.Track(config.Tracked{
+		Label: label(pid), PID: pid, StartTicks: int(id.StartTicks), MaxCPUPercent: l.CPUPercent, MaxMemoryMB: l.MemoryMB, MaxFD: l.Files,
 		MaxDiskBytesPerSecond: l.DiskBytesPerSecond, MaxNetworkBytesPerSecond: l.NetworkBytesPerSecond,
 		MaxGPUPercent: l.GPUPercent, MaxGPUMemoryMB: l.GPUMemoryMB, Actions: append([]string{}, l.Actions...),
 	})

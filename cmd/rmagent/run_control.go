@@ -22,8 +22,7 @@ type control struct {
 	agent   *agent.Agent
 	history *history.Store
 
-	mu      sync.Mutex
-	tracked map[int32]config.Tracked // that were set here
+	tracking sync.Mutex // what one adds to, another must not take away
 }
 
 func (c *control) History(resource, target string, count int) (record.History, bool) {
@@ -38,13 +37,14 @@ func (c *control) Set(settings map[string]string) error { return c.agent.Set(set
 
 // Track sets limits beside those that were set before.
 func (c *control) Track(pid int32, l httpserver.TrackedLimits) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.tracking.Lock()
+	defer c.tracking.Unlock()
 	id, err := hostfs.ReadID(int(pid))
 	if err != nil {
 		return httpserver.ErrNotThere
 	}
-	t := c.rule(id)
+	before, _ := c.agent.Tracked(trackedLabel(pid))
+	t := ruleOf(id, before)
 	for _, f := range []struct {
 		to   *float64
 		from record.Opt[float64]
@@ -58,25 +58,20 @@ func (c *control) Track(pid int32, l httpserver.TrackedLimits) error {
 	if l.Actions != nil {
 		t.Actions = l.Actions
 	}
-	if err := c.agent.Track(t); err != nil {
-		return err
-	}
-	c.tracked[pid] = t
-	return nil
+	return c.agent.Track(t)
 }
 
-// rule is what was set of a process before. Who had its PID earlier leaves nothing.
-func (c *control) rule(id sample.ID) config.Tracked {
-	if t, there := c.tracked[id.PID]; there && uint64(t.StartTicks) == id.StartTicks {
-		return t
+// ruleOf is what was set of a process before. Who had its PID earlier leaves nothing.
+func ruleOf(id sample.ID, before config.Tracked) config.Tracked {
+	if before.PID == int(id.PID) && uint64(before.StartTicks) == id.StartTicks {
+		return before
 	}
 	return config.Tracked{Label: trackedLabel(id.PID), PID: int(id.PID), StartTicks: int(id.StartTicks), Actions: []string{}}
 }
 
 func (c *control) Untrack(pid int32) (bool, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.tracked, pid)
+	c.tracking.Lock()
+	defer c.tracking.Unlock()
 	return c.agent.Untrack(trackedLabel(pid))
 }
 

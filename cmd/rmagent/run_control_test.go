@@ -8,13 +8,11 @@ import (
 )
 
 func TestLimitsAreNotInherited(t *testing.T) {
-	first := sample.ID{PID: 7, StartTicks: 100}
-	c := &control{tracked: map[int32]config.Tracked{7: {PID: 7, StartTicks: 100, MaxFD: 3}}}
-	if t1 := c.rule(first); t1.MaxFD != 3 {
+	before := config.Tracked{PID: 7, StartTicks: 100, MaxFD: 3}
+	if t1 := ruleOf(sample.ID{PID: 7, StartTicks: 100}, before); t1.MaxFD != 3 {
 		t.Errorf("the process lost its limit: %+v", t1)
 	}
-	next := sample.ID{PID: 7, StartTicks: 101}
-	if t2 := c.rule(next); t2.MaxFD != 0 || t2.StartTicks != 101 || t2.PID != 7 {
+	if t2 := ruleOf(sample.ID{PID: 7, StartTicks: 101}, before); t2.MaxFD != 0 || t2.StartTicks != 101 || t2.PID != 7 {
 		t.Errorf("the next process of PID 7 has %+v", t2)
 	}
 }

@@ -60,7 +60,7 @@ func (f *front) open(ctx context.Context, a *agent.Agent, jobs *jobServer) error
 		System:   systemOf(&about),
 		Health:   func() []httpserver.Trouble { return troublesOf(a) },
 		Headroom: f.headroom,
-		Control:  &control{agent: a, history: f.history, tracked: map[int32]config.Tracked{}},
+		Control:  &control{agent: a, history: f.history},
 		Policy:   func() any { return a.InForce().Values() },
 		Metrics:  metrics.New(metrics.Options{Views: f.views, Version: version, Source: about.Source}).Handler,
 		Jobs:     jobs.running(),

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/config"
+	"rmagent/internal/hostfs"
 	"rmagent/record"
 )
 
@@ -407,6 +409,75 @@ func TestSetAndTrack(t *testing.T) {
 		t.Errorf("%v, %v", found, err)
 	}
 	s.end()
+}
+
+// A rule for one process goes after it, but not at once: the policy tells first that what
+// it exceeded is over.
+func TestRulesOfTheEndedGo(t *testing.T) {
+	s := run(t, "tracked: [{label: file, pid: 1, max_fd: 1e9}]")
+	cmd := exec.Command("cat")
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	track := func(label string, pid int) {
+		t.Helper()
+		id, err := hostfs.ReadID(pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Track(config.Tracked{Label: label, PID: pid, StartTicks: int(id.StartTicks), MaxFD: 1e9}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := func(when string, labels ...string) {
+		t.Helper()
+		var got []string
+		for _, rule := range s.InForce().Tracked {
+			got = append(got, rule.Label)
+		}
+		if !slices.Equal(got, labels) {
+			t.Errorf("%s: rules %v", when, got)
+		}
+	}
+	track("child", cmd.Process.Pid)
+	track("me", os.Getpid())
+	want("while it lives", "file", "child", "me")
+	in.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	track("me", os.Getpid())
+	want("when it has just ended", "file", "child", "me")
+	if _, there := s.Tracked("child"); !there {
+		t.Error("its rule is not to be found")
+	}
+	for label := range s.reloads.ended {
+		s.reloads.ended[label] = time.Now().Add(-keepEnded)
+	}
+	track("me", os.Getpid())
+	want("later", "file", "me")
+	s.end()
+}
+
+// Who asks what is in force does not wait for a file that is being read.
+func TestInForceDoesNotWait(t *testing.T) {
+	s := run(t, "log_level: warn")
+	s.reloads.mu.Lock()
+	defer s.reloads.mu.Unlock()
+	told := make(chan string, 1)
+	go func() { told <- s.InForce().LogLevel }()
+	select {
+	case level := <-told:
+		if level != "warn" {
+			t.Errorf("in force is %s", level)
+		}
+	case <-time.After(patience):
+		t.Error("it waits")
+	}
 }
 
 // Subscribers that panic or hang cost the agent nothing.

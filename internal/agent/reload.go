@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -12,9 +14,11 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/sys/unix"
 
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
+	"rmagent/internal/hostfs"
 )
 
 // ConfigStatus is what became of the configuration, for who asks.
@@ -29,20 +33,23 @@ type ConfigStatus struct {
 // so that a file on a filesystem that hangs holds up nothing; the engine takes what was
 // read at its next tick.
 type reloads struct {
-	agent  *Agent
-	watch  *config.FileWatch // nil: there is no file
-	look   chan struct{}     // one tick has begun
-	asked  chan struct{}     // somebody demands it
-	ready  atomic.Pointer[engine.Settings]
-	status atomic.Pointer[ConfigStatus] // stored with mu held
+	agent *Agent
+	watch *config.FileWatch // nil: there is no file
+	look  chan struct{}     // one tick has begun
+	asked chan struct{}     // somebody demands it
+	ready atomic.Pointer[engine.Settings]
+	// Who asks for these never waits for a file. They are stored with mu held.
+	status  atomic.Pointer[ConfigStatus]
+	current atomic.Pointer[config.Loaded] // in force, or soon
 
 	mu      sync.Mutex
-	sources config.Sources // of the configuration in force, with what was set since the start
-	current *config.Loaded // in force, or soon
+	sources config.Sources       // of the configuration in force, with what was set since the start
+	ended   map[string]time.Time // when the processes of rules that Track set were found gone, by label
 }
 
 func newReloads(a *Agent) *reloads {
-	r := &reloads{agent: a, sources: a.Sources, current: a.Config, look: make(chan struct{}, 1), asked: make(chan struct{}, 1)}
+	r := &reloads{agent: a, sources: a.Sources, look: make(chan struct{}, 1), asked: make(chan struct{}, 1)}
+	r.current.Store(a.Config)
 	if a.Sources.Path != "" {
 		r.watch = config.WatchFile(a.Sources.Path)
 	}
@@ -143,7 +150,7 @@ func (r *reloads) change(edit func(*config.Sources)) (*config.Adoption, error) {
 
 // adopt hands over what may change now. mu is held.
 func (r *reloads) adopt(next *config.Loaded) (*config.Adoption, error) {
-	a, err := r.current.Adopt(next)
+	a, err := r.current.Load().Adopt(next)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +159,7 @@ func (r *reloads) adopt(next *config.Loaded) (*config.Adoption, error) {
 			return nil, err
 		}
 	}
-	r.current = a.Loaded
+	r.current.Store(a.Loaded)
 	r.status.Store(&ConfigStatus{Hash: a.Hash(), Since: time.Now().UTC(), Waiting: a.Waiting})
 	r.ready.Store(&engine.Settings{
 		Policy:    a.Policy(int32(os.Getpid())),
@@ -185,12 +192,58 @@ func (a *Agent) Set(settings map[string]string) error {
 
 // Track sets limits for the processes that a rule selects, beside the rules of the
 // configuration, until the agent ends or Untrack. A rule of the same label takes the
-// place of the one before.
+// place of the one before. A rule for one process goes some time after that has ended:
+// who tracks one worker after the other must not make the list longer for ever.
 func (a *Agent) Track(t config.Tracked) error {
 	_, err := a.reloads.change(func(s *config.Sources) {
-		s.Tracked = append(slices.DeleteFunc(s.Tracked, func(old config.Tracked) bool { return old.Label == t.Label }), t)
+		s.Tracked = slices.DeleteFunc(a.reloads.withoutEnded(s.Tracked), func(old config.Tracked) bool { return old.Label == t.Label })
+		s.Tracked = append(s.Tracked, t)
 	})
 	return err
+}
+
+// keepEnded is for how long a rule stays whose process was found gone: the policy has
+// long told by then that what the process exceeded is over.
+const keepEnded = time.Minute
+
+// withoutEnded drops the rules for processes that were gone keepEnded ago. mu is held.
+func (r *reloads) withoutEnded(tracked []config.Tracked) []config.Tracked {
+	now, before := time.Now(), r.ended
+	r.ended = map[string]time.Time{}
+	return slices.DeleteFunc(tracked, func(t config.Tracked) bool {
+		if !hasEnded(&t) {
+			return false
+		}
+		since, met := before[t.Label]
+		if !met {
+			since = now
+		}
+		r.ended[t.Label] = since
+		return now.Sub(since) >= keepEnded
+	})
+}
+
+// hasEnded tells whether a rule is for one process, which is gone.
+func hasEnded(t *config.Tracked) bool {
+	if t.PID == 0 || t.StartTicks == 0 {
+		return false
+	}
+	id, err := hostfs.ReadID(t.PID)
+	if err != nil {
+		return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH)
+	}
+	return id.StartTicks != uint64(t.StartTicks)
+}
+
+// Tracked returns the rule of a label that Track set; false where there is none.
+func (a *Agent) Tracked(label string) (config.Tracked, bool) {
+	a.reloads.mu.Lock()
+	defer a.reloads.mu.Unlock()
+	i := slices.IndexFunc(a.reloads.sources.Tracked, func(t config.Tracked) bool { return t.Label == label })
+	if i < 0 {
+		return config.Tracked{}, false
+	}
+	return a.reloads.sources.Tracked[i], true
 }
 
 // Untrack takes a rule away that Track set; it tells whether there was one.
@@ -209,8 +262,4 @@ func (a *Agent) Untrack(label string) (bool, error) {
 func (a *Agent) ConfigStatus() ConfigStatus { return *a.reloads.status.Load() }
 
 // InForce is the configuration that is in force, or will be at the next tick.
-func (a *Agent) InForce() *config.Loaded {
-	a.reloads.mu.Lock()
-	defer a.reloads.mu.Unlock()
-	return a.reloads.current
-}
+func (a *Agent) InForce() *config.Loaded { return a.reloads.current.Load() }
