@@ -3,6 +3,7 @@ package job
 import (
 	"bytes"
 	"errors"
+	"maps"
 	"os"
 	"os/exec"
 	"slices"
@@ -28,7 +29,10 @@ type procTracker struct {
 	first    int                  // PID of the first process; 0: not started, or reaped
 	keep     int                  // of how many members the files are kept open
 	members  map[int32]*member
-	seen     map[sample.ID]struct{}
+	seen     map[sample.ID]time.Duration // when who was there lately was met last, on CLOCK_BOOTTIME
+	met      uint64                      // how many there were ever
+	now      time.Duration               // of the last Read, on CLOCK_BOOTTIME
+	swept    time.Duration
 	most     uint64
 	mostAt   time.Duration
 	peak     uint64           // of one process
@@ -99,7 +103,7 @@ func OpenProc(o ProcOptions) (Tracker, error) {
 
 func newProcTracker(o ProcOptions) *procTracker {
 	t := &procTracker{
-		reap: o.Reap, notOfJob: o.NotOfJob, keep: filesToKeep(), members: map[int32]*member{}, seen: map[sample.ID]struct{}{}, killed: map[int32]bool{},
+		reap: o.Reap, notOfJob: o.NotOfJob, keep: filesToKeep(), members: map[int32]*member{}, seen: map[sample.ID]time.Duration{}, killed: map[int32]bool{},
 		notices: make(chan struct{}),
 	}
 	if o.Limited != nil {
@@ -123,6 +127,8 @@ func (t *procTracker) Start(cmd *exec.Cmd) error {
 func (t *procTracker) Read(dst *Reading) error {
 	dst.reset()
 	dst.Boottime = clock.Boottime()
+	t.now = dst.Boottime
+	t.sweep()
 	t.find()
 	if t.reap {
 		t.reapOrphans()
@@ -181,6 +187,9 @@ func (t *procTracker) look(pid int32) {
 		m = nil
 	}
 	if err != nil {
+		if m != nil {
+			t.meet(sample.ID{PID: pid, StartTicks: m.stat.start})
+		}
 		return
 	}
 	if m == nil {
@@ -194,7 +203,28 @@ func (t *procTracker) look(pid int32) {
 	if io, ok := readIO(pid, m.file); ok {
 		m.io = io
 	}
-	t.seen[sample.ID{PID: pid, StartTicks: stat.start}] = struct{}{}
+	t.meet(sample.ID{PID: pid, StartTicks: stat.start})
+}
+
+// meet counts a process when it is met first.
+func (t *procTracker) meet(id sample.ID) {
+	if _, known := t.seen[id]; !known {
+		t.met++
+	}
+	t.seen[id] = t.now
+}
+
+// remembered is for how long a process is known again that was not met meanwhile: a walk
+// may miss one, but not for long. A job of months has hundreds of millions of processes.
+const remembered = time.Minute
+
+// sweep forgets who was met last longer ago than that.
+func (t *procTracker) sweep() {
+	if t.now-t.swept < remembered {
+		return
+	}
+	t.swept = t.now
+	maps.DeleteFunc(t.seen, func(_ sample.ID, at time.Duration) bool { return t.now-at > remembered })
 }
 
 // ended reports whether an error of reading /proc/PID means that the process has ended.
@@ -321,7 +351,7 @@ func (t *procTracker) fill(dst *Reading) {
 		t.most, t.mostAt = dst.Totals.Now, dst.Boottime
 	}
 	dst.Totals.Most, dst.Totals.MostAt, dst.Totals.PeakBytes = t.most, t.mostAt, t.peak
-	dst.Totals.Processes = max(uint64(len(t.seen)), 1)
+	dst.Totals.Processes = max(t.met, 1)
 	if dst.Totals.Pending == 0 && t.reap && hasChildren() && len(t.ownChildren()) > 0 {
 		// Its parent ended when that one's children had been looked for, and it was not
 		// given to this process yet when these had been.

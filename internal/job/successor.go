@@ -12,7 +12,7 @@ import (
 type successor struct {
 	delta
 	before sample.JobTotals
-	met    uint64 // processes that both know
+	both   uint64 // processes that both know
 	why    string
 }
 
@@ -34,10 +34,11 @@ func TakeOver(o ProcOptions, first int, last *Reading, why string) (Tracker, err
 		}
 	}
 	clear(s.seen)
+	s.met = 0
 	for pid, m := range s.members {
-		s.seen[sample.ID{PID: pid, StartTicks: m.stat.start}] = struct{}{}
+		s.meet(sample.ID{PID: pid, StartTicks: m.stat.start})
 	}
-	s.met = uint64(len(s.seen))
+	s.both = s.met
 	return s, nil
 }
 
@@ -47,7 +48,7 @@ func (s *successor) Read(dst *Reading) error {
 	}
 	t, b := &dst.Totals, &s.before
 	t.Add(b)
-	t.Processes = max(b.Processes, b.Processes-min(b.Processes, s.met)+uint64(len(s.seen)))
+	t.Processes = max(b.Processes, b.Processes-min(b.Processes, s.both)+s.met)
 	return nil
 }
 

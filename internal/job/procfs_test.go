@@ -1,0 +1,32 @@
+package job
+
+import (
+	"testing"
+	"time"
+
+	"rmagent/internal/sample"
+)
+
+// A job that goes on for long has more processes than can be remembered: each counts once,
+// and those that are gone are forgotten.
+func TestProcessesThatEndedAreForgotten(t *testing.T) {
+	tracker := newProcTracker(ProcOptions{})
+	const seconds, everySecond = 3600, 10
+	for second := range seconds {
+		tracker.now = time.Duration(second) * time.Second
+		tracker.sweep()
+		tracker.meet(sample.ID{PID: 1, StartTicks: 1}) // lives all the time
+		for i := range everySecond {
+			tracker.meet(sample.ID{PID: int32(2 + i), StartTicks: uint64(second)})
+		}
+		if second%7 == 0 { // a walk misses it now and then
+			tracker.meet(sample.ID{PID: 100, StartTicks: 1})
+		}
+	}
+	if want := uint64(2 + seconds*everySecond); tracker.met != want {
+		t.Errorf("%d processes were met, want %d", tracker.met, want)
+	}
+	if n, most := len(tracker.seen), everySecond*int(2*remembered/time.Second)+2; n > most {
+		t.Errorf("%d are remembered, want %d at most", n, most)
+	}
+}
