@@ -91,19 +91,20 @@ const fewSlots = 4096
 func (t *Table) shrink() {
 	n := len(t.index)
 	slots, seen, place := make([]Process, n, 2*n), make([]uint64, n, 2*n), make([]int32, n, 2*n)
+	index := make(map[sample.ID]int32, 2*n) // a map keeps the room that it once had
 	moved := int32(0)
 	move := func(from []int32) []int32 {
 		to := make([]int32, 0, 2*n)
 		for _, slot := range from {
 			slots[moved], seen[moved], place[moved] = t.slots[slot], t.seen[slot], t.place[slot]
-			t.index[slots[moved].ID] = moved
+			index[slots[moved].ID] = moved
 			to = append(to, moved)
 			moved++
 		}
 		return to
 	}
 	t.order, t.absent = move(t.order), move(t.absent)
-	t.slots, t.seen, t.place = slots, seen, place
+	t.slots, t.seen, t.place, t.index = slots, seen, place, index
 	t.free, t.next, t.stillAbsent, t.gone = nil, nil, nil, slices.Clone(t.gone)
 }
 
@@ -140,6 +141,9 @@ func (t *Table) add(p *sample.Process) int32 {
 // collect frees the slots of the processes that this snapshot did not have, unless
 // it may have missed them. It tells whether any process left the order.
 func (t *Table) collect(incomplete bool) (left bool) {
+	if n := len(t.gone); cap(t.gone) > max(4*n, fewSlots) {
+		t.gone = nil // of a storm that is over
+	}
 	clear(t.gone)
 	t.gone = t.gone[:0]
 	t.stillAbsent = t.stillAbsent[:0]

@@ -533,6 +533,9 @@ func TestTableShrinksAfterAStorm(t *testing.T) {
 			}
 		}
 	}
+	if n := cap(table.gone); n > fewSlots {
+		t.Errorf("room for %d that are gone is kept after three readings without any", n)
+	}
 	update(table, 5, crowd(2*storm, 9e9)...)
 	if table.Len() != 2*storm {
 		t.Errorf("%d processes, want %d", table.Len(), 2*storm)
