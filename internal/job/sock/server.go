@@ -176,6 +176,11 @@ func (s *Server) admit(conn *net.UnixConn) (*client, error) {
 	c := &client{server: s, conn: conn, uid: cred.Uid, self: self, notices: make(chan struct{}, 1), left: make(chan struct{})}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	select {
+	case <-s.done: // Close hung up on all that it knew, and waits for them
+		return nil, errors.New("the agent is ending")
+	default:
+	}
 	of := 0
 	for other := range s.clients {
 		if other.uid == c.uid {

@@ -259,6 +259,37 @@ func TestAnAgentThatGoesAwayIsAnError(t *testing.T) {
 	}
 }
 
+// noJobs has no job, and tells of none.
+type noJobs struct{ Jobs }
+
+func (noJobs) Notices() <-chan loader.JobNotice { return nil }
+
+// Who is let in when the server is closed would be waited for as long as it likes.
+func TestNobodyComesAfterTheEnd(t *testing.T) {
+	s, err := Serve(filepath.Join(t.TempDir(), "jobs.sock"), noJobs{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "late.sock")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	dial(t, path)
+	late, err := l.AcceptUnix()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Close()
+	if _, err := s.admit(late); err == nil {
+		t.Error("it is let in")
+	}
+}
+
 // raw is a client that does as it likes.
 type raw struct {
 	testing.TB
