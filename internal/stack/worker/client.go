@@ -234,6 +234,11 @@ func (c *Client) match(image Image, raw *sample.RawStack) *Site {
 
 func (c *Client) enqueue(j job) {
 	c.queue.add(j)
+	c.signal()
+}
+
+// signal has the client's goroutine look for a job.
+func (c *Client) signal() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
@@ -244,6 +249,9 @@ func (c *Client) enqueue(j job) {
 func (c *Client) Answers(dst []Answer) []Answer {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.full() {
+		c.signal() // it rests until there is room
+	}
 	dst = append(dst, c.answers...)
 	clear(c.answers)
 	c.answers = c.answers[:0]
@@ -345,11 +353,15 @@ func (c *Client) do(j *job) {
 func (c *Client) next() (job, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.answers) >= maxQueued { // nobody takes them
+	if c.full() {
 		return job{}, false
 	}
 	return c.queue.next()
 }
+
+// full tells whether there are so many answers that nobody took that no more are made; mu
+// is held.
+func (c *Client) full() bool { return len(c.answers) >= maxQueued }
 
 // tellForgotten has the child forget images, too.
 func (c *Client) tellForgotten() {

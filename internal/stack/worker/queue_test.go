@@ -95,3 +95,23 @@ func TestQueueFindsFirst(t *testing.T) {
 		t.Errorf("%+v comes first", j)
 	}
 }
+
+// What waits while nobody takes the answers goes on when they are taken.
+func TestTakingAnswersMakesRoom(t *testing.T) {
+	c := &Client{wake: make(chan struct{}, 1), answers: make([]Answer, maxQueued)}
+	c.queue.add(job{image: imageOf(1)})
+	if _, ok := c.next(); ok {
+		t.Error("there is no room for another answer")
+	}
+	if n := len(c.Answers(nil)); n != maxQueued {
+		t.Errorf("%d answers", n)
+	}
+	select {
+	case <-c.wake:
+	default:
+		t.Error("nobody is woken")
+	}
+	if _, ok := c.next(); !ok {
+		t.Error("nothing is done")
+	}
+}
