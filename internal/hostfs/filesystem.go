@@ -19,7 +19,12 @@ type filesystemReader struct {
 	mountinfo file
 	list      []*filesystem // by path
 	pending   []*filesystem // asked in this reading
+	asks      chan struct{} // room for goroutines
 }
+
+// maxAsks bounds the goroutines, and so the threads, that ask filesystems: one that hangs
+// for ever keeps its own, and may be mounted anew, and hang again, any number of times.
+const maxAsks = 1024
 
 // patience is how long a reading waits, in all, for filesystems that may hang.
 const patience = 10 * time.Millisecond
@@ -32,6 +37,7 @@ type filesystem struct {
 
 	asked bool            // a goroutine is about it; a slow one is asked ahead, for the next reading
 	reply chan statfsInfo // of that goroutine, which never blocks on it
+	asks  chan struct{}   // room for it
 }
 
 // statfsInfo is what a filesystem said.
@@ -42,7 +48,7 @@ type statfsInfo struct {
 }
 
 func openFilesystems(root string) filesystemReader {
-	return filesystemReader{root: root, mountinfo: openFile(root+"/proc/self/mountinfo", kfile.Records)}
+	return filesystemReader{root: root, mountinfo: openFile(root+"/proc/self/mountinfo", kfile.Records), asks: make(chan struct{}, maxAsks)}
 }
 
 func (r *filesystemReader) read(buf *[]byte, dst []record.Filesystem) []record.Filesystem {
@@ -74,7 +80,7 @@ func (r *filesystemReader) relist(mountinfo []byte) {
 	for _, m := range storing(mountinfo) {
 		f := &filesystem{
 			path: m.point, name: kfile.MakeName(r.root + m.point), device: m.device,
-			remote: mayHang(m.kind), reply: make(chan statfsInfo, 1),
+			remote: mayHang(m.kind), reply: make(chan statfsInfo, 1), asks: r.asks,
 		}
 		if i := slices.IndexFunc(old, func(o *filesystem) bool { return o.path == f.path && o.device == f.device }); i >= 0 {
 			f = old[i]
@@ -109,8 +115,7 @@ func (r *filesystemReader) shows(m mount, name kfile.Name) bool {
 func (r *filesystemReader) ask() {
 	r.pending = r.pending[:0]
 	for _, f := range r.list {
-		if f.remote && !f.asked {
-			f.ask()
+		if f.remote && !f.asked && f.ask() {
 			r.pending = append(r.pending, f)
 		}
 	}
@@ -134,14 +139,22 @@ func awaitReplies(asked []*filesystem) {
 	}
 }
 
-func (f *filesystem) ask() {
+// ask has a goroutine ask; false where too many don't come back.
+func (f *filesystem) ask() bool {
+	select {
+	case f.asks <- struct{}{}:
+	default:
+		return false
+	}
 	f.asked = true
 	go func() {
 		began := time.Now()
 		info := statfs(f.name)
 		info.took = time.Since(began)
+		<-f.asks
 		f.reply <- info
 	}()
+	return true
 }
 
 func (f *filesystem) describe() record.Filesystem { return describe(f.path, f.info()) }

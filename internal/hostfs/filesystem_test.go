@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -44,6 +45,24 @@ func TestHungFilesystem(t *testing.T) {
 	r.Read(&h)
 	if slices.Contains(paths(&h), point) {
 		t.Error("still listed after its unmount")
+	}
+}
+
+// Where as many as there may be hang, others are unknown, and cost no thread more, until
+// one comes back.
+func TestTooManyHungFilesystems(t *testing.T) {
+	device := [2]uint64{0, 7}
+	a := FilesystemAsker{known: map[[2]uint64]*filesystem{}, asks: make(chan struct{}, 1)}
+	questions := []Question{{Mount: Mount{Device: device, Point: "/", MayHang: true}, Path: "/"}}
+	a.asks <- struct{}{} // as a goroutine that does not come back
+	if a.Ask(questions)[0].Answered || a.known[device].asked {
+		t.Error("one more is asked")
+	}
+	<-a.asks
+	for end := time.Now().Add(time.Minute); !a.Ask(questions)[0].Answered; {
+		if time.Now().After(end) {
+			t.Fatal("it is not asked when there is room")
+		}
 	}
 }
 

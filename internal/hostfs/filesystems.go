@@ -12,6 +12,7 @@ import (
 // goroutine uses it at a time.
 type FilesystemAsker struct {
 	known map[[2]uint64]*filesystem // those that may hang, by device
+	asks  chan struct{}             // room for goroutines that ask them
 }
 
 // Mount is a mount as a process sees it.
@@ -65,14 +66,13 @@ type FilesystemUse struct {
 // answer within a moment is unknown; it is not asked again while it hangs.
 func (a *FilesystemAsker) Ask(questions []Question) []FilesystemUse {
 	if a.known == nil {
-		a.known = map[[2]uint64]*filesystem{}
+		a.known, a.asks = map[[2]uint64]*filesystem{}, make(chan struct{}, maxAsks)
 	}
 	all := make([]*filesystem, len(questions))
 	var asked []*filesystem
 	for i, q := range questions {
 		f := a.filesystem(q)
-		if f.remote && !f.asked {
-			f.ask()
+		if f.remote && !f.asked && f.ask() {
 			asked = append(asked, f)
 		}
 		all[i] = f
@@ -93,7 +93,7 @@ func (a *FilesystemAsker) filesystem(q Question) *filesystem {
 	}
 	f := a.known[q.Mount.Device]
 	if f == nil {
-		f = &filesystem{remote: true, reply: make(chan statfsInfo, 1)}
+		f = &filesystem{remote: true, reply: make(chan statfsInfo, 1), asks: a.asks}
 		a.known[q.Mount.Device] = f
 	}
 	if !f.asked {
