@@ -31,9 +31,7 @@ func (l *Limits) Broken(values *Measures) []Exceeded {
 	return broken
 }
 
-// Above reports whether v is more than the limit of one measure.
-func (l *Limits) Above(id Measure, v float64) bool { return l.Known(id) && l.above(id, v) }
-
+// above reports whether v is more than the limit of a measure that has one.
 func (l *Limits) above(id Measure, v float64) bool {
 	limit := l.values[id]
 	if id == Cores {

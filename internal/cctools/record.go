@@ -49,12 +49,6 @@ func (s *Summary) Record() *record.Job {
 	return r
 }
 
-// LimitRecord makes a record of a limit that was broken; Job, PID and StartTicks are
-// the caller's to fill in.
-func LimitRecord(e Exceeded, category string, enforced bool) *record.Limit {
-	return &record.Limit{Category: optText(category), JobLimit: e.record(), Enforced: enforced, Message: e.String()}
-}
-
 // SummaryOf makes a summary of a record, as far as it tells.
 func SummaryOf(r *record.Job) *Summary {
 	s := &Summary{

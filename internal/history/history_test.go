@@ -141,33 +141,6 @@ func TestStats(t *testing.T) {
 	}
 }
 
-// TestTracked: processes and cgroups have a history only if it is asked for.
-func TestTracked(t *testing.T) {
-	s := New(Options{})
-	p := &record.Process{ProcessFacts: record.ProcessFacts{PID: 7, StartTicks: 9, FDOpen: record.Some[uint64](5), FDRatio: record.Some(0.5)}}
-	g := &record.Cgroup{Path: "/a", MemoryBytes: record.Some[uint64](50), MemoryLimitBytes: record.Some[uint64](100)}
-	p.Time, g.Time = begin, begin
-	tell := func() { s.Observe(p); s.Observe(g) }
-	tell()
-	if n := len(s.Resources()); n != 0 {
-		t.Errorf("%d series", n)
-	}
-	s.Track("pid:7@9")
-	s.Track("cgroup:/a")
-	tell()
-	if h, ok := s.History("fd", "pid:7@9", 0); !ok || h.Points[0].Value != 5 || h.Points[0].Ratio.Or(0) != 0.5 {
-		t.Errorf("%+v", h)
-	}
-	if h, ok := s.History("memory", "cgroup:/a", 0); !ok || h.Points[0].Ratio.Or(0) != 0.5 {
-		t.Errorf("%+v", h)
-	}
-	s.Untrack("pid:7@9")
-	tell()
-	if _, ok := s.History("fd", "pid:7@9", 0); ok {
-		t.Error("it is not forgotten")
-	}
-}
-
 // TestBounds: neither series nor points grow without end.
 func TestBounds(t *testing.T) {
 	s := New(Options{Keep: time.Minute, Points: 60, Series: 20})
@@ -329,16 +302,14 @@ func TestByMany(t *testing.T) {
 				s.History("cpu", "", 5)
 				s.Stats()
 				s.Reset(begin)
-				s.Track("pid:1@1")
-				s.Untrack("pid:1@1")
 			}
 		})
 	}
 	group.Wait()
 }
 
-// BenchmarkObserve is what the tick pays for a record of the host, and of a process that
-// is not tracked.
+// BenchmarkObserve is what the tick pays for a record of the host, and of a process, which
+// has no history.
 func BenchmarkObserve(b *testing.B) {
 	for what, r := range map[string]record.Record{"host": hostAt(0, 0.5), "process": &record.Process{}} {
 		b.Run(what, func(b *testing.B) {

@@ -17,10 +17,6 @@ func (s *Store) Observe(r record.Record) {
 		s.host(r)
 	case *record.GPU:
 		s.gpu(r)
-	case *record.Cgroup:
-		s.cgroup(r)
-	case *record.Process:
-		s.process(r)
 	case *record.StateChange:
 		s.crossed(r)
 	}
@@ -117,39 +113,6 @@ func (s *Store) gpu(r *record.GPU) {
 	s.take(r.Time, target, []reading{
 		{"gpu", "percent", percent(r.UtilizationRatio), r.UtilizationRatio},
 		{"gpu_memory", "bytes", record.Float(r.MemoryUsedBytes), share(r.MemoryUsedBytes, r.MemoryTotalBytes)},
-	})
-}
-
-func (s *Store) cgroup(r *record.Cgroup) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.tracked) == 0 || !s.tracked["cgroup:"+r.Path] {
-		return
-	}
-	s.begin(r.Time)
-	s.take(r.Time, "cgroup:"+r.Path, []reading{
-		{"memory", "bytes", record.Float(r.MemoryBytes), share(r.MemoryBytes, r.MemoryLimitBytes)},
-		{"pids", "threads", record.Float(r.PIDs), share(r.PIDs, r.PIDsLimit)},
-		{"fd", "files", record.Float(r.FDOpen), record.Opt[float64]{}},
-	})
-}
-
-func (s *Store) process(r *record.Process) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.tracked) == 0 {
-		return
-	}
-	target := "pid:" + strconv.Itoa(int(r.PID)) + "@" + strconv.FormatUint(r.StartTicks, 10)
-	if !s.tracked[target] {
-		return
-	}
-	s.begin(r.Time)
-	s.take(r.Time, target, []reading{
-		{"cpu", "percent", percent(r.CPUCores), record.Opt[float64]{}},
-		{"memory", "bytes", record.Float(r.RSSBytes), record.Opt[float64]{}},
-		{"fd", "files", record.Float(r.FDOpen), r.FDRatio},
-		{"network", "bytes_per_second", sum(r.NetReceivedBytesPerSecond, r.NetSentBytesPerSecond), record.Opt[float64]{}},
 	})
 }
 

@@ -32,8 +32,7 @@ type Store struct {
 
 	mu       sync.Mutex
 	series   map[name]*series
-	tracked  map[string]bool // targets beside the host, its filesystems and cards
-	mounts   []string        // targets by place in the last record: see mount
+	mounts   []string // targets by place in the last record: see mount
 	since    time.Time
 	newest   time.Time
 	warning  map[string]uint64 // by resource
@@ -68,29 +67,10 @@ type series struct {
 func New(o Options) *Store {
 	s := &Store{
 		keep: cmp.Or(o.Keep, DefaultKeep), points: cmp.Or(o.Points, DefaultPoints), most: cmp.Or(o.Series, DefaultSeries),
-		series: map[name]*series{}, tracked: map[string]bool{}, warning: map[string]uint64{}, critical: map[string]uint64{},
+		series: map[name]*series{}, warning: map[string]uint64{}, critical: map[string]uint64{},
 	}
 	s.spacing = s.keep / time.Duration(s.points)
 	return s
-}
-
-// Track remembers a process or a cgroup, too, named as in state records.
-func (s *Store) Track(target string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.tracked[target] = true
-}
-
-// Untrack forgets it.
-func (s *Store) Untrack(target string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.tracked, target)
-	for n := range s.series {
-		if n.target == target {
-			delete(s.series, n)
-		}
-	}
 }
 
 // add takes one reading; ratio is negative where it is unknown. mu is held.

@@ -3,7 +3,6 @@ package sample
 import (
 	"bytes"
 	"strconv"
-	"strings"
 	"time"
 )
 
@@ -29,17 +28,6 @@ func (id ID) Append(b []byte) []byte {
 	b = strconv.AppendInt(b, int64(id.PID), 10)
 	b = append(b, '@')
 	return strconv.AppendUint(b, id.StartTicks, 10)
-}
-
-// ParseID reads what String wrote.
-func ParseID(s string) (ID, bool) {
-	pid, ticks, ok := strings.Cut(strings.TrimPrefix(s, "pid:"), "@")
-	p, err1 := strconv.ParseInt(pid, 10, 32)
-	t, err2 := strconv.ParseUint(ticks, 10, 64)
-	if !ok || err1 != nil || err2 != nil {
-		return ID{}, false
-	}
-	return ID{int32(p), t}, true
 }
 
 // Comm is a task's name as the kernel holds it, NUL-padded. Its bytes are the

@@ -120,17 +120,6 @@ func New(o Options) *Model {
 	return m
 }
 
-// SortKeys names the columns that can be sorted by, and their keys.
-func SortKeys() map[string]string {
-	keys := map[string]string{}
-	for _, c := range columns {
-		if c.key != "" {
-			keys[c.key] = c.help
-		}
-	}
-	return keys
-}
-
 func (m *Model) sortBy(key string) bool {
 	for i := range columns {
 		if columns[i].key == key && key != "" {

@@ -79,9 +79,6 @@ type Row struct {
 	Signal    bool // the frame that a signal interrupted is next: its address is no return address
 }
 
-// Arch returns the architecture of the file.
-func (t *Table) Arch() Arch { return t.arch }
-
 // Row finds what holds when the instruction at an address of the file begins; false
 // where no function covers it or what there is can't be read.
 func (t *Table) Row(pc uint64, row *Row) bool {
