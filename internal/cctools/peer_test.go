@@ -122,13 +122,14 @@ func TestCCToolsReadsOurSummaries(t *testing.T) {
 	s.Measures.Set(CoresAvg, 100)
 	s.LastError = 0
 	path := filepath.Join(t.TempDir(), "limits")
-	cmd := exec.Command("resource_monitor", "-O", filepath.Join(t.TempDir(), "t"), "-l", path, "--", "sh", "-c", "true; true & wait")
+	cmd := exec.Command("resource_monitor", "-O", filepath.Join(t.TempDir(), "t"), "-l", path, "--", "sh", "-c", "sleep 2 & wait")
 	cmd.Dir = t.TempDir()
 	if err := os.WriteFile(path, AppendSummary(nil, s, FileOptions{CCToolsOnly: true}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	out, err := cmd.CombinedOutput()
-	// Two processes, where one is allowed: so the limits were read.
+	// Two processes, where one is allowed: so the limits were read. The second lasts, or the
+	// monitor is told that the first has ended before it counts.
 	if code := cmd.ProcessState.ExitCode(); code != 2 || len(out) > 0 {
 		t.Errorf("exit status %d (%v), output %q", code, err, out)
 	}
