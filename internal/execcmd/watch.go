@@ -76,7 +76,7 @@ type jobWatch struct {
 	window    cctools.Measures // since the last snapshot
 	since     float64          // seconds at which it began
 	lost      int              // snapshots that were not kept
-	failed    error            // writing a file
+	failed    error            // writing a snapshot, the first time
 }
 
 // openJobWatch begins to watch. Mistakes are told before anything is started.
@@ -272,8 +272,9 @@ func (w *jobWatch) snapshot(name string, seconds float64) {
 	} else {
 		w.lost++
 	}
-	err := os.WriteFile(path, cctools.AppendSnapshot(nil, &s, w.plan.fileOptions()), 0o666)
-	w.failed = errors.Join(w.failed, err)
+	if err := os.WriteFile(path, cctools.AppendSnapshot(nil, &s, w.plan.fileOptions()), 0o666); err != nil && w.failed == nil {
+		w.failed = err // of thousands that a full disk refuses one is told
+	}
 }
 
 // finish adds to the summary, and writes what is left to write.
