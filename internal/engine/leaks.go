@@ -141,8 +141,10 @@ type traced struct {
 	pythons     map[string]*pythonStack
 	runsPython  bool    // its births have the frames of CPython from now on
 	pythonSites siteSet // with such frames
-	failed      error   // why it can't be listed; nil: it can
-	lossy       bool    // stacks of births were lost: totals by site are too small
+	// pythonFrames is how many frames pythons has.
+	pythonFrames int
+	failed       error // why it can't be listed; nil: it can
+	lossy        bool  // stacks of births were lost: totals by site are too small
 }
 
 // had is by what a process's table is known to be as it was.
@@ -417,7 +419,8 @@ func (l *Leaks) followExecs() {
 		}
 		if t.execID != 0 && l.Pythons != nil {
 			l.Pythons.Forget(id)
-			t.runsPython, t.pythons = false, nil
+			t.runsPython = false
+			t.forgetPythons()
 		}
 		clear(t.joined) // no stack of the program before comes again
 		t.execID = now
@@ -436,7 +439,9 @@ func (l *Leaks) open(seq uint64, stack *worker.Site, w *waiting) {
 		}
 	}
 	if w.python != nil {
-		stack = t.python(w.python, stack)
+		stack = t.python(w.python, stack, func(frames int) bool {
+			return l.roomForPython(func(t *traced) int { return t.pythonSites.frames }, frames)
+		})
 	} else {
 		stack = t.canonical(stack)
 	}

@@ -15,6 +15,9 @@ import (
 
 const (
 	maxPythonStacks = 4096 // of one process
+	// maxPythonFrames bounds the frames of the stacks of all processes that are traced, and
+	// those of the sites in which they were: some 200 bytes each.
+	maxPythonFrames = 1 << 17
 	// rereadPython is how long names hold for frames at equal addresses: code objects
 	// go, and others come in their place.
 	rereadPython = time.Second
@@ -67,17 +70,41 @@ func (l *Leaks) pythonStack(t *traced, b *sample.FDBirth) *pythonStack {
 		p.read = now
 		return p
 	}
-	if len(t.pythons) >= maxPythonStacks || t.pythons == nil {
-		t.pythons = map[string]*pythonStack{}
-	}
 	p = &pythonStack{frames: slices.Clone(b.Python), named: named, read: now, sites: map[*worker.Site]*worker.Site{}}
-	t.pythons[string(key)] = p
+	if !l.roomForPython(func(t *traced) int { return t.pythonFrames }, len(named)) {
+		t.forgetPythons()
+	}
+	t.keepPython(string(key), p)
 	return p
 }
 
+// roomForPython tells whether all who are traced have together room for so many frames more.
+func (l *Leaks) roomForPython(has func(*traced) int, more int) bool {
+	for _, t := range l.traced {
+		more += has(t)
+	}
+	return more <= maxPythonFrames
+}
+
+// keepPython remembers a stack.
+func (t *traced) keepPython(key string, p *pythonStack) {
+	if t.pythons == nil || len(t.pythons) >= maxPythonStacks {
+		t.forgetPythons()
+		t.pythons = map[string]*pythonStack{}
+	}
+	if before := t.pythons[key]; before != nil {
+		t.pythonFrames -= len(before.named)
+	}
+	t.pythons[key] = p
+	t.pythonFrames += len(p.named)
+}
+
+func (t *traced) forgetPythons() { t.pythons, t.pythonFrames = nil, 0 }
+
 // python returns the site of a native stack, nil where that is unknown, with CPython's
-// frames in it. Stacks of the same frames are one site.
-func (t *traced) python(p *pythonStack, native *worker.Site) *worker.Site {
+// frames in it. Stacks of the same frames are one site. It is nil where there are too many,
+// or room says that the frames of one more don't fit.
+func (t *traced) python(p *pythonStack, native *worker.Site, room func(frames int) bool) *worker.Site {
 	if site, met := p.sites[native]; met {
 		return site
 	}
@@ -86,7 +113,7 @@ func (t *traced) python(p *pythonStack, native *worker.Site) *worker.Site {
 		site.ID, site.End = native.ID, native.End
 		site.Frames = python.Merge(native.Frames, p.frames, p.named)
 	}
-	site = t.pythonSites.add(folded(site))
+	site = t.pythonSites.add(folded(site), room)
 	p.sites[native] = site
 	return site
 }

@@ -74,7 +74,10 @@ func (p *sitePrint) begin(longer *sitePrint) bool {
 }
 
 // siteSet is the sites of one process, each once.
-type siteSet []*joinedSite
+type siteSet struct {
+	list   []*joinedSite
+	frames int // of all of them
+}
 
 // canonical returns the site of a stack, the same for stacks that differ only in how
 // far they were walked; nil for nil.
@@ -87,23 +90,24 @@ func (t *traced) canonical(s *worker.Site) *worker.Site {
 		if len(t.joined) >= maxJoined {
 			clear(t.joined)
 		}
-		site = t.native.add(folded(s))
+		site = t.native.add(folded(s), func(int) bool { return true }) // who walks them bounds their frames
 		t.joined[s] = site
 	}
 	return site
 }
 
 // add returns the site that a stack belongs to, which may be a new one; nil where
-// there are too many.
-func (set *siteSet) add(s *worker.Site) *worker.Site {
+// there are too many, or room says that its frames don't fit.
+func (set *siteSet) add(s *worker.Site, room func(frames int) bool) *worker.Site {
 	print := printOf(s.Frames)
 	j := set.join(s, &print)
 	if j == nil {
-		if len(*set) >= maxSitesTraced {
+		if len(set.list) >= maxSitesTraced || !room(len(s.Frames)) {
 			return nil
 		}
 		j = &joinedSite{site: *s, print: print}
-		*set = append(*set, j)
+		set.list = append(set.list, j)
+		set.frames += len(s.Frames)
 	}
 	return &j.site
 }
@@ -171,16 +175,16 @@ func functionOf(f *record.Frame) (record.Frame, bool) {
 	return record.Frame{Function: f.Function, File: f.File, Module: f.Module, Language: f.Language}, true
 }
 
-func (set siteSet) has(s *worker.Site) bool {
-	return slices.ContainsFunc(set, func(j *joinedSite) bool { return &j.site == s })
+func (set *siteSet) has(s *worker.Site) bool {
+	return slices.ContainsFunc(set.list, func(j *joinedSite) bool { return &j.site == s })
 }
 
 // join finds the one site that a stack belongs to, nil where it is one of its own.
-func (set siteSet) join(s *worker.Site, print *sitePrint) *joinedSite {
+func (set *siteSet) join(s *worker.Site, print *sitePrint) *joinedSite {
 	var longer *joinedSite
 	several := false
 	own := cutStack{s.Frames, *print}
-	for _, j := range set {
+	for _, j := range set.list {
 		other := cutStack{j.site.Frames, j.print}
 		switch {
 		case (s.End == j.site.End || cutOff(s) && cutOff(&j.site)) && own.equal(&other):
@@ -192,10 +196,10 @@ func (set siteSet) join(s *worker.Site, print *sitePrint) *joinedSite {
 			if j.short == nil {
 				j.short = &cutStack{j.site.Frames, j.print}
 			}
-			j.site.Frames, j.site.End, j.print = s.Frames, s.End, *print
+			set.change(j, &own, s.End)
 			return j
 		case j.short != nil && j.short.begins(&own):
-			j.site.Frames, j.site.End, j.print = j.short.frames, stack.EndWindow, j.short.print // either may be meant
+			set.change(j, j.short, stack.EndWindow) // either may be meant
 		}
 	}
 	if several || longer == nil {
@@ -205,6 +209,12 @@ func (set siteSet) join(s *worker.Site, print *sitePrint) *joinedSite {
 		longer.short = &own
 	}
 	return longer
+}
+
+// change gives a site other frames.
+func (set *siteSet) change(j *joinedSite, to *cutStack, end string) {
+	set.frames += len(to.frames) - len(j.site.Frames)
+	j.site.Frames, j.site.End, j.print = to.frames, end, to.print
 }
 
 // cutOff tells whether a stack goes on where the walk of it ended.

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"strconv"
 	"strings"
@@ -19,6 +20,8 @@ func stackOf(end string, functions ...string) *worker.Site {
 	}
 	return s
 }
+
+func always(int) bool { return true }
 
 func newTraced() *traced { return &traced{joined: map[*worker.Site]*worker.Site{}} }
 
@@ -61,8 +64,8 @@ func TestPythonStacksOfOnePlaceAreOneSite(t *testing.T) {
 	other := stackOf("", "open", "leak.py", "another.py", "run_main", "main")
 	for name, order := range map[string][]*worker.Site{"again": {long, again}, "long first": {long, short}, "short first": {short, long}} {
 		var set siteSet
-		a, b := set.add(order[0]), set.add(order[1])
-		if a != b || len(a.Frames) != 5 || a.End != "" || !set.has(a) || set.add(other) == a {
+		a, b := set.add(order[0], always), set.add(order[1], always)
+		if a != b || len(a.Frames) != 5 || a.End != "" || !set.has(a) || set.add(other, always) == a {
 			t.Errorf("%s: %v and %v", name, a, b)
 		}
 	}
@@ -84,8 +87,8 @@ func TestPythonStacksCutBetweenItsFramesAreOneSite(t *testing.T) {
 	other := python(stackOf(stack.EndWindow, "socket", "prod", "run"), 1, 2)
 	for name, order := range map[string][]*worker.Site{"long first": {long, short, shorter}, "short first": {shorter, short, long}} {
 		var set siteSet
-		a := set.add(order[0])
-		if b, c := set.add(order[1]), set.add(order[2]); a != b || a != c || len(a.Frames) != 6 || set.add(other) == a {
+		a := set.add(order[0], always)
+		if b, c := set.add(order[1], always), set.add(order[2], always); a != b || a != c || len(a.Frames) != 6 || set.add(other, always) == a {
 			t.Errorf("%s: %v, %v and %v", name, a, b, c)
 		}
 	}
@@ -209,6 +212,45 @@ func TestAStackTooManyIsComparedOnce(t *testing.T) {
 	}
 	if _, met := tr.joined[another]; !met {
 		t.Error("it is not remembered that there is no room for it")
+	}
+}
+
+// Of programs in Python with many deep stacks so many are kept as there is room for, of all
+// together.
+func TestPythonFramesAreBounded(t *testing.T) {
+	deep := func(n int) *pythonStack {
+		p := &pythonStack{named: make([]record.Frame, 32), sites: map[*worker.Site]*worker.Site{}}
+		for i := range p.named {
+			p.named[i] = record.Frame{Function: record.Some(fmt.Sprint("f", n, ".", i)), Language: record.Some("python")}
+		}
+		return p
+	}
+	l := NewLeaks(LeakOptions{})
+	room := func(frames int) bool {
+		return l.roomForPython(func(t *traced) int { return t.pythonSites.frames }, frames)
+	}
+	sites, stacks := 0, 0
+	for pid := range int32(8) {
+		tr := newTraced()
+		l.traced[sample.ID{PID: pid + 1}] = tr
+		for i := range maxSitesTraced {
+			p := deep(i)
+			if tr.python(p, nil, room) != nil {
+				sites++
+			}
+			if l.roomForPython(func(t *traced) int { return t.pythonFrames }, len(p.named)) {
+				tr.keepPython(fmt.Sprint(i), p)
+				tr.keepPython(fmt.Sprint(i), p) // counts once
+				stacks++
+			}
+		}
+	}
+	if want := maxPythonFrames / 32; sites != want || stacks != want {
+		t.Errorf("%d sites and %d stacks of 32 frames each, want %d", sites, stacks, want)
+	}
+	delete(l.traced, sample.ID{PID: 1})
+	if !room(32) {
+		t.Error("who is traced no more leaves no room")
 	}
 }
 
