@@ -22,9 +22,6 @@ import (
 // EventOptions says which events are wanted.
 type EventOptions struct {
 	Hooks []string // names of Hooks; nil means those that are on by default
-	// Standby are hooks that are loaded, to be attached later: attaching needs no
-	// capability, loading does.
-	Standby []string
 	// OverdueAge is how long an ended process may stay unreaped before its Exit is
 	// delivered without the last accounting; 0 means 2 s.
 	OverdueAge time.Duration
@@ -103,11 +100,6 @@ func OpenEvents(o EventOptions) (_ *Events, err error) {
 	}
 	if err := e.load(o, env); err != nil {
 		return nil, err
-	}
-	for _, name := range o.Standby {
-		if err := e.loadHook(name, env); err != nil {
-			e.refused[name] = err
-		}
 	}
 	running := 0
 	for _, name := range wanted(o.Hooks) {
@@ -230,8 +222,8 @@ func processCapacity() uint32 {
 	return min(max(least, 2*tasks), most)
 }
 
-// Attach attaches a hook that is not attached yet. It needs capabilities only if
-// the hook was neither wanted nor on standby.
+// Attach attaches a hook that is not attached yet. It needs capabilities only if the hook
+// was not loaded before: if it was not wanted.
 func (e *Events) Attach(name string) error {
 	if e.Attached(name) {
 		return nil

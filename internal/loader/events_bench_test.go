@@ -24,7 +24,7 @@ import (
 // turn of each: run with -benchtime 100x. Medians are reported, of each kind and of
 // the difference within each pair.
 func besideHook(b *testing.B, hook string, batch int, work func()) {
-	e := openEvents(b, EventOptions{Hooks: []string{"oom"}, Standby: []string{hook}})
+	e := openEvents(b, EventOptions{Hooks: []string{"oom"}})
 	inTurns(b, func() error { return e.Attach(hook) }, func() error { return e.Detach(hook) }, batch, work)
 }
 
