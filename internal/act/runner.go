@@ -136,22 +136,24 @@ func (r *Runner) Changed(c *policy.Change, p *Process) {
 func (r *Runner) Leak(l *record.Leak, protected bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	id := sample.ID{PID: l.PID, StartTicks: l.StartTicks}
+	told := r.leaking[id]
+	switch {
+	case l.Verdict == record.VerdictOver: // also where nobody acts any more
+		delete(r.leaking, id)
+		if !told {
+			return // it only grew
+		}
+	case l.Verdict != record.VerdictLeaking:
+		return
+	}
 	if len(r.order) == 0 {
 		return
 	}
-	e := ofLeak(l)
-	id := e.who[0].ID
-	switch l.Verdict {
-	case record.VerdictLeaking:
+	if l.Verdict == record.VerdictLeaking {
 		r.leaking[id] = true
-	case record.VerdictOver:
-		if !r.leaking[id] {
-			return // it only grew
-		}
-		delete(r.leaking, id)
-	default:
-		return
 	}
+	e := ofLeak(l)
 	e.who[0].Protected = protected
 	r.tell(e)
 }

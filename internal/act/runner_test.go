@@ -643,6 +643,13 @@ func TestLeaks(t *testing.T) {
 	if a := r.want("a", record.OutcomeDone); !a.Recovery {
 		t.Errorf("%+v", a)
 	}
+	tell(3, record.VerdictLeaking)
+	r.want("a", record.OutcomeDone)
+	r.configure("actions: []")
+	tell(3, record.VerdictOver)
+	if n := len(r.leaking); n != 0 {
+		t.Errorf("%d leaks that are over are remembered where nobody acts any more", n)
+	}
 }
 
 func TestAsk(t *testing.T) {
