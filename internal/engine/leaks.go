@@ -137,6 +137,7 @@ type traced struct {
 	bySite      map[*worker.Site]int
 	joined      map[*worker.Site]*worker.Site // by the stacks as they were walked
 	native      siteSet
+	room        func(bytes int) bool // for frames of one more site
 	places      map[record.Frame]int // the program's own functions that opened something
 	pythons     map[string]*pythonStack
 	runsPython  bool    // its births have the frames of CPython from now on
@@ -439,9 +440,7 @@ func (l *Leaks) open(seq uint64, stack *worker.Site, w *waiting) {
 		}
 	}
 	if w.python != nil {
-		stack = t.python(w.python, stack, func(frames int) bool {
-			return l.roomForPython(func(t *traced) int { return t.pythonSites.frames }, frames)
-		})
+		stack = t.python(w.python, stack)
 	} else {
 		stack = t.canonical(stack)
 	}

@@ -15,8 +15,8 @@ import (
 
 const (
 	maxPythonStacks = 4096 // of one process
-	// maxPythonFrames bounds the frames of the stacks of all processes that are traced, and
-	// those of the sites in which they were: some 200 bytes each.
+	// maxPythonFrames bounds the frames of the stacks of all processes that are traced: some
+	// 200 bytes each.
 	maxPythonFrames = 1 << 17
 	// rereadPython is how long names hold for frames at equal addresses: code objects
 	// go, and others come in their place.
@@ -71,19 +71,19 @@ func (l *Leaks) pythonStack(t *traced, b *sample.FDBirth) *pythonStack {
 		return p
 	}
 	p = &pythonStack{frames: slices.Clone(b.Python), named: named, read: now, sites: map[*worker.Site]*worker.Site{}}
-	if !l.roomForPython(func(t *traced) int { return t.pythonFrames }, len(named)) {
+	if !l.roomForPython(len(named)) {
 		t.forgetPythons()
 	}
 	t.keepPython(string(key), p)
 	return p
 }
 
-// roomForPython tells whether all who are traced have together room for so many frames more.
-func (l *Leaks) roomForPython(has func(*traced) int, more int) bool {
+// roomForPython tells whether there is room for a stack of so many frames.
+func (l *Leaks) roomForPython(frames int) bool {
 	for _, t := range l.traced {
-		more += has(t)
+		frames += t.pythonFrames
 	}
-	return more <= maxPythonFrames
+	return frames <= maxPythonFrames
 }
 
 // keepPython remembers a stack.
@@ -102,9 +102,8 @@ func (t *traced) keepPython(key string, p *pythonStack) {
 func (t *traced) forgetPythons() { t.pythons, t.pythonFrames = nil, 0 }
 
 // python returns the site of a native stack, nil where that is unknown, with CPython's
-// frames in it. Stacks of the same frames are one site. It is nil where there are too many,
-// or room says that the frames of one more don't fit.
-func (t *traced) python(p *pythonStack, native *worker.Site, room func(frames int) bool) *worker.Site {
+// frames in it. Stacks of the same frames are one site. It is nil where there are too many.
+func (t *traced) python(p *pythonStack, native *worker.Site) *worker.Site {
 	if site, met := p.sites[native]; met {
 		return site
 	}
@@ -113,7 +112,7 @@ func (t *traced) python(p *pythonStack, native *worker.Site, room func(frames in
 		site.ID, site.End = native.ID, native.End
 		site.Frames = python.Merge(native.Frames, p.frames, p.named)
 	}
-	site = t.pythonSites.add(folded(site), room)
+	site = t.pythonSites.add(folded(site), t.room)
 	p.sites[native] = site
 	return site
 }

@@ -23,6 +23,18 @@ import (
 // maxSitesTraced bounds the sites of one process; further ones are one without frames.
 const maxSitesTraced = 2048
 
+// maxSiteBytes bounds the frames of the sites of all who are traced: who walks stacks
+// forgets those of programs that others took the place of, and here they are kept.
+const maxSiteBytes = 64 << 20
+
+// roomForSites tells whether there is room for frames of so many bytes.
+func (l *Leaks) roomForSites(bytes int) bool {
+	for _, t := range l.traced {
+		bytes += t.native.bytes + t.pythonSites.bytes
+	}
+	return bytes <= maxSiteBytes
+}
+
 // maxJoined bounds the stacks of one process whose sites are remembered: more than there are,
 // unless who walks them forgot some and walked them anew.
 const maxJoined = 1 << 14
@@ -75,8 +87,8 @@ func (p *sitePrint) begin(longer *sitePrint) bool {
 
 // siteSet is the sites of one process, each once.
 type siteSet struct {
-	list   []*joinedSite
-	frames int // of all of them
+	list  []*joinedSite
+	bytes int // of their frames
 }
 
 // canonical returns the site of a stack, the same for stacks that differ only in how
@@ -90,7 +102,7 @@ func (t *traced) canonical(s *worker.Site) *worker.Site {
 		if len(t.joined) >= maxJoined {
 			clear(t.joined)
 		}
-		site = t.native.add(folded(s), func(int) bool { return true }) // who walks them bounds their frames
+		site = t.native.add(folded(s), t.room)
 		t.joined[s] = site
 	}
 	return site
@@ -98,16 +110,17 @@ func (t *traced) canonical(s *worker.Site) *worker.Site {
 
 // add returns the site that a stack belongs to, which may be a new one; nil where
 // there are too many, or room says that its frames don't fit.
-func (set *siteSet) add(s *worker.Site, room func(frames int) bool) *worker.Site {
+func (set *siteSet) add(s *worker.Site, room func(bytes int) bool) *worker.Site {
 	print := printOf(s.Frames)
 	j := set.join(s, &print)
 	if j == nil {
-		if len(set.list) >= maxSitesTraced || !room(len(s.Frames)) {
+		size := worker.FramesBytes(s.Frames)
+		if len(set.list) >= maxSitesTraced || !room(size) {
 			return nil
 		}
 		j = &joinedSite{site: *s, print: print}
 		set.list = append(set.list, j)
-		set.frames += len(s.Frames)
+		set.bytes += size
 	}
 	return &j.site
 }
@@ -213,7 +226,7 @@ func (set *siteSet) join(s *worker.Site, print *sitePrint) *joinedSite {
 
 // change gives a site other frames.
 func (set *siteSet) change(j *joinedSite, to *cutStack, end string) {
-	set.frames += len(to.frames) - len(j.site.Frames)
+	set.bytes += worker.FramesBytes(to.frames) - worker.FramesBytes(j.site.Frames)
 	j.site.Frames, j.site.End, j.print = to.frames, end, to.print
 }
 

@@ -23,7 +23,7 @@ func stackOf(end string, functions ...string) *worker.Site {
 
 func always(int) bool { return true }
 
-func newTraced() *traced { return &traced{joined: map[*worker.Site]*worker.Site{}} }
+func newTraced() *traced { return &traced{room: always, joined: map[*worker.Site]*worker.Site{}} }
 
 func TestStacksOfOnePlaceAreOneSite(t *testing.T) {
 	long := stackOf("", "open", "leak", "serve", "main", "_start")
@@ -215,41 +215,44 @@ func TestAStackTooManyIsComparedOnce(t *testing.T) {
 	}
 }
 
-// Of programs in Python with many deep stacks so many are kept as there is room for, of all
-// together.
-func TestPythonFramesAreBounded(t *testing.T) {
+// Of programs with many deep stacks so many are kept as there is room for, of all together.
+func TestFramesAreBounded(t *testing.T) {
 	deep := func(n int) *pythonStack {
 		p := &pythonStack{named: make([]record.Frame, 32), sites: map[*worker.Site]*worker.Site{}}
 		for i := range p.named {
-			p.named[i] = record.Frame{Function: record.Some(fmt.Sprint("f", n, ".", i)), Language: record.Some("python")}
+			p.named[i] = record.Frame{Function: record.Some(fmt.Sprintf("f%04d.%02d", n, i)), File: record.Some(strings.Repeat("d", 1<<10))}
 		}
 		return p
 	}
 	l := NewLeaks(LeakOptions{})
-	room := func(frames int) bool {
-		return l.roomForPython(func(t *traced) int { return t.pythonSites.frames }, frames)
-	}
-	sites, stacks := 0, 0
+	native, python, stacks := 0, 0, 0
 	for pid := range int32(8) {
 		tr := newTraced()
+		tr.room = l.roomForSites
 		l.traced[sample.ID{PID: pid + 1}] = tr
 		for i := range maxSitesTraced {
 			p := deep(i)
-			if tr.python(p, nil, room) != nil {
-				sites++
+			if i%2 == 0 && tr.canonical(&worker.Site{Frames: p.named}) != nil {
+				native++
 			}
-			if l.roomForPython(func(t *traced) int { return t.pythonFrames }, len(p.named)) {
+			if i%2 == 1 && tr.python(p, nil) != nil {
+				python++
+			}
+			if l.roomForPython(len(p.named)) {
 				tr.keepPython(fmt.Sprint(i), p)
 				tr.keepPython(fmt.Sprint(i), p) // counts once
 				stacks++
 			}
 		}
 	}
-	if want := maxPythonFrames / 32; sites != want || stacks != want {
-		t.Errorf("%d sites and %d stacks of 32 frames each, want %d", sites, stacks, want)
+	if want := maxSiteBytes / worker.FramesBytes(deep(0).named); native+python != want || native == 0 || python == 0 {
+		t.Errorf("%d sites, and %d with Python's frames; want %d", native, python, want)
+	}
+	if want := maxPythonFrames / 32; stacks != want {
+		t.Errorf("%d stacks of 32 frames are remembered, want %d", stacks, want)
 	}
 	delete(l.traced, sample.ID{PID: 1})
-	if !room(32) {
+	if !l.roomForSites(1<<20) || !l.roomForPython(32) {
 		t.Error("who is traced no more leaves no room")
 	}
 }

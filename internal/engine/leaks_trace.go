@@ -132,7 +132,7 @@ func (l *Leaks) trace(table *aggregate.Table, now time.Duration) {
 	}
 	for _, id := range l.ids {
 		if l.traced[id] == nil {
-			l.traced[id] = &traced{since: now, until: now + keepTracing, execID: table.Find(id).ExecID, bySite: map[*worker.Site]int{}, joined: map[*worker.Site]*worker.Site{}}
+			l.traced[id] = &traced{since: now, until: now + keepTracing, execID: table.Find(id).ExecID, room: l.roomForSites, bySite: map[*worker.Site]int{}, joined: map[*worker.Site]*worker.Site{}}
 			l.judge.Ledger(id) // from now on, it has one
 		}
 	}

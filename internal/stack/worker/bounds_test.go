@@ -2,6 +2,7 @@ package worker
 
 import (
 	"encoding/binary"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -48,5 +49,18 @@ func TestMadeUpStacksAreBounded(t *testing.T) {
 	}
 	if c.sites != 0 || c.siteBytes != 0 || c.nodes != 0 {
 		t.Errorf("all are forgotten, and %d sites, %d bytes and %d nodes are left", c.sites, c.siteBytes, c.nodes)
+	}
+}
+
+// Sites without frames are bounded, too: a child may give any reasons.
+func TestReasonsAreBounded(t *testing.T) {
+	c := &Client{images: map[Image]*imageState{}}
+	im := c.image(Image{ID: sample.ID{PID: 1}})
+	long := strings.Repeat("why", 10_000)
+	for n := range 2 * maxSiteBytes / len(long) {
+		c.fail(im, fmt.Sprint(n, long))
+	}
+	if kept := len(im.sites) * len(long); kept > maxSiteBytes+len(long) || kept < maxSiteBytes/2 {
+		t.Errorf("%d bytes of reasons are kept", kept)
 	}
 }

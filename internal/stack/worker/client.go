@@ -485,12 +485,13 @@ func (c *Client) site(im *imageState, key string, frames []record.Frame, end str
 	if site := im.sites[key]; site != nil {
 		return site
 	}
-	bytes := framesBytes(frames)
-	if bytes > 0 && c.siteBytes+bytes > maxSiteBytes {
-		key, frames, end, bytes = "full", nil, "there are too many different stacks", 0
+	bytes := siteBytes(key, frames)
+	if c.siteBytes+bytes > maxSiteBytes {
+		key, frames, end = "full", nil, "there are too many different stacks"
 		if site := im.sites[key]; site != nil {
 			return site
 		}
+		bytes = siteBytes(key, frames)
 	}
 	c.nextSite++
 	if !im.dropped {
@@ -503,8 +504,14 @@ func (c *Client) site(im *imageState, key string, frames []record.Frame, end str
 	return site
 }
 
-// framesBytes is what frames take of memory: their texts were decoded for them alone.
-func framesBytes(frames []record.Frame) int {
+// siteBytes is what a site takes of memory: one without frames has a key, too, which may say
+// why it has none in any words.
+func siteBytes(key string, frames []record.Frame) int {
+	return len(key) + int(unsafe.Sizeof(Site{})) + FramesBytes(frames)
+}
+
+// FramesBytes is what frames take of memory: their texts were decoded for them alone.
+func FramesBytes(frames []record.Frame) int {
 	n := len(frames) * int(unsafe.Sizeof(record.Frame{}))
 	for i := range frames {
 		f := &frames[i]
