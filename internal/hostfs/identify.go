@@ -17,8 +17,8 @@ type Identifier struct {
 	cgroups *CgroupReader
 	cmdline bool
 
-	exes  map[string]string
-	paths map[string]*labels // of cgroups that no mount shows
+	exes  shared[string]
+	paths shared[*labels] // of cgroups that no mount shows
 	buf   []byte
 	name  kfile.Name
 }
@@ -26,9 +26,24 @@ type Identifier struct {
 // labels are what a cgroup's path says.
 type labels struct{ path, container, unit string }
 
-// maxStrings bounds each table of shared strings; a full one starts anew, and
-// sharing with it.
-const maxStrings = 8192
+// shared is a table of what strings stand for, which are often the same. A full one starts
+// anew, and sharing with it.
+type shared[T any] struct {
+	known map[string]T
+	bytes int
+}
+
+// maxSharedBytes bounds the strings of a table: a path may have four kibibytes.
+const maxSharedBytes = 2 << 20
+
+func (s *shared[T]) add(text string, is T) {
+	const entry = 64 // what else an entry takes, about
+	if s.known == nil || s.bytes+len(text)+entry > maxSharedBytes {
+		s.known, s.bytes = map[string]T{}, 0
+	}
+	s.known[text] = is
+	s.bytes += len(text) + entry
+}
 
 // maxCmdline bounds what is kept of a command line.
 const maxCmdline = 64 << 10
@@ -42,7 +57,6 @@ func NewIdentifier(o Options, c *CgroupReader, cmdline bool) (*Identifier, error
 	}
 	return &Identifier{
 		proc: proc, cgroups: c, cmdline: cmdline,
-		exes: map[string]string{}, paths: map[string]*labels{},
 		buf: make([]byte, 8<<10), name: make(kfile.Name, 0, 16),
 	}, nil
 }
@@ -138,15 +152,12 @@ func (i *Identifier) readCgroup(dir int, id *sample.Identity) {
 const deleted = " (deleted)"
 
 func (i *Identifier) label(path []byte) *labels {
-	if l := i.paths[string(path)]; l != nil {
+	if l := i.paths.known[string(path)]; l != nil {
 		return l
-	}
-	if len(i.paths) >= maxStrings {
-		clear(i.paths)
 	}
 	own := string(path)
 	l := &labels{own, containerOf(own), unitOf(own)}
-	i.paths[own] = l
+	i.paths.add(own, l)
 	return l
 }
 
@@ -156,14 +167,11 @@ func (i *Identifier) readExe(dir int) string {
 	if errno != 0 {
 		return ""
 	}
-	if s, ok := i.exes[string(b)]; ok {
+	if s, ok := i.exes.known[string(b)]; ok {
 		return s
 	}
-	if len(i.exes) >= maxStrings {
-		clear(i.exes)
-	}
 	s := string(b)
-	i.exes[s] = s
+	i.exes.add(s, s)
 	return s
 }
 

@@ -1,6 +1,7 @@
 package hostfs
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -42,5 +43,24 @@ func TestContainerAndUnit(t *testing.T) {
 		if got := unitOf(c.path); got != c.unit {
 			t.Errorf("%s: unit %q, want %q", c.path, got, c.unit)
 		}
+	}
+}
+
+// Whoever makes paths that are as long as they may be takes no more memory for them.
+func TestSharedStringsAreBounded(t *testing.T) {
+	var i Identifier
+	long := strings.Repeat("/d", 2000)
+	for n := range 10_000 {
+		path := fmt.Sprintf("%s/%d.service", long, n)
+		if l := i.label([]byte(path)); l.path != path || l != i.label([]byte(path)) {
+			t.Fatalf("%+v", l)
+		}
+	}
+	kept := 0
+	for path := range i.paths.known {
+		kept += len(path)
+	}
+	if kept > maxSharedBytes || kept == 0 {
+		t.Errorf("%d bytes are kept, in %d paths", kept, len(i.paths.known))
 	}
 }

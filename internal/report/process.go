@@ -38,8 +38,12 @@ func (s Selection) Due(p *aggregate.Process, before, now time.Duration) bool {
 	return (now+offset)/everyProcess != (before+offset)/everyProcess
 }
 
-// maxComms bounds the names that are kept as strings.
-const maxComms = 1 << 14
+// maxComms bounds the names that are kept as strings, and maxTextBytes what other texts
+// take: a path may have four kibibytes.
+const (
+	maxComms     = 1 << 14
+	maxTextBytes = 8 << 20
+)
 
 // Builder makes records. One goroutine uses it at a time.
 type Builder struct {
@@ -51,6 +55,7 @@ type Builder struct {
 
 	comms map[sample.Comm]string
 	exes  map[string]string
+	bytes int // of exes
 }
 
 // NewBuilder returns a builder for readings of one source.
@@ -93,10 +98,14 @@ func (b *Builder) text(s string) record.Opt[string] {
 	}
 	t, ok := b.exes[s]
 	if !ok {
-		if len(b.exes) >= maxComms {
-			clear(b.exes)
-		}
 		t = record.Text([]byte(s))
+		const entry = 64 // what else an entry takes, about
+		size := len(s) + len(t) + entry
+		if b.bytes+size > maxTextBytes {
+			clear(b.exes)
+			b.bytes = 0
+		}
+		b.bytes += size
 		b.exes[s] = t
 	}
 	return record.Some(t)

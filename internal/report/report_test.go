@@ -3,6 +3,7 @@ package report
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"reflect"
 	"strings"
 	"testing"
@@ -257,5 +258,24 @@ func TestGeneratedCode(t *testing.T) {
 		if n != c.n || n > 0 && GeneratedText(n, c.stack) != c.text {
 			t.Errorf("%v from %d: %d, %q", c.stack, c.from, n, GeneratedText(n, c.stack))
 		}
+	}
+}
+
+// Texts that are kept so that equal ones are one string take no more than a bound, however
+// long each is.
+func TestKeptTextsAreBounded(t *testing.T) {
+	b := NewBuilder(record.SourceProcfs)
+	long := strings.Repeat("/d", 2000)
+	for n := range 10_000 {
+		if got := b.text(fmt.Sprint(long, n)).Or(""); got != fmt.Sprint(long, n) {
+			t.Fatal(got)
+		}
+	}
+	kept := 0
+	for s, text := range b.exes {
+		kept += len(s) + len(text)
+	}
+	if kept > maxTextBytes || kept == 0 {
+		t.Errorf("%d bytes are kept, in %d texts", kept, len(b.exes))
 	}
 }
