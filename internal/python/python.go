@@ -163,8 +163,8 @@ type code struct {
 }
 
 const (
-	maxCodes     = 4096 // code objects remembered
-	maxCodeBytes = 8 << 20
+	maxCodes     = 4096    // code objects remembered
+	maxCodeBytes = 1 << 20 // of them: there may be as many interpreters as are traced, 64
 )
 
 // Place returns where a frame is, by its code object and the instruction that it is
