@@ -2,6 +2,7 @@ package cctools
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"os/exec"
@@ -10,25 +11,37 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // monitor runs cctools' resource_monitor in a directory of its own, and returns the
-// directory.
+// directory. Now and then it waits for ever for a job that ended at once; then it runs again.
 func monitor(t *testing.T, args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath("resource_monitor")
 	if err != nil {
 		t.Fatal("resource_monitor is not installed: scripts/setup test")
 	}
-	dir := t.TempDir()
-	cmd := exec.Command(path, args...)
-	cmd.Dir = dir
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%v: %v\n%s", args, err, out.Bytes())
+	for range 5 {
+		dir := t.TempDir()
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		cmd := exec.CommandContext(ctx, path, args...)
+		cmd.Dir, cmd.WaitDelay = dir, time.Second
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		err := cmd.Run()
+		hung := ctx.Err() != nil
+		cancel()
+		if err == nil {
+			return dir
+		}
+		if !hung {
+			t.Fatalf("%v: %v\n%s", args, err, out.Bytes())
+		}
+		t.Logf("%v: it hangs", args)
 	}
-	return dir
+	t.Fatalf("%v: it hung each time", args)
+	return ""
 }
 
 func contents(t *testing.T, dir, name string) []byte {
