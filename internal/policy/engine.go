@@ -60,11 +60,11 @@ func New(c Config) *Engine {
 }
 
 // Configure changes the policy between two readings. States stay, and so do broken
-// limits of rules that are the same.
+// limits of rules that select the same.
 func (e *Engine) Configure(c Config) {
 	newPeriod := c.Prune.ObservationPeriod != e.config.Prune.ObservationPeriod || c.Prune.Samples != e.config.Prune.Samples
 	e.config = c
-	gone := e.rules.configure(c.Tracked)
+	e.rules.configure(c.Tracked)
 	e.each(func(g *gauge) {
 		if newPeriod {
 			g.window, g.windowed = aggregate.Window{}, false
@@ -73,14 +73,18 @@ func (e *Engine) Configure(c Config) {
 			e.release(g)
 		}
 	})
+	unset := func(k gaugeKey) bool {
+		_, limit := e.ruleLimit(k)
+		return k.rule != 0 && limit == 0
+	}
 	for key, g := range e.gauges {
-		if gone[key.rule] {
+		if unset(key) {
 			e.forget(g, "", ruleGone)
 			delete(e.gauges, key)
 		}
 	}
 	for _, p := range e.processes {
-		p.drop(e, func(rule int) bool { return gone[rule] }, ruleGone)
+		p.drop(e, unset, ruleGone)
 	}
 }
 

@@ -25,11 +25,11 @@ func (p *process) gauge(m measure, rule int) *gauge {
 	return nil
 }
 
-// drop forgets the gauges of some rules, for why.
-func (p *process) drop(e *Engine, dropped func(rule int) bool, why string) {
+// drop forgets some gauges, for why.
+func (p *process) drop(e *Engine, dropped func(k gaugeKey) bool, why string) {
 	kept := p.gauges[:0]
 	for _, g := range p.gauges {
-		if dropped(g.key.rule) {
+		if dropped(g.key) {
 			e.forget(g, p.comm, why)
 			continue
 		}
@@ -118,7 +118,7 @@ func (e *Engine) judgeFDs(f *record.ProcessFacts, id sample.ID, p *process) *pro
 	}
 	e.press(g, aggregate.Round(ratio*100), maximum, e.elapsed, true)
 	if g.idle() && !g.pressed && !near {
-		p.drop(e, func(rule int) bool { return rule == 0 }, "")
+		p.drop(e, func(k gaugeKey) bool { return k.rule == 0 }, "")
 	}
 	return p
 }

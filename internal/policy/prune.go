@@ -95,16 +95,26 @@ func (e *Engine) maximum(k gaugeKey) float64 {
 }
 
 func (e *Engine) ruleMaximum(k gaugeKey) float64 {
-	place := slices.Index(e.rules.list, k.rule)
-	if place < 0 || !e.config.Tracked[place].Prune {
-		return 0
-	}
-	for i := range limitOf {
-		if limitOf[i].measure == k.measure {
-			return limitOf[i].limit(&e.config.Tracked[place].Limits)
-		}
+	if rule, limit := e.ruleLimit(k); rule != nil && rule.Prune {
+		return limit
 	}
 	return 0
+}
+
+// ruleLimit is the rule whose limit a gauge judges, and the limit; nil and 0 where it is
+// no longer set.
+func (e *Engine) ruleLimit(k gaugeKey) (*Rule, float64) {
+	place := slices.Index(e.rules.list, k.rule)
+	if k.rule == 0 || place < 0 {
+		return nil, 0
+	}
+	rule := &e.config.Tracked[place]
+	for i := range limitOf {
+		if limitOf[i].measure == k.measure {
+			return rule, limitOf[i].limit(&rule.Limits)
+		}
+	}
+	return nil, 0
 }
 
 // keys are the reasons of now, in order.

@@ -552,6 +552,58 @@ func TestRules(t *testing.T) {
 	equal(t, "when it ends", w.tick(proc(8, 2, 0.1)), "cpu pid:7@2 critical>normal", "no prune")
 }
 
+// A rule whose limits change is the same rule: what it found goes on, but for a limit that
+// is taken out.
+func TestARuleWhoseLimitsChange(t *testing.T) {
+	rule := Rule{Label: "a", Selector: Selector{Name: "x"}, Limits: Limits{CPUPercent: 50, FDs: 10}, Prune: true}
+	w := newWorld(withoutStates, func(c *Config) { c.Tracked = []Rule{rule} })
+	p := record.ProcessFacts{PID: 7, Comm: "x", Exe: some("/x"), PPID: some(int32(1)), CPUCores: some(1.0), FDOpen: some(uint64(60))}
+	for range 12 {
+		w.tick(p)
+	}
+	change := func(l Limits) {
+		c := w.engine.Config()
+		rule.Limits = l
+		c.Tracked = []Rule{rule}
+		w.engine.Configure(c)
+	}
+	change(Limits{CPUPercent: 60, FDs: 500})
+	var got []string
+	for range 20 {
+		got = append(got, w.tick(p)...)
+	}
+	equal(t, "a higher limit", got, "fd pid:7@0 critical>normal", "again prune cpu pid:7@0: 7")
+	change(Limits{CPUPercent: 60, FDs: 50})
+	equal(t, "a lower limit", w.tick(p), "fd pid:7@0 normal>critical")
+	change(Limits{FDs: 50})
+	got = nil
+	for range 12 {
+		got = append(got, w.tick(p)...)
+	}
+	equal(t, "a limit less", got, "cpu pid:7@0 critical>normal", "prune fd pid:7@0: 7")
+}
+
+// Rules keep what they found, and whom they select, wherever they stand.
+func TestRulesThatChangePlaces(t *testing.T) {
+	one := Rule{Selector: Selector{Name: "x"}, Limits: Limits{CPUPercent: 50}}
+	two := Rule{Selector: Selector{Name: "y"}, Limits: Limits{FDs: 10}}
+	same := Rule{Selector: Selector{Name: "x"}, Limits: Limits{MemoryBytes: 1}}
+	w := newWorld(withoutStates, func(c *Config) { c.Tracked = []Rule{one, two, same} })
+	p := record.ProcessFacts{PID: 7, Comm: "x", CPUCores: some(1.0), FDOpen: some(uint64(60)), RSSBytes: some(uint64(5))}
+	equal(t, "at first", w.tick(p), "cpu pid:7@0 normal>critical", "memory pid:7@0 normal>critical")
+	c := w.engine.Config()
+	c.Tracked = []Rule{same, two, one}
+	w.engine.Configure(c)
+	for range 12 {
+		equal(t, "in another order", w.tick(p))
+	}
+	c.Tracked = []Rule{two, same, one}
+	w.engine.Configure(c)
+	for range 12 {
+		equal(t, "in a third", w.tick(p))
+	}
+}
+
 // Of two rules that say the same the second says nothing: what is measured is not weighed
 // twice.
 func TestTheSameRuleTwice(t *testing.T) {

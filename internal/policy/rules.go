@@ -11,14 +11,20 @@ import (
 	"rmagent/record"
 )
 
-// rules are the tracked ones. Each has a number that it keeps for as long as it is
-// the same, whatever comes before it in the configuration.
+// rules are the tracked ones. Each has a number that it keeps for as long as it is the
+// same, whatever comes before it in the configuration: what its limits did goes on.
 type rules struct {
-	numbers map[string]int // by all that it says: two that say the same are one
-	list    []int          // numbers, in the configuration's order
-	last    int
-	pinned  map[int]sample.ID // who has a rule's PID
-	fresh   bool              // there are rules that nobody was matched with yet
+	known  []numbered // two that say the same are one
+	list   []int      // numbers, in the configuration's order
+	last   int
+	pinned map[int]sample.ID // who has a rule's PID
+	fresh  bool              // nobody was matched yet with the rules as they are now
+}
+
+// numbered is a rule in force: all that it says, and whom it selects.
+type numbered struct {
+	number         int
+	text, selected string
 }
 
 // match is which rules select a process, and what that was decided by.
@@ -27,38 +33,51 @@ type match struct {
 	rules              []int // places in the configuration
 }
 
-func newRules() rules { return rules{numbers: map[string]int{}, pinned: map[int]sample.ID{}} }
+func newRules() rules { return rules{pinned: map[int]sample.ID{}} }
 
-// configure takes the rules in force, and returns the numbers of those that no longer
-// are.
-func (r *rules) configure(tracked []Rule) (gone map[int]bool) {
-	gone = map[int]bool{}
-	for _, n := range r.numbers {
-		gone[n] = true
+// configure takes the rules in force. A rule is the same if it says the same, and else if
+// it selects the same: its limits, label and actions may change.
+func (r *rules) configure(tracked []Rule) {
+	before := r.known
+	r.known, r.list, r.fresh = nil, make([]int, len(tracked)), true
+	numberOf := func(place int, same func(n numbered) bool) {
+		i := slices.IndexFunc(before, same)
+		if r.list[place] != 0 || i < 0 {
+			return
+		}
+		r.list[place] = before[i].number
+		before = slices.Delete(before, i, i+1)
 	}
-	before := r.numbers
-	r.numbers, r.list = map[string]int{}, r.list[:0]
 	for i := range tracked {
-		text := fmt.Sprintf("%+v", tracked[i])
-		n, same := r.numbers[text]
-		if !same {
-			n, same = before[text]
-		}
-		if !same {
-			r.last++
-			n = r.last
-			r.fresh = true
-		}
-		r.numbers[text] = n
-		r.list = append(r.list, n)
-		delete(gone, n)
+		numberOf(i, func(n numbered) bool { return n.text == textOf(&tracked[i]) })
 	}
-	for n := range gone {
-		delete(r.pinned, n)
+	for i := range tracked {
+		numberOf(i, func(n numbered) bool { return n.selected == selectedBy(&tracked[i]) })
 	}
-	r.fresh = r.fresh || len(gone) > 0
-	return gone
+	for i := range tracked {
+		r.enter(i, numbered{r.list[i], textOf(&tracked[i]), selectedBy(&tracked[i])})
+	}
+	for _, n := range before {
+		delete(r.pinned, n.number)
+	}
 }
+
+// enter makes the rule at a place known, with a new number where it has none.
+func (r *rules) enter(place int, n numbered) {
+	if i := slices.IndexFunc(r.known, func(o numbered) bool { return o.text == n.text }); i >= 0 {
+		r.list[place] = r.known[i].number
+		return
+	}
+	if n.number == 0 {
+		r.last++
+		n.number = r.last
+	}
+	r.list[place] = n.number
+	r.known = append(r.known, n)
+}
+
+func textOf(r *Rule) string     { return fmt.Sprintf("%+v", *r) }
+func selectedBy(r *Rule) string { return fmt.Sprintf("%+v %q", r.Selector, r.Job) }
 
 // first tells whether no rule before says the same.
 func (r *rules) first(place int) bool { return slices.Index(r.list, r.list[place]) == place }
@@ -145,7 +164,7 @@ func (e *Engine) track(f *record.ProcessFacts, id sample.ID, p *process) {
 	m := e.matchOf(f, id, p)
 	p = e.remember(f, id, p)
 	if before := p.match; before != nil && before != m {
-		p.drop(e, func(rule int) bool { return rule != 0 && !e.selects(m, rule) }, notSelected)
+		p.drop(e, func(k gaugeKey) bool { return k.rule != 0 && !e.selects(m, k.rule) }, notSelected)
 	}
 	p.match = m
 	for _, i := range m.rules {

@@ -11,7 +11,7 @@ import (
 // PruneMessage says in a sentence what a prune record means.
 func PruneMessage(p *record.Prune) string {
 	if !p.ShouldPrune {
-		return "There is no longer too much work: every mean is back under its maximum"
+		return "There is no longer too much work: nothing that has a maximum stays above it"
 	}
 	reasons := make([]string, len(p.Reasons))
 	for i := range p.Reasons {
