@@ -1,9 +1,11 @@
 package agent
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"rmagent/internal/gpu"
 
@@ -77,6 +79,9 @@ func (a *Agent) Troubles() []Trouble {
 	}
 	if !a.parts.Facts.InitialPID {
 		list = append(list, Trouble{"other PID namespaces", "the agent runs in one of its own and sees only its processes"})
+	}
+	if o := a.engine.Outage(); o != nil {
+		list = append(list, Trouble{"records", fmt.Sprintf("%d lost since %s: %s", o.Lost, o.Since.UTC().Format(time.RFC3339), o.Cause)})
 	}
 	status := a.ConfigStatus()
 	if status.Refused != "" {

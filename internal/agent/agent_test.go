@@ -277,6 +277,12 @@ func TestAFullDiskIsLivedWith(t *testing.T) {
 	if f := s.awaitLog("output_failed"); !strings.Contains(f["error"].(string), "no space left") {
 		t.Errorf("the log says %v", f)
 	}
+	troubles := s.Troubles()
+	if !slices.ContainsFunc(troubles, func(t Trouble) bool {
+		return t.What == "records" && strings.HasSuffix(t.Why, ": disk_full") && strings.Contains(t.Why, " lost since ")
+	}) {
+		t.Errorf("troubles: %v", troubles)
+	}
 	s.end()
 	f := s.awaitLog("stopped")
 	if lost, _ := f["records_lost"].(map[string]uint64); f["records_written"] != uint64(0) || lost["disk_full"] == 0 {

@@ -104,6 +104,7 @@ type Engine struct {
 	builder *report.Builder
 	budget  *budget
 	account account
+	output  output
 
 	active   map[string]bool    // paths of cgroups in which something moved, or that the policy watches
 	exited   map[sample.ID]bool // whose ends were told since the last tick
@@ -263,10 +264,10 @@ func (e *Engine) flush() error {
 		return nil
 	}
 	err := e.Sink.Flush()
-	if err == nil || errors.Is(err, sink.ErrReaderGone) {
+	if errors.Is(err, sink.ErrReaderGone) {
 		return err
 	}
-	e.Log.Error("output_failed", zap.Error(err))
+	e.output.flushed(e.Log, err, time.Now())
 	return nil
 }
 

@@ -529,7 +529,15 @@ func TestSlowPipe(t *testing.T) {
 	const queue, said = 128 << 10, 20000
 	s, r := pipe(t, queue)
 	write(t, s, said/2)
-	_ = s.Flush()
+	told := uint64(0)
+	tell := func() {
+		var w *WriteError
+		if err := s.Flush(); !errors.As(err, &w) || w.Cause != LostQueueFull {
+			t.Fatalf("Flush: %v", err)
+		}
+		told += w.Lost
+	}
+	tell()
 	write(t, s, said/2) // some 16 MB in all, none of it read
 	s.w.mu.Lock()
 	if held := len(s.w.buf) + s.w.inFlight; held > queue || cap(s.w.buf) > 2*queue {
@@ -539,6 +547,9 @@ func TestSlowPipe(t *testing.T) {
 	lost := s.Counters().Lost
 	if lost[LostQueueFull] == 0 || len(lost) != 1 {
 		t.Fatalf("lost %v, want %s only", lost, LostQueueFull)
+	}
+	if tell(); told != lost[LostQueueFull] {
+		t.Errorf("%d are told to be lost, of %v", told, lost)
 	}
 
 	text := make(chan []byte)

@@ -25,6 +25,8 @@ const (
 // nothing that is written can arrive any more.
 var ErrReaderGone = errors.New("the reader of the output has closed it")
 
+var errSlow = errors.New("it takes them more slowly than they come")
+
 // wakeAt is how many bytes gather before they are written without waiting for a
 // flush.
 const wakeAt = 64 << 10
@@ -63,10 +65,10 @@ type writer struct {
 	hangs    time.Duration // after which it is said to hang
 	flush    bool          // buf is to be written now
 	closing  bool
-	gone     bool // ErrReaderGone
-	failed   error
-	need     int    // bytes that a buffer held lately, at most: it falls a little with each flush
-	written  uint64 // lines
+	gone     bool        // ErrReaderGone
+	failed   *WriteError // since the last flush
+	need     int         // bytes that a buffer held lately, at most: it falls a little with each flush
+	written  uint64      // lines
 	lost     map[string]uint64
 }
 
@@ -101,6 +103,7 @@ func (w *writer) add(encode func(dst []byte) ([]byte, error)) (full bool, err er
 	if w.inFlight+len(next) > w.limit {
 		w.buf = next[:before]
 		w.lost[LostQueueFull]++
+		w.fail(LostQueueFull, 1, errSlow)
 		return false, nil
 	}
 	w.buf = next
@@ -136,6 +139,9 @@ func (w *writer) flushNow() error {
 	}
 	if w.gone {
 		return ErrReaderGone
+	}
+	if w.failed == nil {
+		return nil
 	}
 	err := w.failed
 	w.failed = nil
@@ -349,12 +355,22 @@ func (w *writer) settle(written, lost uint64, cause string, err error) {
 	if errors.Is(err, unix.EPIPE) {
 		w.gone = true
 	}
-	if w.failed == nil {
-		w.failed = &WriteError{Cause: cause, Lost: lost, Err: err}
-	}
+	w.fail(cause, lost, err)
 }
 
-// WriteError is a write that failed, or a file that could not be reopened.
+// fail notes what the next flush tells: the first failure, and how much all lost. mu is
+// held.
+func (w *writer) fail(cause string, lost uint64, err error) {
+	switch {
+	case w.failed == nil:
+		w.failed = &WriteError{Cause: cause, Err: err}
+	case w.failed.Cause == "": // a file that could not be reopened
+		w.failed.Cause, w.failed.Err = cause, errors.Join(w.failed.Err, err)
+	}
+	w.failed.Lost += lost
+}
+
+// WriteError is writes that failed, or a file that could not be reopened.
 type WriteError struct {
 	Cause string // one of the causes of a loss; empty: nothing was lost
 	Lost  uint64 // lines
