@@ -61,8 +61,10 @@ type Agent struct {
 	prune       pruneKeeper
 	history     *history.Store
 
+	ended chan struct{} // closed when Run has returned, or Close was called before it
+
 	mu      sync.Mutex
-	running chan struct{} // closed when Run has returned; nil before Run
+	running bool // or has run
 	cancel  context.CancelFunc
 	closed  bool
 }
@@ -91,7 +93,10 @@ func Open(ctx context.Context, o Options) (*Agent, error) {
 			return nil, fmt.Errorf("find the rmagent command: %w", err)
 		}
 	}
-	a := &Agent{log: log, views: engine.NewViews(), subscribers: agent.NewSubscribers(log), history: history.New(history.Options{})}
+	a := &Agent{
+		log: log, views: engine.NewViews(), subscribers: agent.NewSubscribers(log), history: history.New(history.Options{}),
+		ended: make(chan struct{}),
+	}
 	if command != "" {
 		a.stacks = worker.New(command, worker.Command)
 	}
@@ -123,13 +128,12 @@ func (a *Agent) begin(ctx context.Context) (context.Context, func(), error) {
 	if a.closed {
 		return nil, nil, ErrClosed
 	}
-	if a.running != nil {
+	if a.running {
 		return nil, nil, errors.New("the agent runs already, or has run")
 	}
-	running := make(chan struct{})
-	a.running = running
+	a.running = true
 	ctx, a.cancel = context.WithCancel(ctx)
-	return ctx, func() { a.cancel(); close(running) }, nil
+	return ctx, func() { a.cancel(); close(a.ended) }, nil
 }
 
 // Close ends Run, waits for it, and closes everything. Subscribers that are being
@@ -141,14 +145,13 @@ func (a *Agent) Close() error {
 		return nil
 	}
 	a.closed = true
-	running := a.running
-	if running != nil {
+	if a.running {
 		a.cancel()
+	} else {
+		close(a.ended)
 	}
 	a.mu.Unlock()
-	if running != nil {
-		<-running
-	}
+	<-a.ended
 	err := closeWithin(time.Second, a.inner.Close)
 	a.closeStacks()
 	if hangs := closeWithin(time.Second/2, a.subscribers.Close); hangs != nil {
@@ -183,11 +186,23 @@ type Report struct {
 }
 
 // Report returns what is known, at the first reading or later. It waits for the first
-// reading of an agent that runs; the error is ctx's.
+// reading of an agent that runs, or will. The error is ctx's, or [ErrClosed] where the
+// agent reads nothing any more.
 func (a *Agent) Report(ctx context.Context) (*Report, error) {
-	v, err := a.views.Detailed(ctx)
+	asking, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	answered := make(chan struct{})
+	defer close(answered)
+	go func() {
+		select {
+		case <-a.ended:
+			cancel(ErrClosed)
+		case <-answered:
+		}
+	}()
+	v, err := a.views.Detailed(asking)
 	if err != nil {
-		return nil, err
+		return nil, context.Cause(asking)
 	}
 	d := v.Details
 	return &Report{
@@ -225,6 +240,9 @@ func (a *Agent) Subscribe(s Subscription) (*Subscriber, error) {
 	if s.Func == nil {
 		return nil, errors.New("subscribe: Func is nil")
 	}
+	if err := a.open(); err != nil {
+		return nil, err
+	}
 	return &Subscriber{a.subscribers.Subscribe(agent.Subscription(s))}, nil
 }
 
@@ -245,6 +263,9 @@ type Limits struct {
 // when one is broken, and when it no longer is. Limits that it had are replaced, and are
 // forgotten some time after it has ended.
 func (a *Agent) Track(pid int, l Limits) error {
+	if err := a.open(); err != nil {
+		return err
+	}
 	if pid < 1 || pid >= 1<<22 {
 		return fmt.Errorf("track PID %d: %w", pid, ErrNoProcess)
 	}
@@ -259,6 +280,16 @@ func (a *Agent) Track(pid int, l Limits) error {
 	})
 	if err != nil {
 		return fmt.Errorf("track PID %d: %w", pid, err)
+	}
+	return nil
+}
+
+// open fails where the agent was closed.
+func (a *Agent) open() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return ErrClosed
 	}
 	return nil
 }
@@ -279,7 +310,12 @@ func label(pid int) string { return "pid " + strconv.Itoa(pid) }
 
 // Set changes settings while the agent runs, by the keys of the configuration file.
 // Where one is wrong, or can't be changed without a restart, nothing changes.
-func (a *Agent) Set(settings map[string]string) error { return a.inner.Set(settings) }
+func (a *Agent) Set(settings map[string]string) error {
+	if err := a.open(); err != nil {
+		return err
+	}
+	return a.inner.Set(settings)
+}
 
 // ShouldPrune returns the last decision whether work should be taken off this machine,
 // why, and who should go first.

@@ -239,4 +239,38 @@ func TestAgentCloses(t *testing.T) {
 	if err := a.Run(context.Background()); !errors.Is(err, ErrClosed) {
 		t.Error(err)
 	}
+	_, subscribing := a.Subscribe(Subscription{Func: func(record.Record) {}})
+	for _, err := range []error{subscribing, a.Track(os.Getpid(), Limits{Files: 1}), a.Set(map[string]string{"interval": "1s"})} {
+		if !errors.Is(err, ErrClosed) {
+			t.Errorf("after the end: %v", err)
+		}
+	}
+	if _, err := a.Report(within(t)); !errors.Is(err, ErrClosed) {
+		t.Errorf("a report after the end: %v", err)
+	}
+}
+
+// Who waits for a report is told when there will be none.
+func TestAReportIsNotWaitedForInVain(t *testing.T) {
+	a, err := Open(context.Background(), Options{Settings: map[string]string{"source": "procfs", "gpu": "off"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := make(chan error, 1)
+	ctx := within(t)
+	go func() { _, err := a.Report(ctx); asked <- err }()
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-asked; !errors.Is(err, ErrClosed) {
+		t.Errorf("the report: %v", err)
+	}
+
+	a = openAgent(t, nil)
+	if err := a.Close(); err != nil {
+		t.Error(err)
+	}
+	if r, err := a.Report(ctx); err != nil && !errors.Is(err, ErrClosed) {
+		t.Errorf("after it ran: %v, %v", r, err)
+	}
 }

@@ -15,8 +15,10 @@ import (
 //
 // A limit that is broken cancels the function's context, with an *[ExhaustionError]
 // as its cause, unless o.MeasureOnly is set; the function then returns when it likes,
-// and MeasureFunc returns that error. Else it returns f's own. Fields of o that are
-// about processes (Grace, MainOnly, Socket) mean nothing here.
+// and MeasureFunc returns that error. Else it returns f's own. f runs in the goroutine
+// that calls, which may recover from a panic of f; o.OnMeasure is called by another,
+// beside it. Fields of o that are about processes (Grace, MainOnly, Socket) mean nothing
+// here.
 func MeasureFunc(ctx context.Context, name string, f func(context.Context) error, o JobOptions) (*Job, error) {
 	limits, err := jobLimits(o.Limits)
 	if err != nil {

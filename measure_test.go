@@ -3,6 +3,7 @@ package rmagent
 import (
 	"context"
 	"errors"
+	"net/http"
 	"os/exec"
 	"slices"
 	"strings"
@@ -146,4 +147,17 @@ func TestMeasureFuncIsCancelledAboveALimit(t *testing.T) {
 	if !errors.As(err, &e) || !errors.As(cause, &e) || e.Error() != "Limits broken: wall_time: 0.1" {
 		t.Errorf("%v, cause %v", err, cause)
 	}
+}
+
+// What a function panics with reaches who called for it, when all is told.
+func TestMeasureFuncPanics(t *testing.T) {
+	steps := 0
+	defer func() {
+		if p := recover(); p != http.ErrAbortHandler || steps < 2 {
+			t.Errorf("panicked with %v after %d steps", p, steps)
+		}
+	}()
+	_, err := MeasureFunc(context.Background(), "work", func(context.Context) error { panic(http.ErrAbortHandler) },
+		JobOptions{OnMeasure: func(Measurement) { steps++ }})
+	t.Errorf("it returns %v", err)
 }

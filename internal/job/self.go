@@ -16,16 +16,24 @@ import (
 // function runs: what other goroutines do meanwhile counts too, and memory from before
 // counts in what there is. A broken limit cancels the function's context, which is all
 // that can be done to a function; cause makes its cause. o has no command and no
-// tracker. It returns what the function returned.
+// tracker. The function runs in the goroutine that calls, so that who calls may recover
+// from its panic; o.Step is called by another. It returns what the function returned.
 func RunSelf(ctx context.Context, o Options, f func(context.Context) error, cause func(*Result) error) (*Result, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	s := &self{o: o, before: selfTotals()}
 	s.result = &Result{Start: time.Now(), Meter: NewMeter(clock.Boottime())}
 	s.exhausted = func() { cancel(cause(s.result)) }
-	done := make(chan error, 1)
-	go func() { done <- f(ctx) }()
-	return s.result, s.watch(done)
+	done, watched := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(watched)
+		s.watch(done)
+	}()
+	defer func() {
+		close(done)
+		<-watched
+	}()
+	return s.result, f(ctx)
 }
 
 type self struct {
@@ -37,7 +45,7 @@ type self struct {
 	exhausted func()
 }
 
-func (s *self) watch(done <-chan error) error {
+func (s *self) watch(done <-chan struct{}) {
 	tick := time.NewTicker(readEvery)
 	defer tick.Stop()
 	steps, stopSteps := every(s.o.Interval)
@@ -53,12 +61,12 @@ func (s *self) watch(done <-chan error) error {
 		case <-steps:
 			s.look()
 			s.tell(false)
-		case err := <-done:
+		case <-done:
 			s.exhausted = func() {} // too late
 			s.look()
 			s.result.End = time.Now()
 			s.tell(true)
-			return err
+			return
 		}
 	}
 }
