@@ -3,6 +3,7 @@ package hostfs
 import (
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 
@@ -319,16 +320,20 @@ func (c *CgroupReader) meet(path string, fd int) *cgroup {
 }
 
 // find returns the cgroup of a path as /proc/PID/cgroup gives it; nil if it is
-// not there.
-func (c *CgroupReader) find(path []byte) *cgroup {
-	if g := c.byPath[string(path)]; g != nil {
+// not there. Those above a new one are new, too, where its limit may be theirs.
+func (c *CgroupReader) find(name []byte) *cgroup {
+	if g := c.byPath[string(name)]; g != nil {
 		return g
 	}
-	own := string(path)
+	own := string(name)
 	fd := c.main().open(own)
 	if fd < 0 {
 		return nil
 	}
 	defer kfile.Close(fd)
-	return c.meet(own, fd)
+	g := c.meet(own, fd)
+	if parent := path.Dir(own); g != nil && parent != own {
+		c.find([]byte(parent))
+	}
+	return g
 }

@@ -209,6 +209,29 @@ func TestCgroupsComeAndGo(t *testing.T) {
 	}
 }
 
+// A new cgroup's limit may be that of one above it, as a pod's is: they become known with
+// it, and not at the next listing.
+func TestThoseAboveANewCgroupAreKnown(t *testing.T) {
+	if !inMountNamespace(t) {
+		return
+	}
+	c := openLiveCgroups(t)
+	pod, _ := makeCgroup(t, c)
+	container := pod + "/container"
+	dir := filepath.Join(c.main().point, container)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Remove(dir) })
+	if g := c.find([]byte(container)); g == nil {
+		t.Fatal("not found")
+	}
+	got := c.Read(nil, &sample.Host{}, func(_ uint64, p string) bool { return p == pod })
+	if len(got) != 1 || got[0].Path != pod {
+		t.Errorf("of the pod %+v is read", got)
+	}
+}
+
 // checkKeptFiles proves that the files of a cgroup that is wanted again and again stay
 // open, that they say what is the case now, and that they are closed once it is not
 // wanted.
