@@ -20,6 +20,7 @@ import (
 
 	"rmagent/internal/config"
 	"rmagent/internal/hostfs"
+	"rmagent/internal/policy"
 	"rmagent/record"
 )
 
@@ -484,6 +485,40 @@ func TestInForceDoesNotWait(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("it waits")
 	}
+}
+
+// A file that is refused, or gone, keeps nobody from changing a setting: that is one of the
+// configuration in force. The file stays refused.
+func TestSetBesideARefusedFile(t *testing.T) {
+	s := run(t, "thresholds: {fd: {info: 0.3}}")
+	s.seen.await(t, record.KindHost, 1)
+	writeFile(t, s.Sources.Path, "thresholds: {fd: {info: 0.2}}\nno_such: 7")
+	s.Hangup()
+	s.awaitLog("config_refused")
+	if err := s.Set(map[string]string{"thresholds.fd.warning": "0.75"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(s.Sources.Path); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Track(config.Tracked{Label: "me", PID: os.Getpid(), MaxFD: 1}); err != nil {
+		t.Fatal(err)
+	}
+	if found, err := s.Untrack("me"); !found || err != nil {
+		t.Errorf("%v, %v", found, err)
+	}
+	fd := s.InForce().Thresholds[policy.FD]
+	if fd.Info != 0.3 || fd.Warning != 0.75 || s.ConfigStatus().Refused == "" {
+		t.Errorf("in force is %+v, refused %q", fd, s.ConfigStatus().Refused)
+	}
+	writeFile(t, s.Sources.Path, "thresholds: {fd: {info: 0.4}}")
+	s.Hangup()
+	s.awaitLog("config_reloaded")
+	fd = s.InForce().Thresholds[policy.FD]
+	if fd.Info != 0.4 || fd.Warning != 0.75 || s.ConfigStatus().Refused != "" {
+		t.Errorf("with a good file: %+v, refused %q", fd, s.ConfigStatus().Refused)
+	}
+	s.end()
 }
 
 // Subscribers that panic or hang cost the agent nothing.

@@ -114,42 +114,54 @@ func (r *reloads) Next() *engine.Settings {
 // refused whole.
 func (r *reloads) read() {
 	log := r.agent.Log
-	a, err := r.change(func(*config.Sources) {})
+	r.mu.Lock()
+	a, err := r.reread()
+	r.mu.Unlock()
 	if err == nil {
 		log.Info("config_reloaded", zap.Strings("changed", a.Changed), zap.Strings("needs_restart", a.Waiting), zap.String("hash", a.Hash()))
 		return
 	}
-	what := strings.ReplaceAll(err.Error(), "\n", "; ")
-	r.mu.Lock()
-	status := *r.status.Load()
-	status.Refused = what
-	r.status.Store(&status)
-	r.mu.Unlock()
-	log.Error("config_refused", zap.String("why", what), zap.String("in_force", "the configuration from before"))
+	log.Error("config_refused", zap.String("why", oneLine(err)), zap.String("in_force", "the configuration from before"))
 }
 
-// change reads the configuration from what edit makes of its sources, and keeps those
-// if nothing is wrong.
-func (r *reloads) change(edit func(*config.Sources)) (*config.Adoption, error) {
+func oneLine(err error) string { return strings.ReplaceAll(err.Error(), "\n", "; ") }
+
+// reread takes the files as they are now. mu is held.
+func (r *reloads) reread() (*config.Adoption, error) {
+	next, err := config.Read(r.sources)
+	if err == nil {
+		return r.adopt(next, "")
+	}
+	status := *r.status.Load()
+	status.Refused = oneLine(err)
+	r.status.Store(&status)
+	return nil, err
+}
+
+// change has what edit makes of the sources in force, and keeps those if nothing is
+// wrong. The files are those in force: one that is refused keeps nobody from changing a
+// setting.
+func (r *reloads) change(edit func(*config.Sources)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	sources := r.sources
 	sources.Settings = maps.Clone(sources.Settings)
 	sources.Tracked = slices.Clone(sources.Tracked)
 	edit(&sources)
-	next, err := config.Read(sources)
+	next, err := r.current.Load().With(sources)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	a, err := r.adopt(next)
-	if err == nil {
-		r.sources = sources
+	if _, err := r.adopt(next, r.status.Load().Refused); err != nil {
+		return err
 	}
-	return a, err
+	r.sources = sources
+	return nil
 }
 
-// adopt hands over what may change now. mu is held.
-func (r *reloads) adopt(next *config.Loaded) (*config.Adoption, error) {
+// adopt hands over what may change now; refused is what is wrong with newer files. mu is
+// held.
+func (r *reloads) adopt(next *config.Loaded, refused string) (*config.Adoption, error) {
 	a, err := r.current.Load().Adopt(next)
 	if err != nil {
 		return nil, err
@@ -160,7 +172,7 @@ func (r *reloads) adopt(next *config.Loaded) (*config.Adoption, error) {
 		}
 	}
 	r.current.Store(a.Loaded)
-	r.status.Store(&ConfigStatus{Hash: a.Hash(), Since: time.Now().UTC(), Waiting: a.Waiting})
+	r.status.Store(&ConfigStatus{Hash: a.Hash(), Since: time.Now().UTC(), Refused: refused, Waiting: a.Waiting})
 	r.ready.Store(&engine.Settings{
 		Policy:    a.Policy(int32(os.Getpid())),
 		Interval:  a.Interval,
@@ -181,13 +193,12 @@ func (a *Agent) Set(settings map[string]string) error {
 			return fmt.Errorf("%s can't be changed while the agent runs", name)
 		}
 	}
-	_, err := a.reloads.change(func(s *config.Sources) {
+	return a.reloads.change(func(s *config.Sources) {
 		if s.Settings == nil {
 			s.Settings = map[string]string{}
 		}
 		maps.Copy(s.Settings, settings)
 	})
-	return err
 }
 
 // Track sets limits for the processes that a rule selects, beside the rules of the
@@ -195,11 +206,10 @@ func (a *Agent) Set(settings map[string]string) error {
 // place of the one before. A rule for one process goes some time after that has ended:
 // who tracks one worker after the other must not make the list longer for ever.
 func (a *Agent) Track(t config.Tracked) error {
-	_, err := a.reloads.change(func(s *config.Sources) {
+	return a.reloads.change(func(s *config.Sources) {
 		s.Tracked = slices.DeleteFunc(a.reloads.withoutEnded(s.Tracked), func(old config.Tracked) bool { return old.Label == t.Label })
 		s.Tracked = append(s.Tracked, t)
 	})
-	return err
 }
 
 // keepEnded is for how long a rule stays whose process was found gone: the policy has
@@ -249,7 +259,7 @@ func (a *Agent) Tracked(label string) (config.Tracked, bool) {
 // Untrack takes a rule away that Track set; it tells whether there was one.
 func (a *Agent) Untrack(label string) (bool, error) {
 	found := false
-	_, err := a.reloads.change(func(s *config.Sources) {
+	err := a.reloads.change(func(s *config.Sources) {
 		n := len(s.Tracked)
 		s.Tracked = slices.DeleteFunc(s.Tracked, func(old config.Tracked) bool { return old.Label == label })
 		found = len(s.Tracked) < n

@@ -103,6 +103,8 @@ type Loaded struct {
 
 	values  map[string]any    // by key, typed
 	origins map[string]Origin // by key
+	// file and dotEnv are what it was made of: see With.
+	file, dotEnv []byte
 }
 
 // Origin returns where the value of a key came from.

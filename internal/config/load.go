@@ -51,7 +51,7 @@ func Load(in Inputs) (*Loaded, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.origins = ld.origins
+	l.origins, l.file, l.dotEnv = ld.origins, in.File, in.DotEnv
 	for _, p := range ld.contradictions(l, in.Part) {
 		ld.problem(p.Origin, p.Key, "%s", p.What)
 	}

@@ -29,7 +29,7 @@ type Sources struct {
 // named, a trustworthy .env file is used, and Notes says so. Its error is an
 // [*Error], as Load's.
 func Read(s Sources) (*Loaded, error) {
-	in := Inputs{Path: s.Path, Environ: s.Environ, Flags: s.Flags, Hooks: s.Hooks, Settings: s.Settings, Tracked: s.Tracked}
+	in := s.inputs()
 	var notes []string
 	if s.Path != "" {
 		content, err := readBounded(s.Path, maxFile+1)
@@ -54,6 +54,19 @@ func Read(s Sources) (*Loaded, error) {
 	}
 	l.Notes = append(notes, l.Notes...)
 	return l, nil
+}
+
+func (s *Sources) inputs() Inputs {
+	return Inputs{Path: s.Path, Environ: s.Environ, Flags: s.Flags, Hooks: s.Hooks, Settings: s.Settings, Tracked: s.Tracked}
+}
+
+// With loads the configuration from the text of the files that l was made of, and else
+// from s: whoever changes a setting means what is in force, whatever has become of the
+// files.
+func (l *Loaded) With(s Sources) (*Loaded, error) {
+	in := s.inputs()
+	in.File, in.DotEnv = l.file, l.dotEnv
+	return Load(in)
 }
 
 // readBounded reads a file up to limit bytes. A FIFO is not waited for.

@@ -45,7 +45,7 @@ func (l *Loaded) Adopt(next *Loaded) (*Adoption, error) {
 	if a.Loaded, err = merge([]typedLayer{values}); err != nil {
 		return nil, err
 	}
-	a.origins, a.Notes = origins, next.Notes
+	a.origins, a.Notes, a.file, a.dotEnv = origins, next.Notes, next.file, next.dotEnv
 	return &a, nil
 }
 
