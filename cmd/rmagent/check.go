@@ -38,7 +38,7 @@ func checkCommand() *cli.Command {
 			&cli.StringFlag{Name: "sockets", Value: "0", Usage: "and so many sockets, `N`"},
 			&cli.StringFlag{Name: "overhead", Value: fmt.Sprint(fdcheck.DefaultOverhead), Usage: "and what a program opens beside them, `N`"},
 			&cli.Float64Flag{Name: "margin", Value: fdcheck.DefaultMargin, Usage: "the share of the limit that must stay free, `RATIO`"},
-			&cli.IntFlag{Name: "pid", Usage: "by process `PID`; default: the process that calls"},
+			&cli.IntSliceFlag{Name: "pid", Usage: "by process `PID`, one only; default: the process that calls"},
 			&cli.StringFlag{Name: "warnings-file", Usage: "what is risky is logged to `PATH`, too"},
 			&cli.BoolFlag{Name: "json", Usage: "one JSON object"},
 			&cli.BoolFlag{Name: "local", Usage: "read here, never ask a running agent"}),
@@ -129,9 +129,12 @@ func wholeNumber(text string, high uint64) (uint64, error) {
 // checkPID is the process to look at: the one that was named, or the caller's.
 func checkPID(c *cli.Context) (int32, error) {
 	pid := os.Getppid()
-	if c.IsSet("pid") {
-		pid = c.Int("pid")
-	} else if pid == 0 {
+	switch pids := c.IntSlice("pid"); {
+	case len(pids) > 1:
+		return 0, cmdline.Usagef("check: --pid %d and %d: it is asked about one process", pids[0], pids[1])
+	case len(pids) == 1:
+		pid = pids[0]
+	case pid == 0:
 		return 0, cmdline.Usagef("check: the process that calls is outside this PID namespace; name one with --pid")
 	}
 	if pid < 1 || pid > maxPID {

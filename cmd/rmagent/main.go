@@ -74,12 +74,25 @@ func command(c *cli.Command) *cli.Command {
 		if ctx.Args().Present() && c.ArgsUsage == "" {
 			return cmdline.Usagef("%s takes no argument, but got %q", c.Name, ctx.Args().First())
 		}
+		if flag := lateFlag(ctx.Args().Tail()); flag != "" {
+			return cmdline.Usagef("%s: flags come before the files: found %s behind %s", c.Name, flag, ctx.Args().First())
+		}
 		// A reader that is gone is told by the write that fails. The signal is caught and
 		// not ignored: that would go over to the programs that an action runs.
 		signal.Notify(make(chan os.Signal, 1), unix.SIGPIPE)
 		return quiet(action(ctx))
 	}
 	return c
+}
+
+// lateFlag finds a flag behind an argument, where it is taken for a file's name.
+func lateFlag(args []string) string {
+	for _, arg := range args {
+		if _, err := os.Lstat(arg); len(arg) > 1 && arg[0] == '-' && err != nil {
+			return arg
+		}
+	}
+	return ""
 }
 
 // quiet takes a reader of the output that has gone away as one that has seen enough.

@@ -45,10 +45,7 @@ func drawReport(c *cli.Context) error {
 		return cmdline.Usagef("report: say where the page goes: rmagent report -o out.html FILE... (- is the standard output)")
 	}
 	for i, path := range paths {
-		switch {
-		case path != "-" && strings.HasPrefix(path, "-"):
-			return cmdline.Usagef("report: flags come before the files: found %s behind %s", path, c.Args().First())
-		case path == "-" && slices.Contains(paths[:i], "-"):
+		if path == "-" && slices.Contains(paths[:i], "-") {
 			return cmdline.Usagef("report: the standard input can be read only once")
 		}
 	}

@@ -96,7 +96,7 @@ func TestReportMistakes(t *testing.T) {
 	}{
 		{[]string{"-o", "x.html"}, cmdline.ExitUsage, "report: name the files to draw"},
 		{[]string{"good"}, cmdline.ExitUsage, "report: say where the page goes"},
-		{[]string{"good", "-o", "x.html"}, cmdline.ExitUsage, "report: say where the page goes"},
+		{[]string{"good", "-o", "x.html"}, cmdline.ExitUsage, "report: flags come before the files: found -o behind good"},
 		{[]string{"-o", "x.html", "good", "--interval", "1s"}, cmdline.ExitUsage, "report: flags come before the files: found --interval behind good"},
 		{[]string{"-o", "x.html", "-", "-"}, cmdline.ExitUsage, "report: the standard input can be read only once"},
 		{[]string{"-o", "x.html", "."}, cmdline.ExitUsage, "report: . is a directory"},

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	pathpkg "path"
 	"slices"
 	"strings"
 
@@ -93,10 +94,28 @@ func (ld *loader) contradictions(l *Loaded, part bool) (list []Problem) {
 			list = append(list, l.checkThreshold(r)...)
 		}
 	}
+	list = append(list, l.checkOutputs()...)
 	if ld.mistaken[actionsKey] || ld.mistaken[trackedName] {
 		return list // items that are refused are not in l
 	}
 	return slices.Concat(list, l.checkTracked(part), l.checkActions())
+}
+
+// checkOutputs finds a file that two outputs write to: lines of a log would be among the
+// records, or each warning twice. Devices bear it.
+func (l *Loaded) checkOutputs() (problems []Problem) {
+	for _, pair := range [][2]string{{"jsonl", "log_file"}, {"jsonl", "warnings_file"}, {"log_file", "warnings_file"}} {
+		a, b := l.values[pair[0]].(string), l.values[pair[1]].(string)
+		if a == "" || b == "" || pathpkg.Clean(a) != pathpkg.Clean(b) || strings.HasPrefix(pathpkg.Clean(a), "/dev/") {
+			continue
+		}
+		blamed, other := pair[1], pair[0]
+		if l.origins[other].Layer > l.origins[blamed].Layer {
+			blamed, other = other, blamed
+		}
+		problems = append(problems, Problem{l.origins[blamed], blamed, fmt.Sprintf("%q is the file of %s, too; allowed: a file of its own", b, other)})
+	}
+	return problems
 }
 
 // mistake remembers that a key, as thresholds.fd.info or actions[0].url, and all that it
