@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -18,11 +19,20 @@ import (
 // Commands that ask a running agent where they may, instead of reading for themselves.
 // What they print is the same.
 
-// snapshotOfAgent prints the agent's last reading.
-func snapshotOfAgent(c *cli.Context, k *client, f engine.Filter) error {
+// snapshotOfAgent prints the agent's last reading. It is not done where that lacks somebody
+// who was named: they may have begun since.
+func snapshotOfAgent(c *cli.Context, k *client, f engine.Filter) (done bool, err error) {
+	var young bytes.Buffer
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
-	err := k.snapshot(c.Context, f, &lineWriter{out: out})
-	return errors.Join(err, out.Flush())
+	if f.PIDs != nil {
+		out.Reset(&young)
+	}
+	missing, err := k.snapshot(c.Context, f, &lineWriter{out: out})
+	if err = errors.Join(err, out.Flush()); err != nil || len(missing) > 0 {
+		return err != nil, err
+	}
+	_, err = young.WriteTo(c.App.Writer)
+	return true, err
 }
 
 // fdsOfAgent shows what the agent knows. It is not done where a watch of its own would

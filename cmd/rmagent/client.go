@@ -150,21 +150,15 @@ func filterQuery(f engine.Filter) url.Values {
 }
 
 // snapshot prints what the agent read last, as the command of that name prints.
-func (k *client) snapshot(ctx context.Context, f engine.Filter, w *lineWriter) error {
-	missing := map[int32]bool{}
-	for _, pid := range f.PIDs {
-		missing[pid] = true
-	}
-	err := k.eachLine(ctx, "/v1/snapshot", filterQuery(f), func(r record.Record) error {
+func (k *client) snapshot(ctx context.Context, f engine.Filter, w *lineWriter) (missing []int32, err error) {
+	missing = slices.Clone(f.PIDs)
+	err = k.eachLine(ctx, "/v1/snapshot", filterQuery(f), func(r record.Record) error {
 		if p, ok := r.(*record.Process); ok {
-			delete(missing, p.PID)
+			missing = slices.DeleteFunc(missing, func(pid int32) bool { return pid == p.PID })
 		}
 		return w.writeAt(r)
 	})
-	if err != nil || len(missing) == 0 {
-		return err
-	}
-	return noProcesses(slices.DeleteFunc(slices.Clone(f.PIDs), func(pid int32) bool { return !missing[pid] }))
+	return missing, err
 }
 
 // headroom asks for the headroom of one process.

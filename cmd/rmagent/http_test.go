@@ -56,6 +56,25 @@ func serveAgent(t *testing.T, args ...string) *served {
 	return s
 }
 
+// A process that began after the agent's last reading is there.
+func TestSnapshotOfAYoungProcess(t *testing.T) {
+	s := serveAgent(t, "--interval", "1h")
+	young := helper(t, "fds")
+	pid := young.Process.Pid
+	r := runToEnd(t, s.command(t, "snapshot", "--pid", fmt.Sprint(pid), "--pid", fmt.Sprint(s.cmd.Process.Pid)))
+	if r.status != 0 || strings.Count(r.stdout, "\n") != 2 || !strings.Contains(r.stdout, fmt.Sprintf(`"pid":%d,`, pid)) {
+		t.Errorf("exit status %d: %s%s", r.status, r.stdout, r.stderr)
+	}
+	resp, err := s.unix.Get(fmt.Sprintf("http://rmagent/v1/processes/%d", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	if b, _ := io.ReadAll(resp.Body); resp.StatusCode != 404 || !strings.Contains(string(b), "at the last reading") {
+		t.Errorf("status %d: %s", resp.StatusCode, b)
+	}
+}
+
 // dialUnix reaches a socket whatever the URL.
 func dialUnix(path string) *http.Transport {
 	return &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) { return net.Dial("unix", path) }}

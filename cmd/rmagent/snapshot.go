@@ -44,7 +44,9 @@ func snapshot(c *cli.Context) error {
 		return err
 	}
 	if k := runningAgent(c, loaded); k != nil {
-		return snapshotOfAgent(c, k, f)
+		if done, err := snapshotOfAgent(c, k, f); done {
+			return err
+		}
 	}
 	l, err := openLocal(c, loaded)
 	if err != nil {

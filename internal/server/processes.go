@@ -146,7 +146,7 @@ func (s *Server) find(r *http.Request) (*engine.View, *record.Process, error) {
 	}
 	p := v.Details.Process(pid)
 	if p == nil {
-		return nil, nil, noProcess(pid)
+		return nil, nil, problemf(http.StatusNotFound, "No process had PID %d at the last reading, %.1f s ago.", pid, time.Since(v.Time).Seconds())
 	}
 	return v, p, nil
 }

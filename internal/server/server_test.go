@@ -196,7 +196,7 @@ func TestProblems(t *testing.T) {
 		{"GET", "/v1/processes/01", 400, ""},
 		{"GET", "/v1/processes/99999999999999999999", 400, ""},
 		{"GET", "/v1/processes/12%0a", 400, ""},
-		{"GET", "/v1/processes/77", 404, "No process has PID 77"},
+		{"GET", "/v1/processes/77", 404, "No process had PID 77 at the last reading, "},
 		{"GET", "/v1/processes/77/fds", 404, "77"},
 		{"GET", "/v1/processes?sort=nothing", 400, "sort"},
 		{"GET", "/v1/processes?limit=-1", 400, "limit"},
