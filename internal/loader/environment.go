@@ -22,8 +22,11 @@ import (
 // CPUs), but on a large machine it is in another CPU's.
 const maxExactCPUs = 64
 
-// initialPIDNamespace is PROC_PID_INIT_INO (include/linux/proc_ns.h).
-const initialPIDNamespace = 0xEFFFFFFC
+// PROC_PID_INIT_INO and PROC_USER_INIT_INO (include/linux/proc_ns.h).
+const (
+	initialPIDNamespace  = 0xEFFFFFFC
+	initialUserNamespace = 0xEFFFFFFD
+)
 
 // Where cgroup ids come from: CGROUP_* of bpf/scan_body.h.
 const (
@@ -207,6 +210,10 @@ const (
 func checkPrivileges() error {
 	if _, err := os.Stat(kernelBTF); err != nil {
 		return &UnsupportedError{Missing: "the kernel tells no types (CONFIG_DEBUG_INFO_BTF)", Err: err}
+	}
+	var user unix.Stat_t
+	if unix.Stat("/proc/self/ns/user", &user) == nil && user.Ino != initialUserNamespace {
+		return &UnsupportedError{Missing: "this is a user namespace of its own, as a rootless container's: bpf(2) takes capabilities of the initial one only"}
 	}
 	effective, err := effectiveCapabilities()
 	if err != nil {

@@ -237,6 +237,27 @@ func TestUnprivileged(t *testing.T) {
 	}
 }
 
+// Root of a user namespace has every capability there, and none that bpf(2) asks for.
+func TestInAUserNamespace(t *testing.T) {
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), unprivilegedVariable+"=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER,
+		UidMappings: []syscall.SysProcIDMap{{HostID: os.Geteuid(), Size: 1}},
+		GidMappings: []syscall.SysProcIDMap{{HostID: os.Getegid(), Size: 1}},
+	}
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) {
+		t.Skip("user namespaces may not be made here")
+	}
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if said := string(out); !strings.HasPrefix(said, "true ") || !strings.Contains(said, "user namespace") {
+		t.Errorf("said %q", said)
+	}
+}
+
 // What the net hook counts reaches the readings.
 func TestNetBytes(t *testing.T) {
 	events, err := OpenEvents(EventOptions{Hooks: []string{"net"}})
