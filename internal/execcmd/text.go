@@ -131,9 +131,9 @@ func jobRows(s *cctools.Summary) [][2]string {
 	cores := func(v float64) string { return fmt.Sprintf("%.2f", v) }
 	return [][2]string{
 		{"CPU", value(cctools.CPUTime, secs) + ", " + value(cctools.CoresAvg, cores) + " cores on average, waited " + value(cctools.RunDelay, secs) + " for a CPU"},
-		{"memory", value(cctools.Memory, mb) + " at most" + at(s, cctools.Memory) + ", swap " + value(cctools.SwapMemory, mb)},
-		{"processes", value(cctools.TotalProcesses, number) + ", " + value(cctools.MaxConcurrentProcesses, number) + " at once at most"},
-		{"files", value(cctools.OpenFiles, number) + " open at once at most"},
+		{"memory", "peak " + value(cctools.Memory, mb) + at(s, cctools.Memory) + ", swap " + value(cctools.SwapMemory, mb)},
+		{"processes", value(cctools.TotalProcesses, number) + ", most at once " + value(cctools.MaxConcurrentProcesses, number)},
+		{"files", "most open at once " + value(cctools.OpenFiles, number)},
 		{"read", value(cctools.BytesRead, mb) + ", written " + value(cctools.BytesWritten, mb)},
 		{"network", value(cctools.BytesReceived, mb) + " received, " + value(cctools.BytesSent, mb) + " sent"},
 	}
