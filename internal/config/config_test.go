@@ -56,6 +56,7 @@ func TestLaterLayersWin(t *testing.T) {
 		{func() { in.Environ = in.Environ[1:] }, 5 * time.Second, "environment CHECK_INTERVAL"},
 		{func() { in.Environ = nil }, 3 * time.Second, "rmagent.yaml:2"},
 		{func() { in.Path, in.DotEnv = "", []byte("\nCHECK_INTERVAL=4 # seconds") }, 4 * time.Second, ".env:2"},
+		{func() { in.DotEnv = []byte("\ufeffCHECK_INTERVAL=5\r\n") }, 5 * time.Second, ".env:1"}, // as Windows' editors write it
 		{func() { in.DotEnv = nil }, time.Second, "default"},
 	}
 	for _, s := range steps {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"strings"
 )
 
@@ -10,6 +11,7 @@ const dotEnvName = ".env"
 func (ld *loader) dotEnv(content []byte) {
 	ld.newLayer()
 	line := 0
+	content = bytes.TrimPrefix(content, []byte("\ufeff")) // which some editors begin a file with
 	for text := range strings.Lines(string(content)) {
 		line++
 		name, value, ok := dotEnvLine(text)
