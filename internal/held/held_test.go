@@ -220,13 +220,67 @@ func TestGroups(t *testing.T) {
 	}
 }
 
+// A name in the abstract namespace that holds a line of the table makes no socket another
+// one's.
+func TestForgedUnixSockets(t *testing.T) {
+	dir := t.TempDir()
+	open := func(domain int, a unix.Sockaddr) (fd int, inode uint64) {
+		t.Helper()
+		fd = must(unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0))
+		t.Cleanup(func() { unix.Close(fd) })
+		if err := unix.Bind(fd, a); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Listen(fd, 1); err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			t.Fatal(err)
+		}
+		return fd, st.Ino
+	}
+	forge := func(inode uint64) {
+		open(unix.AF_UNIX, &unix.SockaddrUnix{Name: fmt.Sprintf("@%d\n0: 0 0 0 1 1 %d /etc/shadow", os.Getpid(), inode)})
+	}
+	tcp, inode := open(unix.AF_INET, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}})
+	forge(inode)
+	local, inode := open(unix.AF_UNIX, &unix.SockaddrUnix{Name: filepath.Join(dir, "a  b")})
+	forge(inode)
+	honest, _ := open(unix.AF_UNIX, &unix.SockaddrUnix{Name: filepath.Join(dir, "c  d ")})
+	p := OpenProc("/proc")
+	var list sample.FDList
+	if err := p.List(self(t), &list); err != nil {
+		t.Fatal(err)
+	}
+	fds := p.Targets(&list, p, 1<<20)
+	for i := range fds {
+		f := &fds[i]
+		target := sockets(fds, []int32{int32(i)})[0]
+		switch int(f.Number) {
+		case tcp:
+			if f.Kind != sample.FDTCP4 || !strings.HasPrefix(target, "listening on 127.0.0.1:") {
+				t.Errorf("the TCP socket is %v %q", f.Kind, target)
+			}
+		case local:
+			if f.Kind != sample.FDUnix || target != "" {
+				t.Errorf("the socket with two names is %v %q", f.Kind, target)
+			}
+		case honest:
+			if f.Kind != sample.FDUnix || target != filepath.Join(dir, "c  d ") {
+				t.Errorf("the other socket is %v %q", f.Kind, target)
+			}
+		}
+	}
+}
+
 func FuzzSockets(f *testing.F) {
 	f.Add("   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 12345 1 0000 100 0 0 10 0")
 	f.Add("0000: 00000002 00000000 00010000 0001 01 4711 /run/a b")
 	f.Fuzz(func(t *testing.T, line string) {
 		s := socketTable{}
 		s.inet(strings.Fields(line), sample.FDTCP4)
-		s.unix(strings.Fields(line))
+		s.unix(line)
 		s.plain(strings.Fields(line), 3, sample.FDNetlink)
 	})
 }

@@ -29,21 +29,21 @@ func readSockets(dir int) socketTable {
 	for name, kind := range map[string]sample.FDKind{
 		"tcp": sample.FDTCP4, "tcp6": sample.FDTCP6, "udp": sample.FDUDP4, "udp6": sample.FDUDP6,
 	} {
-		t.each(dir, name, func(fields []string) { t.inet(fields, kind) })
+		t.each(dir, name, func(line string) { t.inet(strings.Fields(line), kind) })
 	}
-	t.each(dir, "unix", t.unix)
-	t.each(dir, "netlink", func(fields []string) { t.plain(fields, 9, sample.FDNetlink) })
-	t.each(dir, "packet", func(fields []string) { t.plain(fields, 8, sample.FDPacket) })
+	t.each(dir, "netlink", func(line string) { t.plain(strings.Fields(line), 9, sample.FDNetlink) })
+	t.each(dir, "packet", func(line string) { t.plain(strings.Fields(line), 8, sample.FDPacket) })
+	t.each(dir, "unix", t.unix) // the last: its lines may be forged
 	return t
 }
 
-// each calls f with the fields of every line but the first.
-func (t socketTable) each(dir int, name string, f func(fields []string)) {
+// each calls f with every line but the first.
+func (t socketTable) each(dir int, name string, f func(line string)) {
 	text, _ := readAt(dir, "net/"+name, maxSockets) // what can't be read stays unknown
 	first := true
 	for line := range strings.Lines(string(text)) {
 		if !first {
-			f(strings.Fields(line))
+			f(strings.TrimSuffix(line, "\n"))
 		}
 		first = false
 	}
@@ -94,14 +94,23 @@ func address(text string) netip.AddrPort {
 	return netip.AddrPortFrom(a, uint16(n))
 }
 
-// unix reads a line of unix: "Num RefCount Protocol Flags Type St Inode Path".
-func (t socketTable) unix(fields []string) {
-	if len(fields) < 7 {
-		return
+// unix reads a line of unix: "Num RefCount Protocol Flags Type St Inode Path". A name in the
+// abstract namespace may hold a newline and what looks like a line, of anybody's socket: a
+// socket that has two names has none that can be told, and other kinds stay what they are.
+func (t socketTable) unix(line string) {
+	for range 6 {
+		_, line, _ = strings.Cut(line, " ")
 	}
-	inode, err := strconv.ParseUint(fields[6], 10, 64)
+	number, path, _ := strings.Cut(strings.TrimLeft(line, " "), " ")
+	inode, err := strconv.ParseUint(number, 10, 64)
 	if err != nil || inode == 0 {
 		return
 	}
-	t[inode] = socket{kind: sample.FDUnix, path: strings.Join(fields[7:], " ")}
+	s, twice := t[inode]
+	switch {
+	case !twice:
+		t[inode] = socket{kind: sample.FDUnix, path: path}
+	case s.kind == sample.FDUnix && s.path != path:
+		t[inode] = socket{kind: sample.FDUnix}
+	}
 }
