@@ -80,6 +80,28 @@ func jobModes(t *testing.T) (root, beside, alone *jobMode) {
 	return root, beside, alone
 }
 
+// An agent on another socket in the same directory takes no jobs from the one that serves
+// them there, and leaves their socket when it ends.
+func TestASecondAgentLeavesTheJobs(t *testing.T) {
+	_, beside, _ := jobModes(t)
+	jobs := filepath.Join(beside.dir, "jobs.sock")
+	before, err := os.Stat(jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := runToEnd(t, agentCommand(t, "run", "--socket", filepath.Join(beside.dir, "other.sock"), "--duration", "300ms", "--log-format", "json"))
+	if second.status != 0 || !strings.Contains(second.stderr, "jobs_unavailable") || !strings.Contains(second.stderr, jobs) {
+		t.Errorf("the second agent: exit status %d: %s", second.status, second.stderr)
+	}
+	after, err := os.Stat(jobs)
+	if err != nil || !os.SameFile(before, after) {
+		t.Fatalf("the socket is another: %v", err)
+	}
+	if j, _ := beside.measure(t, nil, "/bin/true"); j.MeasuredBy != "agent" {
+		t.Errorf("measured by %s", j.MeasuredBy)
+	}
+}
+
 // exec is a command line of exec that appends its records to a file.
 func (m *jobMode) exec(t *testing.T, flags []string, words ...string) (cmd *exec.Cmd, records string) {
 	t.Helper()

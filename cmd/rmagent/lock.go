@@ -15,6 +15,13 @@ import (
 // start.
 type instanceLock struct{ file *os.File }
 
+// heldError is a socket that another agent has.
+type heldError struct{ socket, holder string }
+
+func (e *heldError) Error() string {
+	return fmt.Sprintf("another agent (PID %s) runs on the socket %s", e.holder, e.socket)
+}
+
 // lockInstance takes the lock beside the socket path and leaves the holder's PID
 // in it.
 func lockInstance(socket string) (*instanceLock, error) {
@@ -32,8 +39,7 @@ func lockInstance(socket string) (*instanceLock, error) {
 			return nil, fmt.Errorf("lock %s: %w", path, err)
 		}
 		holder, _ := os.ReadFile(path) // who holds it is a courtesy
-		return nil, fmt.Errorf("another agent (PID %s) runs on the socket %s; stop it, or choose another --socket",
-			strings.TrimSpace(string(holder)), socket)
+		return nil, &heldError{socket, strings.TrimSpace(string(holder))}
 	}
 	if err := f.Truncate(0); err == nil {
 		fmt.Fprintf(f, "%d\n", os.Getpid())

@@ -65,6 +65,9 @@ func run(c *cli.Context) error {
 		return err
 	}
 	lock, err := lockInstance(cmdline.SocketPath(l))
+	if held := (*heldError)(nil); errors.As(err, &held) {
+		return fmt.Errorf("%w; stop it, or choose another --socket", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -21,6 +21,7 @@ import (
 // jobServer measures jobs for whoever asks.
 type jobServer struct {
 	jobs   *loader.Jobs
+	lock   *instanceLock
 	server atomic.Pointer[sock.Server] // nil: none are served
 }
 
@@ -30,8 +31,18 @@ func (s *jobServer) open(l *config.Loaded, client *gpu.Client, log *zap.Logger) 
 	if l.Source == string(source.Procfs) {
 		return nil
 	}
+	path := cmdline.JobsSocket(cmdline.SocketPath(l))
+	lock, err := lockInstance(path)
+	if held := (*heldError)(nil); errors.As(err, &held) { // an agent on another socket beside it
+		log.Warn("jobs_unavailable", zap.Error(err), zap.String("advice", "choose a --socket in another directory"))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	jobs, err := loader.OpenJobs(sock.MaxJobs)
 	if err != nil {
+		err = errors.Join(err, lock.release())
 		if l.Source == string(source.EBPF) {
 			return err
 		}
@@ -42,11 +53,11 @@ func (s *jobServer) open(l *config.Loaded, client *gpu.Client, log *zap.Logger) 
 	if client != nil {
 		gpus = cards.Agents{Client: client}
 	}
-	server, err := sock.Serve(cmdline.JobsSocket(cmdline.SocketPath(l)), jobs, gpus)
+	server, err := sock.Serve(path, jobs, gpus)
 	if err != nil {
-		return errors.Join(err, jobs.Close())
+		return errors.Join(err, jobs.Close(), lock.release())
 	}
-	s.jobs = jobs
+	s.jobs, s.lock = jobs, lock
 	s.server.Store(server)
 	return nil
 }
@@ -75,5 +86,5 @@ func (s *jobServer) close() error {
 	if server == nil {
 		return nil
 	}
-	return errors.Join(server.Close(), s.jobs.Close())
+	return errors.Join(server.Close(), s.jobs.Close(), s.lock.release())
 }
