@@ -25,7 +25,10 @@ import (
 )
 
 // client asks the agent that runs on a socket.
-type client struct{ http http.Client }
+type client struct {
+	http   http.Client
+	socket string
+}
 
 // maxAnswer bounds what is taken of an answer in one piece, maxLine a line of one that
 // is a stream.
@@ -37,16 +40,25 @@ const (
 // dialTime is how long a command waits for a busy agent before it reads for itself.
 const dialTime = 2 * time.Second
 
-// runningAgent returns a client of the agent on the configured socket, nil where there
-// is none, where this user may not ask it, where it is in another PID namespace, so that
+// runningAgent returns a client of the agent on the configured socket, or of this user's own
+// and else the system's, nil where there is none, where this user may not ask it, where it is in another PID namespace, so that
 // its PIDs are others, or where the command line asks for a reading of its own: --local,
 // or another --source or --gpu.
 func runningAgent(c *cli.Context, l *config.Loaded) *client {
 	if c.Bool("local") || c.IsSet("source") || c.IsSet("gpu") || c.Bool("with-cmdline") {
 		return nil
 	}
-	path := cmdline.SocketPath(l)
-	k := &client{http.Client{Transport: &http.Transport{
+	for _, path := range cmdline.Sockets(l) {
+		if k := agentOn(c.Context, path); k != nil {
+			return k
+		}
+	}
+	return nil
+}
+
+// agentOn returns a client of the agent on a socket, nil where none may be asked.
+func agentOn(ctx context.Context, path string) *client {
+	k := &client{socket: path, http: http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			conn, err := (&net.Dialer{Timeout: dialTime}).DialContext(ctx, "unix", path)
 			if err == nil && !hostfs.PeerSharesPIDs(conn) {
@@ -56,7 +68,7 @@ func runningAgent(c *cli.Context, l *config.Loaded) *client {
 		},
 		ResponseHeaderTimeout: time.Minute,
 	}}}
-	ctx, cancel := context.WithTimeout(c.Context, dialTime)
+	ctx, cancel := context.WithTimeout(ctx, dialTime)
 	defer cancel()
 	resp, err := k.get(ctx, "/readyz", nil)
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"sync"
 
 	"github.com/urfave/cli/v2"
@@ -31,12 +32,17 @@ func showDashboard(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	path := cmdline.SocketPath(l)
-	dial := func(ctx context.Context) (net.Conn, error) {
-		return (&net.Dialer{Timeout: dialTime}).DialContext(ctx, "unix", path)
+	paths := cmdline.Sockets(l)
+	dial := func(ctx context.Context) (conn net.Conn, err error) {
+		for _, path := range paths {
+			if conn, err = (&net.Dialer{Timeout: dialTime}).DialContext(ctx, "unix", path); err == nil {
+				return conn, nil
+			}
+		}
+		return nil, err
 	}
 	if err := dashboard.Check(c.Context, dial); err != nil {
-		return fmt.Errorf("%w; is rmagent run started, and may this user use %s?", err, path)
+		return fmt.Errorf("%w; is rmagent run started, and may this user use %s?", err, strings.Join(paths, " or "))
 	}
 	d, err := dashboard.Open(dial)
 	if err != nil {

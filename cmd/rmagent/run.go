@@ -64,6 +64,9 @@ func run(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := cmdline.CheckOwn(l); err != nil {
+		return err
+	}
 	lock, err := lockInstance(cmdline.SocketPath(l))
 	if held := (*heldError)(nil); errors.As(err, &held) {
 		return fmt.Errorf("%w; stop it, or choose another --socket", err)

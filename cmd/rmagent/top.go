@@ -110,7 +110,7 @@ func openTop(ctx context.Context, c *cli.Context, l *config.Loaded, f engine.Fil
 		}
 		s := &agentSource{client: k, filter: f, host: facts.Host, name: "the running agent"}
 		if l.Origin("socket").Layer != config.LayerDefault {
-			s.name = "agent at " + cmdline.SocketPath(l)
+			s.name = "agent at " + k.socket
 		}
 		return s, nil
 	}

@@ -45,7 +45,7 @@ type plan struct {
 	debug     io.Writer // what it says of itself; nil: nothing
 	source    string
 	noGPUs    bool // gpu: off
-	socket    string
+	sockets   []string
 	version   string // of this program
 }
 
@@ -134,7 +134,7 @@ func readPlan(c *cli.Context) (*plan, error) {
 	}
 	p := &plan{
 		mainOnly: c.Bool("main-only"), inGroup: c.Bool("cgroup-limits"), quiet: c.Bool("quiet"), jsonl: c.String("jsonl"),
-		local: c.Bool("local"), source: l.Source, noGPUs: l.GPU == "off", socket: cmdline.SocketPath(l),
+		local: c.Bool("local"), source: l.Source, noGPUs: l.GPU == "off", sockets: cmdline.Sockets(l),
 	}
 	p.progress = !p.quiet && cmdline.IsTerminal(os.Stderr)
 	o := &p.Options

@@ -97,7 +97,7 @@ func Monitor(args []string, version string, stdout, stderr io.Writer) int {
 		Options: *o, grace: job.DefaultGrace, mainOnly: true, quiet: true, asMonitor: true, version: version,
 		// Makeflow names a directory of its own, which is not there where the job runs.
 		makeDir: filepath.Base(args[0]) == sentName,
-		source:  l.Source, noGPUs: l.GPU == "off", socket: cmdline.SocketPath(l),
+		source:  l.Source, noGPUs: l.GPU == "off", sockets: cmdline.Sockets(l),
 	}
 	debug, err := openMonitorDebug(o.DebugFile, stdout, stderr)
 	if err != nil {

@@ -93,7 +93,14 @@ func (p *plan) agent() string {
 	if p.local || p.source != "auto" {
 		return ""
 	}
-	return cmdline.JobsSocket(p.socket)
+	path := ""
+	for _, socket := range p.sockets {
+		path = cmdline.JobsSocket(socket)
+		if _, err := os.Stat(path); err == nil {
+			break
+		}
+	}
+	return path
 }
 
 func startError(p *plan, err error) error {
