@@ -84,7 +84,7 @@ func (e *Engine) Job(r *record.JobReading) {
 
 // judgeJob judges the limits that a rule sets to a job.
 func (e *Engine) judgeJob(r *record.JobReading, t target, s subject, place int) {
-	rule, number := &e.config.Tracked[place], e.rules.list[place]
+	rule, number := &e.config.Tracked[place], e.rules.list[place].number
 	for i := range limitOf {
 		l := &limitOf[i]
 		limit, valueOf := l.limit(&rule.Limits), jobValues[l.measure]

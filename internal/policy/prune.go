@@ -104,7 +104,7 @@ func (e *Engine) ruleMaximum(k gaugeKey) float64 {
 // ruleLimit is the rule whose limit a gauge judges, and the limit; nil and 0 where it is
 // no longer set.
 func (e *Engine) ruleLimit(k gaugeKey) (*Rule, float64) {
-	place := slices.Index(e.rules.list, k.rule)
+	place := e.rules.place(k.rule)
 	if k.rule == 0 || place < 0 {
 		return nil, 0
 	}

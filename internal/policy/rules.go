@@ -14,14 +14,14 @@ import (
 // rules are the tracked ones. Each has a number that it keeps for as long as it is the
 // same, whatever comes before it in the configuration: what its limits did goes on.
 type rules struct {
-	known  []numbered // two that say the same are one
-	list   []int      // numbers, in the configuration's order
+	list   []numbered // in the configuration's order
 	last   int
 	pinned map[int]sample.ID // who has a rule's PID
 	fresh  bool              // nobody was matched yet with the rules as they are now
 }
 
-// numbered is a rule in force: all that it says, and whom it selects.
+// numbered is a rule in force: all that it says, and whom it selects. Two that say the same
+// are one.
 type numbered struct {
 	number         int
 	text, selected string
@@ -38,49 +38,59 @@ func newRules() rules { return rules{pinned: map[int]sample.ID{}} }
 // configure takes the rules in force. A rule is the same if it says the same, and else if
 // it selects the same: its limits, label and actions may change.
 func (r *rules) configure(tracked []Rule) {
-	before := r.known
-	r.known, r.list, r.fresh = nil, make([]int, len(tracked)), true
-	numberOf := func(place int, same func(n numbered) bool) {
-		i := slices.IndexFunc(before, same)
-		if r.list[place] != 0 || i < 0 {
-			return
+	before := r.list
+	r.list = make([]numbered, len(tracked))
+	for i := range tracked {
+		r.list[i] = numbered{text: fmt.Sprintf("%+v", tracked[i]), selected: fmt.Sprintf("%+v %q", tracked[i].Selector, tracked[i].Job)}
+	}
+	r.number(before)
+	r.fresh = r.fresh || !slices.Equal(before, r.list)
+	for n := range r.pinned {
+		if r.place(n) < 0 {
+			delete(r.pinned, n)
 		}
-		r.list[place] = before[i].number
-		before = slices.Delete(before, i, i+1)
-	}
-	for i := range tracked {
-		numberOf(i, func(n numbered) bool { return n.text == textOf(&tracked[i]) })
-	}
-	for i := range tracked {
-		numberOf(i, func(n numbered) bool { return n.selected == selectedBy(&tracked[i]) })
-	}
-	for i := range tracked {
-		r.enter(i, numbered{r.list[i], textOf(&tracked[i]), selectedBy(&tracked[i])})
-	}
-	for _, n := range before {
-		delete(r.pinned, n.number)
 	}
 }
 
-// enter makes the rule at a place known, with a new number where it has none.
-func (r *rules) enter(place int, n numbered) {
-	if i := slices.IndexFunc(r.known, func(o numbered) bool { return o.text == n.text }); i >= 0 {
-		r.list[place] = r.known[i].number
-		return
+// number gives the rules their numbers: those that they had before, as far as they are the
+// same.
+func (r *rules) number(before []numbered) {
+	texts, stays := map[string]int{}, map[int]bool{}
+	for i := range before {
+		texts[before[i].text] = before[i].number
 	}
-	if n.number == 0 {
-		r.last++
-		n.number = r.last
+	for i := range r.list {
+		stays[texts[r.list[i].text]] = true
 	}
-	r.list[place] = n.number
-	r.known = append(r.known, n)
+	free := map[string][]int{} // numbers of rules that say what none says now, by whom they select
+	for i := range before {
+		if b := &before[i]; !stays[b.number] {
+			stays[b.number] = true // of two that say the same, once
+			free[b.selected] = append(free[b.selected], b.number)
+		}
+	}
+	for i := range r.list {
+		n := &r.list[i]
+		if n.number = texts[n.text]; n.number != 0 {
+			continue
+		}
+		if numbers := free[n.selected]; len(numbers) > 0 {
+			n.number, free[n.selected] = numbers[0], numbers[1:]
+		} else {
+			r.last++
+			n.number = r.last
+		}
+		texts[n.text] = n.number
+	}
 }
 
-func textOf(r *Rule) string     { return fmt.Sprintf("%+v", *r) }
-func selectedBy(r *Rule) string { return fmt.Sprintf("%+v %q", r.Selector, r.Job) }
+// place is where the rule of a number is, -1 where it is not in force.
+func (r *rules) place(number int) int {
+	return slices.IndexFunc(r.list, func(n numbered) bool { return n.number == number })
+}
 
 // first tells whether no rule before says the same.
-func (r *rules) first(place int) bool { return slices.Index(r.list, r.list[place]) == place }
+func (r *rules) first(place int) bool { return r.place(r.list[place].number) == place }
 
 // matchOf tells which rules select a process.
 func (e *Engine) matchOf(f *record.ProcessFacts, id sample.ID, p *process) *match {
@@ -95,7 +105,7 @@ func (e *Engine) matchOf(f *record.ProcessFacts, id sample.ID, p *process) *matc
 			continue
 		}
 		if s.PID != 0 {
-			n := e.rules.list[i]
+			n := e.rules.list[i].number
 			if first, pinned := e.rules.pinned[n]; pinned && first != id {
 				continue
 			}
@@ -174,11 +184,11 @@ func (e *Engine) track(f *record.ProcessFacts, id sample.ID, p *process) {
 
 // selects tells whether the rule of a number is among those that select a process.
 func (e *Engine) selects(m *match, number int) bool {
-	return slices.ContainsFunc(m.rules, func(place int) bool { return e.rules.list[place] == number })
+	return slices.ContainsFunc(m.rules, func(place int) bool { return e.rules.list[place].number == number })
 }
 
 func (e *Engine) judgeRule(f *record.ProcessFacts, id sample.ID, p *process, place int) {
-	rule, number := &e.config.Tracked[place], e.rules.list[place]
+	rule, number := &e.config.Tracked[place], e.rules.list[place].number
 	for i := range limitOf {
 		l := &limitOf[i]
 		limit := l.limit(&rule.Limits)
