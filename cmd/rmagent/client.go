@@ -40,10 +40,10 @@ const (
 // dialTime is how long a command waits for a busy agent before it reads for itself.
 const dialTime = 2 * time.Second
 
-// runningAgent returns a client of the agent on the configured socket, or of this user's own
-// and else the system's, nil where there is none, where this user may not ask it, where it is in another PID namespace, so that
-// its PIDs are others, or where the command line asks for a reading of its own: --local,
-// or another --source or --gpu.
+// runningAgent returns a client of the agent on the configured socket, or of this user's
+// own and else the system's. It is nil where there is none, where this user may not ask it,
+// where it is in another PID namespace, so that its PIDs are others, or where the command
+// line asks for a reading of its own: --local, or another --source or --gpu.
 func runningAgent(c *cli.Context, l *config.Loaded) *client {
 	if c.Bool("local") || c.IsSet("source") || c.IsSet("gpu") || c.Bool("with-cmdline") {
 		return nil
