@@ -25,6 +25,7 @@ const helperVariable = "RMAGENT_EVENT_HELPER"
 
 var helpers = map[string]func(args []string){
 	"net":     helpNet,
+	"first":   helpFirst,
 	"exec":    helpExecFromThread,
 	"again":   helpAgain,
 	"threads": helpThreads,
