@@ -222,12 +222,19 @@ func TestEveryShortProcessHasAnExitRecord(t *testing.T) {
 			t.Fatalf("%v: ns_pid %d, comm %q", x.P.ID, x.P.NSPID, x.P.Comm.Bytes())
 		}
 	}
-	// The kernel may keep sched_process_free to itself: see send_overdue.
-	if final < n/2 {
+	// A kernel may keep sched_process_free to itself while PID 1 is current (see send_overdue),
+	// and frees come in bursts of hundreds. Those of the guests do not.
+	least := 1
+	if os.Getenv("RMAGENT_GUEST") != "" {
+		least = n / 2
+	}
+	if final < least {
 		t.Errorf("%d of %d records are final", final, n)
 	}
-	if r := float64(got) / float64(want); r < 0.99 || r > 1.01 {
-		t.Errorf("CPU of %d processes: %v, wait4 says %v: ratio %.4f", final, got, want, r)
+	// wait4 leaves the nanoseconds of both its times out, which is much of 50 us.
+	most := want + time.Duration(final)*2*(time.Microsecond-1)
+	if float64(got) < float64(want)*0.99 || float64(got) > float64(most)*1.01 {
+		t.Errorf("CPU of %d processes: %v, wait4 says %v to %v", final, got, want, most)
 	}
 	balanced(t, e)
 }
