@@ -322,9 +322,9 @@ func TestNetworkBytesAreExactForEveryWayOfSending(t *testing.T) {
 }
 
 // Whose threads begin at the same time loses nothing of what either moved.
-func TestFirstNetworkBytesOfThreads(t *testing.T) {
+func TestNetworkBytesOfThreadsThatBeginTogether(t *testing.T) {
 	e := openEvents(t, EventOptions{Hooks: []string{"net"}})
-	for range 100 {
+	for range many(100) {
 		h := startHelper(t, "first")
 		line, _ := h.line()
 		_, want := parseStep(t, line)
