@@ -142,8 +142,9 @@ func testMemory(t *testing.T, s *suite) {
 	near("virtual given back", full.VirtualBytes-less.VirtualBytes, touchedBytes)
 }
 
-// testRSSOfStill compares with the page tables of every process that stays still:
-// the kernel's own counters in /proc are approximate on many kernels.
+// testRSSOfStill compares with the page tables of every process that stays still, and
+// faults no page in that it gives back again: the kernel's own counters in /proc are
+// approximate on many kernels.
 func testRSSOfStill(t *testing.T, s *suite) {
 	if !s.exact(sample.RSSAnon, sample.RSSFile, sample.RSSShmem) {
 		t.Skipf("%v: %s", sample.RSSAnon, s.caps[sample.RSSAnon].Why)
@@ -154,13 +155,18 @@ func testRSSOfStill(t *testing.T, s *suite) {
 		awaitState(t, h.pid, 'S')
 	}
 	s.read()
-	type rss struct{ all, anon uint64 }
+	type rss struct{ all, anon, faults uint64 }
+	look := func(pid int32) (rss, bool) {
+		all, anon, mapped := smaps(pid)
+		want, there := readTruth(pid)
+		return rss{all, anon, want.value[sample.MinorFaults]}, mapped && there
+	}
 	before := map[int32]rss{}
 	for i := range s.s.Processes {
 		if p := &s.s.Processes[i]; !p.KernelThread && p.State == 'S' {
 			if want, ok := readTruth(p.ID.PID); ok && want.value[sample.RSSAnon]+want.value[sample.RSSFile] > 0 && p.ID.PID != int32(os.Getpid()) {
-				if all, anon, ok := smaps(p.ID.PID); ok {
-					before[p.ID.PID] = rss{all, anon}
+				if b, ok := look(p.ID.PID); ok {
+					before[p.ID.PID] = b
 				}
 			}
 		}
@@ -172,7 +178,7 @@ func testRSSOfStill(t *testing.T, s *suite) {
 		if p == nil {
 			continue
 		}
-		if all, anon, ok := smaps(pid); !ok || (rss{all, anon}) != b {
+		if again, ok := look(pid); !ok || again != b {
 			continue
 		}
 		compared++
