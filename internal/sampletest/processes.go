@@ -164,7 +164,7 @@ func testBracketed(t *testing.T, s *suite) {
 // reports whether none moved.
 func (s *suite) bracket(p *sample.Process, b, a truth) (still bool) {
 	s.t.Helper()
-	still = b.cpuTicks == a.cpuTicks
+	still = stood(b, a)
 	for _, f := range counters {
 		low, readable := b.value[f]
 		got, high := fieldOf(p, f), a.value[f]
