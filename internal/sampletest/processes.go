@@ -63,8 +63,8 @@ func testIdentity(t *testing.T, s *suite) {
 		if p.KernelThread != want.kernel {
 			t.Errorf("%v: kernel thread %v", p.ID, p.KernelThread)
 		}
-		if was := before[p.ID.PID]; was.start != want.start || was.comm != want.comm {
-			continue // it became another program meanwhile
+		if was := before[p.ID.PID]; was.start != want.start || was.comm != want.comm || !stood(was, want) {
+			continue // it became another program meanwhile, and may have become the first again
 		}
 		if comm := string(p.Comm.Bytes()); comm != want.comm && !want.kernel { // a kworker's tells its work there
 			t.Errorf("%v: comm %q, want %q", p.ID, comm, want.comm)
