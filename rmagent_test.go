@@ -42,6 +42,7 @@ func TestHeadroomOfNobody(t *testing.T) {
 func TestGoMemoryLimit(t *testing.T) {
 	const limit = 64 << 20
 	defer debug.SetMemoryLimit(debug.SetMemoryLimit(limit))
+	debug.FreeOSMemory() // what tests before this one left may be more
 	h, err := HeadroomSelf()
 	if err != nil {
 		t.Fatal(err)

@@ -106,6 +106,10 @@ static __always_inline struct task_state *state_of(struct task_struct *leader)
 {
 	struct task_state *st = bpf_task_storage_get(&task_states, leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 
+	// Of two threads that make it at the same time one gets nothing (kernel/bpf/
+	// bpf_local_storage.c, bpf_local_storage_update): the other's is there by now.
+	if (!st)
+		st = bpf_task_storage_get(&task_states, leader, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	if (!st)
 		add(&counts.state_failed, 1);
 	return st;

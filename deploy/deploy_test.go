@@ -147,7 +147,9 @@ func ship(t *testing.T) *shiptest.Shipper {
 	if err != nil {
 		t.Fatal(err)
 	}
-	modules := filepath.Join(filepath.Dir(filepath.Dir(rsyslogd)), "lib/x86_64-linux-gnu/rsyslog")
+	libraries := filepath.Join(filepath.Dir(filepath.Dir(rsyslogd)), "lib/x86_64-linux-gnu") // unpacked with it
+	modules := filepath.Join(libraries, "rsyslog")
+	t.Setenv("LD_LIBRARY_PATH", libraries)
 	text := strings.ReplaceAll(string(b), "/var/log/rmagent/records.jsonl", from)
 	text = strings.Replace(text, `global(`, fmt.Sprintf("global(workDirectory=%q ", dir), 1)
 	forward := regexp.MustCompile(`(?s)action\(type="omfwd".*?\)`)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"strings"
 	"sync"
 	"syscall"
@@ -37,6 +38,11 @@ func shellInTerminal(t *testing.T, script string) *pty {
 	p.cmd.Env = append(os.Environ(), "E="+path+" exec --quiet --source procfs")
 	p.cmd.Stdin, p.cmd.Stdout, p.cmd.Stderr = slave, slave, slave
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	// Who began the tests in a background job has SIGINT ignored, which what they begin would
+	// inherit, and not a shell's trap can change (signal(7)). What is caught is not inherited.
+	caught := make(chan os.Signal, 1)
+	signal.Notify(caught, unix.SIGINT)
+	defer signal.Stop(caught)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

@@ -437,7 +437,8 @@ func TestBesideOtherTracers(t *testing.T) {
 		return !strings.Contains(string(b), "TracerPid:\t0\n")
 	})
 	program := fmt.Sprintf(`tracepoint:syscalls:sys_enter_openat /pid == %d && str(args->filename) == "/etc/hostname"/ { @opens = count(); }`, p.PID())
-	count := exec.Command("bpftrace", "-q", "-e", program)
+	// It looks tracepoints up in tracefs, which not every machine has mounted.
+	count := exec.Command("unshare", "-m", "sh", "-c", `mount -t tracefs tracefs /sys/kernel/tracing; exec bpftrace -q -e "$0"`, program)
 	var counted bytes.Buffer
 	count.Stdout = &counted
 	bpftrace := start(t, count)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -11,7 +12,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"rmagent/internal/execcmd"
 )
@@ -34,7 +37,11 @@ func runMonitor(t *testing.T, ours bool, args ...string) monitorRun {
 		if err != nil {
 			t.Fatal("resource_monitor is not installed: scripts/setup test")
 		}
-		theirs := exec.Command(path, args...)
+		late, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		theirs := exec.CommandContext(late, path, args...)
+		// It may miss the end of a command that ends at once, and would wait for ever.
+		theirs.Cancel = func() error { theirs.Process.Signal(syscall.SIGCHLD); return os.ErrProcessDone }
 		theirs.Dir, theirs.SysProcAttr = cmd.Dir, cmd.SysProcAttr
 		cmd = theirs
 	}

@@ -81,10 +81,11 @@ func run(c *cli.Context) error {
 	}
 	hup := make(chan os.Signal, 1) // whatever comes while it starts or ends must not end it
 	signal.Notify(hup, unix.SIGHUP)
-	defer signal.Stop(hup)
 	a, err := openAgent(c, l, f, log, newFront(threads))
 	if err == nil {
-		err = a.run(c.Context, hup)
+		// They stay caught: one more, while it ends, would take away what is still to be written.
+		ctx, _ := signal.NotifyContext(c.Context, unix.SIGINT, unix.SIGTERM)
+		err = a.run(ctx, hup)
 		err = errors.Join(err, a.close())
 	}
 	// A log that hangs makes no failure of an agent that did its part; who can still be
@@ -124,10 +125,10 @@ func openAgent(c *cli.Context, l *config.Loaded, f engine.Filter, log *sink.Log,
 	return r, nil
 }
 
-// run runs the agent until a signal ends it, or the time is over.
+// run runs the agent until ctx ends, or the time is over.
 func (r *running) run(ctx context.Context, hup <-chan os.Signal) error {
-	ctx, stop := signal.NotifyContext(ctx, unix.SIGINT, unix.SIGTERM)
-	defer stop()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	if d := r.Config.Duration; d > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, d)

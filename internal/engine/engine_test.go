@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
@@ -133,7 +134,8 @@ func TestTicksLeaveNothingBehind(t *testing.T) {
 	}
 }
 
-// A tick allocates no more for five hundred idle processes than for none.
+// A tick allocates no more for five hundred idle processes than for none. Those that begin
+// and end meanwhile, elsewhere on the machine, are allocated for: the quietest tick tells.
 func TestTicksAllocateNothingPerProcess(t *testing.T) {
 	e := realEngine(t)
 	perTick := func() float64 {
@@ -142,11 +144,15 @@ func TestTicksAllocateNothingPerProcess(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		return testing.AllocsPerRun(50, func() {
-			if err := e.tick(context.Background()); err != nil {
-				t.Fatal(err)
-			}
-		})
+		quietest := math.Inf(1)
+		for range 50 {
+			quietest = min(quietest, testing.AllocsPerRun(1, func() {
+				if err := e.tick(context.Background()); err != nil {
+					t.Fatal(err)
+				}
+			}))
+		}
+		return quietest
 	}
 	few := perTick()
 	for range 500 {

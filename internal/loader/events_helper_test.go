@@ -25,6 +25,7 @@ const helperVariable = "RMAGENT_EVENT_HELPER"
 
 var helpers = map[string]func(args []string){
 	"net":     helpNet,
+	"first":   helpFirst,
 	"exec":    helpExecFromThread,
 	"again":   helpAgain,
 	"threads": helpThreads,
@@ -159,7 +160,7 @@ func helpExecFromThread(args []string) {
 	}()
 	close(ready)
 	if args[0] == "late" {
-		unix.RawSyscall(unix.SYS_EXIT, 0, 0, 0)
+		unix.Syscall(unix.SYS_EXIT, 0, 0, 0) // not raw: nothing would run goroutines on one CPU then
 	}
 	select {}
 }

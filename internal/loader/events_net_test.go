@@ -4,6 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"unsafe"
 
@@ -196,6 +199,23 @@ func helpNet([]string) {
 	}
 }
 
+// helpFirst has two threads move their first bytes at the same time.
+func helpFirst([]string) {
+	var ready atomic.Int32
+	var wg sync.WaitGroup
+	for range 2 {
+		a, b := udpPair(unix.AF_INET)
+		wg.Go(func() {
+			runtime.LockOSThread()
+			for ready.Add(1); ready.Load() < 2; { // no wake-up is as quick
+			}
+			moveBytes(a, b, 1000)
+		})
+	}
+	wg.Wait()
+	step("moved|2000")
+}
+
 func version(family int) int {
 	if family == unix.AF_INET6 {
 		return 6
@@ -299,6 +319,22 @@ func TestNetworkBytesAreExactForEveryWayOfSending(t *testing.T) {
 	if x.P.NetSentBytes != want || x.P.NetReceivedBytes != want || !x.P.Known.HasAll(sample.SetOf(sample.NetSent, sample.NetReceived)) {
 		t.Errorf("after its end: sent %d, received %d, known %b; want %d", x.P.NetSentBytes, x.P.NetReceivedBytes, x.P.Known, want)
 	}
+}
+
+// Whose threads begin at the same time loses nothing of what either moved.
+func TestNetworkBytesOfThreadsThatBeginTogether(t *testing.T) {
+	e := openEvents(t, EventOptions{Hooks: []string{"net"}})
+	for range many(100) {
+		h := startHelper(t, "first")
+		line, _ := h.line()
+		_, want := parseStep(t, line)
+		if n := counters(t, e, h.pid); n.NetSent != want || n.NetReceived != want {
+			t.Errorf("sent %d, received %d, want %d", n.NetSent, n.NetReceived, want)
+		}
+		h.next()
+		h.wait()
+	}
+	balanced(t, e)
 }
 
 func parseStep(t *testing.T, line string) (name string, n uint64) {

@@ -222,12 +222,19 @@ func TestEveryShortProcessHasAnExitRecord(t *testing.T) {
 			t.Fatalf("%v: ns_pid %d, comm %q", x.P.ID, x.P.NSPID, x.P.Comm.Bytes())
 		}
 	}
-	// The kernel may keep sched_process_free to itself: see send_overdue.
-	if final < n/2 {
+	// A kernel may keep sched_process_free to itself while PID 1 is current (see send_overdue),
+	// and frees come in bursts of hundreds. Those of the guests do not.
+	least := 1
+	if os.Getenv("RMAGENT_GUEST") != "" {
+		least = n / 2
+	}
+	if final < least {
 		t.Errorf("%d of %d records are final", final, n)
 	}
-	if r := float64(got) / float64(want); r < 0.99 || r > 1.01 {
-		t.Errorf("CPU of %d processes: %v, wait4 says %v: ratio %.4f", final, got, want, r)
+	// wait4 leaves the nanoseconds of both its times out, which is much of 50 us.
+	most := want + time.Duration(final)*2*(time.Microsecond-1)
+	if float64(got) < float64(want)*0.99 || float64(got) > float64(most)*1.01 {
+		t.Errorf("CPU of %d processes: %v, wait4 says %v to %v", final, got, want, most)
 	}
 	balanced(t, e)
 }
@@ -481,27 +488,34 @@ func notToldAgain(t *testing.T, e *Events, pid int) {
 	})
 }
 
-// A ring that is far too small loses records, never the count of them.
+// A ring that is far too small loses records, never the count of them. What found no room
+// is lost when the kernel gives its place to another process, and that when it likes: so
+// there are storms until it has, and nobody drains.
 func TestLossIsCounted(t *testing.T) {
 	const n = 300
 	e := openEvents(t, EventOptions{ringBytes: 16 << 10})
-	h := startHelper(t, "storm", fmt.Sprint(n))
-	h.line()
-	h.next()
-	h.line()
-	var b sample.Balance
-	collect(t, e, func(*sample.Events) bool {
-		var err error
-		if b, err = e.Balance(); err != nil {
+	balance := func() sample.Balance {
+		b, err := e.Balance()
+		if err != nil {
 			t.Fatal(err)
 		}
+		return b
+	}
+	for deadline := time.Now().Add(time.Minute); balance().Exits.Lost == 0; {
+		h := startHelper(t, "storm", fmt.Sprint(n))
+		h.line()
+		h.next()
+		h.line()
+		h.next()
+		h.wait()
+		if time.Now().After(deadline) {
+			t.Fatalf("nothing was lost: %+v", balance())
+		}
+	}
+	collect(t, e, func(*sample.Events) bool {
+		b := balance()
 		return b.Exits.Seen >= n && b.Exits.Seen == b.Exits.Delivered+b.Exits.Lost+b.Exits.Pending && b.Exits.Pending < 10
 	})
-	if b.Exits.Lost == 0 {
-		t.Errorf("nothing was lost: %+v", b)
-	}
-	h.next()
-	h.wait()
 }
 
 // A storm that fills the ring twice is drained when the kernel asks for it, without

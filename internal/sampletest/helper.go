@@ -2,6 +2,7 @@ package sampletest
 
 import (
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
@@ -9,6 +10,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"rmagent/internal/childtest"
 )
@@ -34,6 +37,11 @@ func Main(m *testing.M) {
 			fmt.Fprintln(os.Stderr, "enter the namespace:", err)
 			os.Exit(1)
 		}
+	}
+	// What the tests were started with is not what their helpers have.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		fmt.Fprintln(os.Stderr, "keep descriptors from the helpers:", err)
+		os.Exit(1)
 	}
 	os.Exit(m.Run())
 }

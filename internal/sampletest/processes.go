@@ -63,8 +63,8 @@ func testIdentity(t *testing.T, s *suite) {
 		if p.KernelThread != want.kernel {
 			t.Errorf("%v: kernel thread %v", p.ID, p.KernelThread)
 		}
-		if was := before[p.ID.PID]; was.start != want.start || was.comm != want.comm {
-			continue // it became another program meanwhile
+		if was := before[p.ID.PID]; was.start != want.start || was.comm != want.comm || !stood(was, want) {
+			continue // it became another program meanwhile, and may have become the first again
 		}
 		if comm := string(p.Comm.Bytes()); comm != want.comm && !want.kernel { // a kworker's tells its work there
 			t.Errorf("%v: comm %q, want %q", p.ID, comm, want.comm)
@@ -164,7 +164,7 @@ func testBracketed(t *testing.T, s *suite) {
 // reports whether none moved.
 func (s *suite) bracket(p *sample.Process, b, a truth) (still bool) {
 	s.t.Helper()
-	still = b.cpuTicks == a.cpuTicks
+	still = stood(b, a)
 	for _, f := range counters {
 		low, readable := b.value[f]
 		got, high := fieldOf(p, f), a.value[f]

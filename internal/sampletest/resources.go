@@ -32,7 +32,7 @@ func testDescriptors(t *testing.T, s *suite) {
 		if p.ID.PID == int32(os.Getpid()) {
 			continue // it may hold one to read with
 		}
-		if !old || !ok || !readable || n != a.value[sample.FDOpen] || b.cpuTicks != a.cpuTicks || p.FDTable == 0 && s.caps[sample.FDTable].Level != sample.Absent {
+		if !old || !ok || !readable || n != a.value[sample.FDOpen] || !stood(b, a) || p.FDTable == 0 && s.caps[sample.FDTable].Level != sample.Absent {
 			continue
 		}
 		compared++
@@ -142,8 +142,9 @@ func testMemory(t *testing.T, s *suite) {
 	near("virtual given back", full.VirtualBytes-less.VirtualBytes, touchedBytes)
 }
 
-// testRSSOfStill compares with the page tables of every process that stays still:
-// the kernel's own counters in /proc are approximate on many kernels.
+// testRSSOfStill compares with the page tables of every process that stays still, and
+// faults no page in that it gives back again: the kernel's own counters in /proc are
+// approximate on many kernels.
 func testRSSOfStill(t *testing.T, s *suite) {
 	if !s.exact(sample.RSSAnon, sample.RSSFile, sample.RSSShmem) {
 		t.Skipf("%v: %s", sample.RSSAnon, s.caps[sample.RSSAnon].Why)
@@ -154,13 +155,18 @@ func testRSSOfStill(t *testing.T, s *suite) {
 		awaitState(t, h.pid, 'S')
 	}
 	s.read()
-	type rss struct{ all, anon uint64 }
+	type rss struct{ all, anon, faults uint64 }
+	look := func(pid int32) (rss, bool) {
+		all, anon, mapped := smaps(pid)
+		want, there := readTruth(pid)
+		return rss{all, anon, want.value[sample.MinorFaults]}, mapped && there
+	}
 	before := map[int32]rss{}
 	for i := range s.s.Processes {
 		if p := &s.s.Processes[i]; !p.KernelThread && p.State == 'S' {
 			if want, ok := readTruth(p.ID.PID); ok && want.value[sample.RSSAnon]+want.value[sample.RSSFile] > 0 && p.ID.PID != int32(os.Getpid()) {
-				if all, anon, ok := smaps(p.ID.PID); ok {
-					before[p.ID.PID] = rss{all, anon}
+				if b, ok := look(p.ID.PID); ok {
+					before[p.ID.PID] = b
 				}
 			}
 		}
@@ -172,7 +178,7 @@ func testRSSOfStill(t *testing.T, s *suite) {
 		if p == nil {
 			continue
 		}
-		if all, anon, ok := smaps(pid); !ok || (rss{all, anon}) != b {
+		if again, ok := look(pid); !ok || again != b {
 			continue
 		}
 		compared++
@@ -236,9 +242,9 @@ func testRunDelay(t *testing.T, s *suite) {
 	s.want(sample.RunDelay)
 	helper := start(t, "threads")
 	helper.Ready()
-	before := sumTasks(t, helper.pid, 1)
+	before := sumTasks(helper.pid, 1)
 	p := s.one(helper.pid)
-	after := sumTasks(t, helper.pid, 1)
+	after := sumTasks(helper.pid, 1)
 	if !p.Known.Has(sample.RunDelay) || p.RunDelayNanos < before || p.RunDelayNanos > after || before == 0 {
 		t.Errorf("run delay %d (known %v), not within %d to %d", p.RunDelayNanos, p.Known.Has(sample.RunDelay), before, after)
 	}
