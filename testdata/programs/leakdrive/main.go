@@ -6,6 +6,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -46,7 +47,8 @@ func run(agent string, paths []string) error {
 		args = append(args, "--pid", strconv.Itoa(p.pid))
 	}
 	cmd := exec.Command(agent, args...)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	var said bytes.Buffer // would be among the records: both are one serial port here
+	cmd.Stdout, cmd.Stderr = os.Stdout, &said
 	if err := cmd.Start(); err != nil {
 		return err
 	}
@@ -66,7 +68,10 @@ func run(agent string, paths []string) error {
 	if err := cmd.Process.Signal(os.Interrupt); err != nil { // it tells what there is
 		return err
 	}
-	return cmd.Wait()
+	if err := cmd.Wait(); err != nil {
+		return fmt.Errorf("%w: %s", err, &said)
+	}
+	return nil
 }
 
 // awaitTracing waits until a process has BPF programs attached, and attaches no more.
