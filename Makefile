@@ -1,7 +1,7 @@
 # make run    set up what is missing and run the agent here, for a person to read
 # make test   set up what is missing and run every test, the guests' included
 #
-# make build, test-long, nvml, generate, check, bench, race, fuzz, clean: as their comments say.
+# make build, test-long, test-arm64, nvml, generate, check, bench, race, fuzz, clean: as their comments say.
 
 GO      ?= go
 PATH    := $(PATH):/usr/local/go/bin

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -697,6 +698,9 @@ func TestAHookThatFailsItsTestIsNotUsed(t *testing.T) {
 }
 
 func TestFaultsAreCounted(t *testing.T) {
+	if runtime.GOARCH != "amd64" {
+		t.Skip("only amd64's kernels have a tracepoint of page faults")
+	}
 	const pages = 5000
 	e := openEvents(t, EventOptions{Hooks: []string{"faults"}})
 	h := startHelper(t, "faults", fmt.Sprint(pages))

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/rand"
+	"debug/elf"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"syscall"
 )
@@ -27,7 +29,8 @@ type Guest struct {
 	MemoryMiB int      // of the guest
 	CPUs      int      // of the guest
 	Dir       string   // working directory in the guest, created if missing
-	Program   string   // static executable that the guest runs, here
+	Program   string   // static executable that the guest runs, here; it decides what machine the guest is
+	Init      string   // static executable for such a machine that calls Init; "": the running one
 	Args      []string // its arguments
 	Env       []string // NAME=VALUE, added to the guest's few own variables
 	Files     []File
@@ -47,6 +50,10 @@ var ErrNoStatus = errors.New("guest gave no exit status")
 // the program's exit status, 128 plus the signal where a signal ended it, and what
 // the kernel wrote to its console. When ctx ends the guest is killed.
 func (g *Guest) Run(ctx context.Context, out io.Writer) (status int, console []byte, err error) {
+	m, err := machineOf(g.Program)
+	if err != nil {
+		return 0, nil, err
+	}
 	work, err := os.MkdirTemp("", "vmtest-")
 	if err != nil {
 		return 0, nil, err
@@ -54,10 +61,10 @@ func (g *Guest) Run(ctx context.Context, out io.Writer) (status int, console []b
 	defer os.RemoveAll(work)
 
 	marker := "\x00vmtest status " + rand.Text() + " " // unknown to the program
-	if err := g.writeInitrd(filepath.Join(work, "initrd"), marker); err != nil {
+	if err := g.writeInitrd(filepath.Join(work, "initrd"), marker, m.output); err != nil {
 		return 0, nil, fmt.Errorf("make initramfs: %w", err)
 	}
-	status, err = g.boot(ctx, work, marker, out)
+	status, err = boot(ctx, g.qemu(ctx, m, work), marker, out)
 	console, readErr := os.ReadFile(filepath.Join(work, "console"))
 	if errors.Is(readErr, os.ErrNotExist) { // QEMU did not start
 		readErr = nil
@@ -65,11 +72,10 @@ func (g *Guest) Run(ctx context.Context, out io.Writer) (status int, console []b
 	return status, console, errors.Join(err, readErr)
 }
 
-func (g *Guest) boot(ctx context.Context, work, marker string, out io.Writer) (int, error) {
+func boot(ctx context.Context, qemu *exec.Cmd, marker string, out io.Writer) (int, error) {
 	// QEMU dies with the thread that started it, should this process be killed.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	qemu := g.qemu(ctx, work)
 	var complaints bytes.Buffer
 	qemu.Stderr = &complaints
 	stdout, err := qemu.StdoutPipe()
@@ -97,20 +103,60 @@ func (g *Guest) boot(ctx context.Context, work, marker string, out io.Writer) (i
 	return status, nil
 }
 
+// A machine is how QEMU makes a guest of an architecture.
+type machine struct {
+	elf     elf.Machine
+	arch    string // as Go says it
+	qemu    string
+	options []string // what the machine is, and where chardev "output" is in it
+	console string   // the first serial port, the kernel's
+	output  string   // the other
+}
+
+var machines = []machine{
+	{elf.EM_X86_64, "amd64", "qemu-system-x86_64", []string{"-machine", "q35", "-serial", "chardev:output"}, "ttyS0", "/dev/ttyS1"},
+	{elf.EM_AARCH64, "arm64", "qemu-system-aarch64", []string{"-machine", "virt", "-device", "pci-serial,chardev=output"}, "ttyAMA0", "/dev/ttyS0"},
+}
+
+// machineOf returns the machine that a program is for.
+func machineOf(program string) (*machine, error) {
+	f, err := elf.Open(program)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", program, err)
+	}
+	defer f.Close()
+	for i := range machines {
+		if machines[i].elf == f.Machine {
+			return &machines[i], nil
+		}
+	}
+	return nil, fmt.Errorf("%s is for %s: there are no such guests", program, f.Machine)
+}
+
+// Architecture returns what a program is for, as Go says it (GOARCH).
+func Architecture(program string) (string, error) {
+	m, err := machineOf(program)
+	if err != nil {
+		return "", err
+	}
+	return m.arch, nil
+}
+
 // qemu gives all processors of the guest one thread (thread=single). With one each,
 // QEMU 7.2 sometimes runs a breakpoint that the kernel had already patched away,
 // which is an oops ("int3") wherever static keys or probes change; and it was slower.
-func (g *Guest) qemu(ctx context.Context, work string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, "qemu-system-x86_64",
+func (g *Guest) qemu(ctx context.Context, m *machine, work string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, m.qemu, slices.Concat([]string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-		"-machine", "q35", "-accel", "tcg,thread=single", "-cpu", "max",
+		"-accel", "tcg,thread=single", "-cpu", "max",
 		"-smp", strconv.Itoa(g.CPUs), "-m", strconv.Itoa(g.MemoryMiB),
-		"-serial", "file:"+filepath.Join(work, "console"),
-		"-chardev", "stdio,id=output,signal=off", "-serial", "chardev:output",
+		"-serial", "file:" + filepath.Join(work, "console"),
+		"-chardev", "stdio,id=output,signal=off",
 		"-kernel", g.Image, "-initrd", filepath.Join(work, "initrd"),
 		// panic=-1 with -no-reboot: a panic ends QEMU at once. On a tmpfs the pages
 		// of an executable would count as shared memory.
-		"-append", "console=ttyS0 loglevel=5 panic=-1 oops=panic rootfstype=ramfs")
+		"-append", "console=" + m.console + " loglevel=5 panic=-1 oops=panic rootfstype=ramfs",
+	}, m.options)...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }

@@ -3,6 +3,7 @@ package vmtest
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -30,7 +31,7 @@ func TestGuestKernel(t *testing.T) {
 	if err := unix.Uname(&name); err != nil {
 		t.Fatal(err)
 	}
-	if release := unix.ByteSliceToString(name.Release[:]); !strings.HasPrefix(release, kernel+".") {
+	if release := unix.ByteSliceToString(name.Release[:]); !strings.HasPrefix(release, strings.TrimSuffix(kernel, "-"+runtime.GOARCH)+".") {
 		t.Errorf("this kernel is %s, want %s", release, kernel)
 	}
 }

@@ -30,10 +30,6 @@ func serve() error {
 	if err := raiseLoopback(); err != nil {
 		return fmt.Errorf("set lo up: %w", err)
 	}
-	output, err := openSerial("/dev/ttyS1")
-	if err != nil {
-		return fmt.Errorf("open output: %w", err)
-	}
 	var o order
 	content, err := os.ReadFile(orderFile)
 	if err != nil {
@@ -41,6 +37,10 @@ func serve() error {
 	}
 	if err := json.Unmarshal(content, &o); err != nil {
 		return fmt.Errorf("read %s: %w", orderFile, err)
+	}
+	output, err := openSerial(o.Output)
+	if err != nil {
+		return fmt.Errorf("open output: %w", err)
 	}
 	status, err := run(o, output)
 	if err != nil {

@@ -1,6 +1,7 @@
 package vmtest
 
 import (
+	"cmp"
 	"debug/elf"
 	"encoding/json"
 	"fmt"
@@ -20,6 +21,7 @@ type order struct {
 	Dir    string
 	Args   []string
 	Env    []string
+	Output string // the serial port that the program writes to
 	Marker string // to be written before the exit status
 }
 
@@ -38,7 +40,7 @@ var mounts = []struct{ path, fs, options string }{
 	{"/tmp", "tmpfs", "mode=1777"},
 }
 
-func (g *Guest) writeInitrd(name, marker string) (err error) {
+func (g *Guest) writeInitrd(name, marker, output string) (err error) {
 	f, err := os.Create(name)
 	if err != nil {
 		return err
@@ -49,7 +51,7 @@ func (g *Guest) writeInitrd(name, marker string) (err error) {
 		}
 	}()
 	a := newArchive(f)
-	if err := g.addSystem(a, marker); err != nil {
+	if err := g.addSystem(a, marker, output); err != nil {
 		return err
 	}
 	for _, file := range g.Files {
@@ -64,12 +66,13 @@ func (g *Guest) writeInitrd(name, marker string) (err error) {
 }
 
 // addSystem writes what every guest has.
-func (g *Guest) addSystem(a *archive, marker string) error {
+func (g *Guest) addSystem(a *archive, marker, output string) error {
 	program := path.Join("/test", filepath.Base(g.Program))
 	command, err := json.Marshal(order{
 		Dir:    g.Dir,
 		Args:   append([]string{program}, g.Args...),
 		Env:    slices.Concat([]string{"HOME=/tmp", "PATH=/bin", KernelVariable + "=" + g.Kernel}, g.Env),
+		Output: output,
 		Marker: marker,
 	})
 	if err != nil {
@@ -78,7 +81,7 @@ func (g *Guest) addSystem(a *archive, marker string) error {
 	for _, err := range []error{
 		// The kernel opens it for init before there is a devtmpfs.
 		a.charDevice("/dev/console", 0o600, 5, 1),
-		addStatic(a, "/init", "/proc/self/exe"),
+		addStatic(a, "/init", cmp.Or(g.Init, "/proc/self/exe")),
 		addStatic(a, program, g.Program),
 		a.file(orderFile, 0o644, command),
 		a.file("/etc/hosts", 0o644, []byte("127.0.0.1 localhost\n::1 localhost\n")),

@@ -93,9 +93,6 @@ func parse() (*vmtest.Guest, time.Duration) {
 // directory of the package. The guest gets that directory's testdata and that of
 // the module's root at the same places below its own copy of the root.
 func complete(g *vmtest.Guest, command []string) error {
-	if runtime.GOARCH != "amd64" {
-		return fmt.Errorf("guests are amd64 machines, this is %s", runtime.GOARCH)
-	}
 	here, err := os.Getwd()
 	if err != nil {
 		return err
@@ -115,6 +112,13 @@ func complete(g *vmtest.Guest, command []string) error {
 	}
 	if _, err := os.Stat(g.Image); err != nil {
 		return fmt.Errorf("%w (make guest-kernels fetches the usual ones)", err)
+	}
+	arch, err := vmtest.Architecture(command[0])
+	if err != nil {
+		return err
+	}
+	if arch != runtime.GOARCH { // and this program can't be the guest's first
+		g.Init = filepath.Join(root, "bin/vmexec-"+arch)
 	}
 	g.Dir = path.Join(moduleInside, below)
 	g.Program, g.Args = command[0], command[1:]
