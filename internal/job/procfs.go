@@ -128,8 +128,8 @@ func (t *procTracker) Read(dst *Reading) error {
 	dst.reset()
 	dst.Boottime = clock.Boottime()
 	t.now = dst.Boottime
-	t.sweep()
 	t.find()
+	t.sweep() // behind it, so that who is there stays known however long the last reading is past
 	if t.reap {
 		t.reapOrphans()
 	}

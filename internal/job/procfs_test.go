@@ -1,6 +1,7 @@
 package job
 
 import (
+	"os/exec"
 	"testing"
 	"time"
 
@@ -28,5 +29,26 @@ func TestProcessesThatEndedAreForgotten(t *testing.T) {
 	}
 	if n, most := len(tracker.seen), everySecond*int(2*remembered/time.Second)+2; n > most {
 		t.Errorf("%d are remembered, want %d at most", n, most)
+	}
+}
+
+// Who was met at the start, or before the machine slept, is not met anew.
+func TestTheFirstProcessCountsOnce(t *testing.T) {
+	tracker := newProcTracker(ProcOptions{})
+	cmd := exec.Command("sleep", "60")
+	if err := tracker.Start(cmd); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	for range 2 {
+		var r Reading
+		if err := tracker.Read(&r); err != nil || r.Totals.Processes != 1 {
+			t.Errorf("%d processes, %v", r.Totals.Processes, err)
+		}
+		for id := range tracker.seen {
+			tracker.seen[id] -= time.Hour
+		}
+		tracker.swept -= time.Hour
 	}
 }
