@@ -1,7 +1,6 @@
 package job
 
 import (
-	"os/exec"
 	"testing"
 	"time"
 
@@ -35,7 +34,7 @@ func TestProcessesThatEndedAreForgotten(t *testing.T) {
 // Who was met at the start, or before the machine slept, is not met anew.
 func TestTheFirstProcessCountsOnce(t *testing.T) {
 	tracker := newProcTracker(ProcOptions{})
-	cmd := exec.Command("sleep", "60")
+	cmd := helper("busy", "60000")
 	if err := tracker.Start(cmd); err != nil {
 		t.Fatal(err)
 	}
