@@ -375,7 +375,8 @@ func watchBy(b *testing.B, name string, there func(pid int) bool, args ...string
 	if _, err := exec.LookPath(name); err != nil {
 		b.Skipf("there is no %s: scripts/setup test", name)
 	}
-	cmd := exec.Command(name, args...)
+	// bpftrace looks tracepoints up in tracefs, which not every machine has mounted.
+	cmd := exec.Command("unshare", append([]string{"-m", "sh", "-c", `mount -t tracefs tracefs /sys/kernel/tracing; exec "$0" "$@"`, name}, args...)...)
 	check(cmd.Start())
 	for end := time.Now().Add(time.Minute); !there(cmd.Process.Pid); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
