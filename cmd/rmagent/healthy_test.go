@@ -215,7 +215,8 @@ func (w *workload) run(cmd *exec.Cmd) *load {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Pdeathsig = unix.SIGINT // servers end their children then
-	cmd.Env = append(cmd.Environ(), "LD_LIBRARY_PATH="+strings.Join(unpacked("lib/*-linux-gnu"), ":"))
+	libraries := slices.Concat(unpacked("lib/*-linux-gnu"), unpacked("lib/*-linux-gnu/pulseaudio")) // Chromium's private one
+	cmd.Env = append(cmd.Environ(), "LD_LIBRARY_PATH="+strings.Join(libraries, ":"))
 	cmd.WaitDelay = time.Second // its children may hold its output
 	if cmd.Stdout == nil {
 		cmd.Stdout = &l.out
