@@ -214,7 +214,7 @@ func (w *workload) run(cmd *exec.Cmd) *load {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	cmd.SysProcAttr.Pdeathsig = unix.SIGINT // servers end their children then
+	cmd.SysProcAttr.Pdeathsig = unix.SIGINT                                                         // servers end their children then
 	libraries := slices.Concat(unpacked("lib/*-linux-gnu"), unpacked("lib/*-linux-gnu/pulseaudio")) // Chromium's private one
 	cmd.Env = append(cmd.Environ(), "LD_LIBRARY_PATH="+strings.Join(libraries, ":"))
 	cmd.WaitDelay = time.Second // its children may hold its output
