@@ -30,13 +30,17 @@ func TestLeaksOnARM64(t *testing.T) {
 	if kernel == "" {
 		t.Skip("it emulates an arm64 machine for a minute or two: make test-arm64")
 	}
+	t.Setenv("GOARCH", "arm64")
+	t.Setenv("CGO_ENABLED", "0")
 	work := t.TempDir()
-	for _, cmd := range [][]string{
+	for _, words := range [][]string{
 		{"go", "build", "-o", work + "/rmagent", "."},
 		{"go", "build", "-o", work + "/leakdrive", "../../testdata/programs/leakdrive"},
 		{"go", "build", "-o", work + "/vmexec", "../../internal/vmtest/vmexec"},
 	} {
-		crossBuild(t, cmd)
+		if text, err := exec.Command(words[0], words[1:]...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", words, err, text)
+		}
 	}
 	if err := os.WriteFile(work+"/hostname", []byte("guest\n"), 0o644); err != nil {
 		t.Fatal(err)
@@ -58,7 +62,6 @@ func TestLeaksOnARM64(t *testing.T) {
 		if l.build[0] == "gcc" {
 			l.build = append([]string{crossCompiler}, l.build[1:]...)
 		}
-		t.Setenv("GOARCH", "arm64")
 		program := "/bin/" + l.name
 		g.Files = append(g.Files, vmtest.File{Guest: program, Host: l.compile(t)})
 		g.Args = append(g.Args, program)
@@ -122,15 +125,5 @@ func checkARM64(t *testing.T, leaking map[string]*leaker, out *bytes.Buffer) {
 	}
 	if checked != len(leaking) {
 		t.Errorf("%d of %d programs are told of: %s", checked, len(leaking), out)
-	}
-}
-
-// crossBuild builds a Go program for arm64.
-func crossBuild(t *testing.T, words []string) {
-	t.Helper()
-	cmd := exec.Command(words[0], words[1:]...)
-	cmd.Env = append(os.Environ(), "GOARCH=arm64", "CGO_ENABLED=0")
-	if text, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v\n%s", cmd, err, text)
 	}
 }
