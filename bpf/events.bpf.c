@@ -36,8 +36,6 @@ struct {
 enum hook {
 	HOOK_SEND,
 	HOOK_RECEIVE,
-	HOOK_FAULT,
-	HOOK_SWITCH,
 	HOOK_FDS,
 	HOOKS,
 };
@@ -159,13 +157,12 @@ static __always_inline void move_counters(struct task_counters *to, struct task_
 	add(&to->net_sent, __sync_lock_test_and_set(&from->net_sent, 0));
 	add(&to->fd_opened, __sync_lock_test_and_set(&from->fd_opened, 0));
 	add(&to->fd_closed, __sync_lock_test_and_set(&from->fd_closed, 0));
-	add(&to->faults, __sync_lock_test_and_set(&from->faults, 0));
 	add(&to->fd_unsure, __sync_lock_test_and_set(&from->fd_unsure, 0));
 }
 
 static __always_inline bool counted(struct task_counters *n)
 {
-	return n->net_received | n->net_sent | n->fd_opened | n->fd_closed | n->faults | n->fd_unsure;
+	return n->net_received | n->net_sent | n->fd_opened | n->fd_closed | n->fd_unsure;
 }
 
 // ---- records
@@ -470,7 +467,6 @@ static __always_inline void fill_counters(struct exit_record *r, struct task_str
 	r->n.net_sent += n->net_sent;
 	r->n.fd_opened += n->fd_opened;
 	r->n.fd_closed += n->fd_closed;
-	r->n.faults += n->faults;
 	r->n.fd_unsure += n->fd_unsure;
 	drop_spill(leader);
 }
@@ -780,81 +776,6 @@ int BPF_PROG(on_victim_exit, struct task_struct *p)
 {
 	if (p->signal->live.counter == 0 && p->signal->oom_mm)
 		emit_oom(p, 0);
-	return 0;
-}
-
-// ---- page faults, off by default
-
-SEC("tp_btf/page_fault_user")
-int BPF_PROG(on_fault, unsigned long address, void *regs, unsigned long error)
-{
-	struct task_counters *n = counters_of(bpf_get_current_task_btf());
-
-	ran(HOOK_FAULT);
-	add(n ? &n->faults : &counts.uncounted_faults, 1);
-	return 0;
-}
-
-// ---- context switches, off by default
-
-struct {
-	__uint(type, BPF_MAP_TYPE_TASK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, int);
-	__type(value, struct task_switches);
-} switches SEC(".maps");
-
-// When the task that runs on this CPU came onto it.
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, u64);
-} on_cpu_since SEC(".maps");
-
-// Run with the run queue locked: nothing is allocated here. prev_state is an
-// argument since 5.18 (fa2c3254d7cf, sched/tracing: Don't re-read p->state when
-// emitting sched_switch event).
-SEC("tp_btf/sched_switch")
-int BPF_PROG(on_switch, bool preempt, struct task_struct *prev, struct task_struct *next, unsigned int prev_state)
-{
-	u64 now = bpf_ktime_get_ns(), start;
-	struct task_switches *s;
-	u32 zero = 0;
-	u64 *since = bpf_map_lookup_elem(&on_cpu_since, &zero);
-
-	ran(HOOK_SWITCH);
-	if (!since)
-		return 0;
-	start = *since;
-	*since = now;
-	if (prev->pid == 0)
-		return 0;
-	s = bpf_task_storage_get(&switches, prev->group_leader, 0, 0);
-	if (!s)
-		return 0;
-	add(preempt || !prev_state ? &s->involuntary : &s->voluntary, 1);
-	if (start)
-		add(&s->on_cpu, now - start);
-	return 0;
-}
-
-SEC("tp_btf/sched_process_fork")
-int BPF_PROG(on_switch_fork, struct task_struct *parent, struct task_struct *child)
-{
-	if (child->pid == child->tgid)
-		bpf_task_storage_get(&switches, child, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
-	return 0;
-}
-
-// Run once, for the processes that are there already.
-SEC("iter/task")
-int seed_switches(struct bpf_iter__task *ctx)
-{
-	struct task_struct *t = ctx->task;
-
-	if (t && t->pid == t->tgid)
-		bpf_task_storage_get(&switches, t, 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	return 0;
 }
 

@@ -15,7 +15,6 @@ struct task_counters {
 	u64 net_sent;
 	u64 fd_opened;
 	u64 fd_closed;
-	u64 faults;
 	u64 fd_unsure; // calls whose descriptors could not be counted
 };
 
@@ -23,14 +22,6 @@ struct task_counters {
 // where something was counted.
 struct task_state {
 	struct task_counters n;
-};
-
-// What sched_switch tells of a process, in task storage of its own on the group
-// leader.
-struct task_switches {
-	u64 voluntary;
-	u64 involuntary;
-	u64 on_cpu; // ns
 };
 
 // What a system call does to its caller's descriptors.
@@ -133,14 +124,13 @@ struct event_counts {
 	u64 uncounted_received;  // bytes that found no state
 	u64 uncounted_sent;
 	u64 uncounted_fds;
-	u64 uncounted_faults;
 	u64 stranded;            // processes whose old leader went with counters
 };
 
-_Static_assert(sizeof(struct task_counters) == 48, "task_counters");
-_Static_assert(sizeof(struct process_entry) == 16 + 208 + EXE_MAX, "process_entry");
+_Static_assert(sizeof(struct task_counters) == 40, "task_counters");
+_Static_assert(sizeof(struct process_entry) == 16 + 200 + EXE_MAX, "process_entry");
 _Static_assert(sizeof(struct event_head) == 72, "event_head");
-_Static_assert(sizeof(struct exit_record) == 72 + 88 + 48, "exit_record");
+_Static_assert(sizeof(struct exit_record) == 72 + 88 + 40, "exit_record");
 _Static_assert(sizeof(struct oom_record) == 72 + 48, "oom_record");
 
 #endif

@@ -334,12 +334,6 @@ func (e *Events) attach(h *loaded, name string) error {
 	case eventsProgRefreshUnreaped:
 		e.unreaped, err = link.AttachIter(link.IterOptions{Program: p})
 		l = e.unreaped
-	case eventsProgSeedSwitches:
-		it, err := link.AttachIter(link.IterOptions{Program: p})
-		if err != nil {
-			return err
-		}
-		return errors.Join(visitTasks(it), it.Close())
 	default:
 		l, err = link.AttachTracing(link.TracingOptions{Program: p})
 	}
@@ -544,33 +538,6 @@ func (e *Events) Runs() (map[string]uint64, error) {
 		}
 	}
 	return out, nil
-}
-
-// Activity is what optional hooks say of a living process, since they were
-// attached or since it began.
-type Activity struct {
-	Faults            uint64 // hook faults
-	VoluntarySwitches uint64 // hook switch
-	Preemptions       uint64
-	OnCPUNanos        uint64 // up to the last switch
-}
-
-// Activity reads what the hooks faults and switch counted of a process.
-func (e *Events) Activity(pid int) (a Activity, err error) {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		return a, fmt.Errorf("open process %d: %w", pid, err)
-	}
-	defer unix.Close(fd)
-	var st eventsTaskState
-	var sw eventsTaskSwitches
-	for name, v := range map[string]any{eventsMapTaskStates: &st, eventsMapSwitches: &sw} {
-		err := e.base.Maps[name].Lookup(uint32(fd), v)
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return a, fmt.Errorf("read %s of process %d: %w", name, pid, err)
-		}
-	}
-	return Activity{st.N.Faults, sw.Voluntary, sw.Involuntary, sw.OnCpu}, nil
 }
 
 // states returns the maps that the scan reads counters from.

@@ -35,7 +35,6 @@ type eventsEventCounts struct {
 	UncountedReceived uint64
 	UncountedSent     uint64
 	UncountedFds      uint64
-	UncountedFaults   uint64
 	Stranded          uint64
 }
 
@@ -103,7 +102,6 @@ type eventsTaskCounters struct {
 	NetSent     uint64
 	FdOpened    uint64
 	FdClosed    uint64
-	Faults      uint64
 	FdUnsure    uint64
 }
 
@@ -112,29 +110,19 @@ type eventsTaskState struct {
 	N eventsTaskCounters
 }
 
-type eventsTaskSwitches struct {
-	_           structs.HostLayout
-	Voluntary   uint64
-	Involuntary uint64
-	OnCpu       uint64
-}
-
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	eventsMapBlank              = "blank"
-	eventsMapOnCpuSince         = "on_cpu_since"
 	eventsMapProcesses          = "processes"
 	eventsMapRing               = "ring"
 	eventsMapRuns               = "runs"
 	eventsMapScratches          = "scratches"
-	eventsMapSwitches           = "switches"
 	eventsMapTaskSpill          = "task_spill"
 	eventsMapTaskStates         = "task_states"
 	eventsProgOnExec            = "on_exec"
 	eventsProgOnExit            = "on_exit"
-	eventsProgOnFault           = "on_fault"
 	eventsProgOnFdCloexec       = "on_fd_cloexec"
 	eventsProgOnFdClose         = "on_fd_close"
 	eventsProgOnFdCloseBefore67 = "on_fd_close_before67"
@@ -150,12 +138,9 @@ const (
 	eventsProgOnOom             = "on_oom"
 	eventsProgOnReceive         = "on_receive"
 	eventsProgOnSend            = "on_send"
-	eventsProgOnSwitch          = "on_switch"
-	eventsProgOnSwitchFork      = "on_switch_fork"
 	eventsProgOnSyscall         = "on_syscall"
 	eventsProgOnVictimExit      = "on_victim_exit"
 	eventsProgRefreshUnreaped   = "refresh_unreaped"
-	eventsProgSeedSwitches      = "seed_switches"
 	eventsProgSendOverdue       = "send_overdue"
 	eventsVarCgroupFrom         = "cgroup_from"
 	eventsVarCounts             = "counts"
@@ -210,7 +195,6 @@ type eventsSpecs struct {
 type eventsProgramSpecs struct {
 	OnExec            *ebpf.ProgramSpec `ebpf:"on_exec"`
 	OnExit            *ebpf.ProgramSpec `ebpf:"on_exit"`
-	OnFault           *ebpf.ProgramSpec `ebpf:"on_fault"`
 	OnFdCloexec       *ebpf.ProgramSpec `ebpf:"on_fd_cloexec"`
 	OnFdClose         *ebpf.ProgramSpec `ebpf:"on_fd_close"`
 	OnFdCloseBefore67 *ebpf.ProgramSpec `ebpf:"on_fd_close_before67"`
@@ -226,12 +210,9 @@ type eventsProgramSpecs struct {
 	OnOom             *ebpf.ProgramSpec `ebpf:"on_oom"`
 	OnReceive         *ebpf.ProgramSpec `ebpf:"on_receive"`
 	OnSend            *ebpf.ProgramSpec `ebpf:"on_send"`
-	OnSwitch          *ebpf.ProgramSpec `ebpf:"on_switch"`
-	OnSwitchFork      *ebpf.ProgramSpec `ebpf:"on_switch_fork"`
 	OnSyscall         *ebpf.ProgramSpec `ebpf:"on_syscall"`
 	OnVictimExit      *ebpf.ProgramSpec `ebpf:"on_victim_exit"`
 	RefreshUnreaped   *ebpf.ProgramSpec `ebpf:"refresh_unreaped"`
-	SeedSwitches      *ebpf.ProgramSpec `ebpf:"seed_switches"`
 	SendOverdue       *ebpf.ProgramSpec `ebpf:"send_overdue"`
 }
 
@@ -240,12 +221,10 @@ type eventsProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type eventsMapSpecs struct {
 	Blank      *ebpf.MapSpec `ebpf:"blank"`
-	OnCpuSince *ebpf.MapSpec `ebpf:"on_cpu_since"`
 	Processes  *ebpf.MapSpec `ebpf:"processes"`
 	Ring       *ebpf.MapSpec `ebpf:"ring"`
 	Runs       *ebpf.MapSpec `ebpf:"runs"`
 	Scratches  *ebpf.MapSpec `ebpf:"scratches"`
-	Switches   *ebpf.MapSpec `ebpf:"switches"`
 	TaskSpill  *ebpf.MapSpec `ebpf:"task_spill"`
 	TaskStates *ebpf.MapSpec `ebpf:"task_states"`
 }
@@ -284,12 +263,10 @@ func (o *eventsObjects) Close() error {
 // It can be passed to loadEventsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type eventsMaps struct {
 	Blank      *ebpf.Map `ebpf:"blank"`
-	OnCpuSince *ebpf.Map `ebpf:"on_cpu_since"`
 	Processes  *ebpf.Map `ebpf:"processes"`
 	Ring       *ebpf.Map `ebpf:"ring"`
 	Runs       *ebpf.Map `ebpf:"runs"`
 	Scratches  *ebpf.Map `ebpf:"scratches"`
-	Switches   *ebpf.Map `ebpf:"switches"`
 	TaskSpill  *ebpf.Map `ebpf:"task_spill"`
 	TaskStates *ebpf.Map `ebpf:"task_states"`
 }
@@ -297,12 +274,10 @@ type eventsMaps struct {
 func (m *eventsMaps) Close() error {
 	return _EventsClose(
 		m.Blank,
-		m.OnCpuSince,
 		m.Processes,
 		m.Ring,
 		m.Runs,
 		m.Scratches,
-		m.Switches,
 		m.TaskSpill,
 		m.TaskStates,
 	)
@@ -327,7 +302,6 @@ type eventsVariables struct {
 type eventsPrograms struct {
 	OnExec            *ebpf.Program `ebpf:"on_exec"`
 	OnExit            *ebpf.Program `ebpf:"on_exit"`
-	OnFault           *ebpf.Program `ebpf:"on_fault"`
 	OnFdCloexec       *ebpf.Program `ebpf:"on_fd_cloexec"`
 	OnFdClose         *ebpf.Program `ebpf:"on_fd_close"`
 	OnFdCloseBefore67 *ebpf.Program `ebpf:"on_fd_close_before67"`
@@ -343,12 +317,9 @@ type eventsPrograms struct {
 	OnOom             *ebpf.Program `ebpf:"on_oom"`
 	OnReceive         *ebpf.Program `ebpf:"on_receive"`
 	OnSend            *ebpf.Program `ebpf:"on_send"`
-	OnSwitch          *ebpf.Program `ebpf:"on_switch"`
-	OnSwitchFork      *ebpf.Program `ebpf:"on_switch_fork"`
 	OnSyscall         *ebpf.Program `ebpf:"on_syscall"`
 	OnVictimExit      *ebpf.Program `ebpf:"on_victim_exit"`
 	RefreshUnreaped   *ebpf.Program `ebpf:"refresh_unreaped"`
-	SeedSwitches      *ebpf.Program `ebpf:"seed_switches"`
 	SendOverdue       *ebpf.Program `ebpf:"send_overdue"`
 }
 
@@ -356,7 +327,6 @@ func (p *eventsPrograms) Close() error {
 	return _EventsClose(
 		p.OnExec,
 		p.OnExit,
-		p.OnFault,
 		p.OnFdCloexec,
 		p.OnFdClose,
 		p.OnFdCloseBefore67,
@@ -372,12 +342,9 @@ func (p *eventsPrograms) Close() error {
 		p.OnOom,
 		p.OnReceive,
 		p.OnSend,
-		p.OnSwitch,
-		p.OnSwitchFork,
 		p.OnSyscall,
 		p.OnVictimExit,
 		p.RefreshUnreaped,
-		p.SeedSwitches,
 		p.SendOverdue,
 	)
 }

@@ -188,46 +188,6 @@ func BenchmarkEventsFDsGetppid(b *testing.B) {
 	besideHook(b, "fds", 20000, func() { unix.Getppid() })
 }
 
-func BenchmarkEventsFaults(b *testing.B) {
-	mem, err := unix.Mmap(-1, 0, 1000*os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
-	check(err)
-	check(unix.Madvise(mem, unix.MADV_NOHUGEPAGE))
-	defer unix.Munmap(mem)
-	at := len(mem)
-	besideHook(b, "faults", 4000, func() {
-		if at == len(mem) {
-			check(unix.Madvise(mem, unix.MADV_DONTNEED))
-			at = 0
-		}
-		mem[at] = 1
-		at += os.Getpagesize()
-	})
-}
-
-// Two threads that wake each other: two switches a turn.
-func BenchmarkEventsSwitchPingPong(b *testing.B) {
-	var there, back [2]int
-	check(unix.Pipe2(there[:], unix.O_CLOEXEC))
-	check(unix.Pipe2(back[:], unix.O_CLOEXEC))
-	go func() {
-		runtime.LockOSThread()
-		p := make([]byte, 1)
-		for {
-			if n, err := unix.Read(there[0], p); n == 0 || err != nil {
-				unix.Close(back[1])
-				return
-			}
-			unix.Write(back[1], p)
-		}
-	}()
-	defer unix.Close(there[1])
-	p := make([]byte, 1)
-	besideHook(b, "switch", 1000, func() {
-		must(unix.Write(there[1], p))
-		must(unix.Read(back[0], p))
-	})
-}
-
 // A storm of forks, as fast as two programs can, told of as the agent does: when the
 // kernel asks for it, and each second. One iteration is 100,000 processes.
 func BenchmarkEventsForkStorm(b *testing.B) {

@@ -7,8 +7,6 @@ import "time"
 var runCosts = map[string]time.Duration{
 	"send":    100,
 	"receive": 100,
-	"faults":  107,
-	"switch":  160,
 	"fds":     100,
 }
 

@@ -32,8 +32,6 @@ var helpers = map[string]func(args []string){
 	"storm":   helpStorm,
 	"fds":     helpFDs,
 	"sum":     helpSum,
-	"faults":  helpFaults,
-	"switch":  helpSwitch,
 	"eat":     helpEat,
 	"hold":    helpHold,
 	"births":  helpBirths,
@@ -335,20 +333,6 @@ func churn(base, rounds int) {
 	}
 }
 
-// helpFaults touches pages that are new.
-func helpFaults(args []string) {
-	n, err := strconv.Atoi(args[0])
-	check(err)
-	mem, err := unix.Mmap(-1, 0, n*os.Getpagesize(), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
-	check(err)
-	check(unix.Madvise(mem, unix.MADV_NOHUGEPAGE))
-	step("ready")
-	for i := 0; i < len(mem); i += os.Getpagesize() {
-		mem[i] = 1
-	}
-	step("done")
-}
-
 // cldTrapped is waitid(2)'s CLD_TRAPPED: a traced child has stopped.
 const cldTrapped = 4
 
@@ -380,30 +364,6 @@ func helpTrace(args []string) {
 		check(unix.PtraceCont(pid, int(status.StopSignal())))
 	}
 	step("zombie")
-}
-
-// helpSwitch switches, and says what getrusage(2) counted before and after the
-// test looks.
-func helpSwitch([]string) {
-	r, w, err := os.Pipe()
-	check(err)
-	go func() {
-		runtime.LockOSThread()
-		b := []byte{0}
-		for {
-			must(unix.Write(int(w.Fd()), b))
-			runtime.Gosched()
-		}
-	}()
-	b := make([]byte, 1)
-	for range 2000 {
-		must(unix.Read(int(r.Fd()), b))
-	}
-	for range 2 {
-		var use unix.Rusage
-		check(unix.Getrusage(unix.RUSAGE_SELF, &use))
-		step("%d %d", use.Nvcsw, use.Nivcsw)
-	}
 }
 
 // helpEat takes more memory than it may have.

@@ -97,33 +97,10 @@ var Hooks = []Hook{
 			},
 		},
 	},
-	{
-		Name:   "faults",
-		For:    "page faults as they happen",
-		Kernel: "BTF, the tracepoint page_fault_user (amd64)",
-		Cost:   "107 ns a fault, of 1600 ns",
-		variants: []variant{{
-			programs: []string{eventsProgOnFault},
-			here:     func(k *btf.Spec) bool { return hasTracepoint(k, "page_fault_user") },
-		}},
-	},
-	{
-		Name:   "switch",
-		For:    "context switches and time on the CPU as they happen",
-		Kernel: "5.18",
-		Cost:   "160 ns a switch, of 1500 ns",
-		variants: []variant{{
-			programs: []string{eventsProgOnSwitchFork, eventsProgSeedSwitches, eventsProgOnSwitch},
-			here: func(k *btf.Spec) bool {
-				proto := tracepoint(k, "sched_switch")
-				return proto != nil && len(proto.Params) == 5
-			},
-		}},
-	},
 }
 
 // runNames are the hooks whose runs are counted, in the order of enum hook.
-var runNames = []string{"send", "receive", "faults", "switch", "fds"}
+var runNames = []string{"send", "receive", "fds"}
 
 // ErrUnknownHook is wrapped by errors about a name that no hook has.
 var ErrUnknownHook = errors.New("unknown hook")

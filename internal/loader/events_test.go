@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -697,60 +696,6 @@ func TestAHookThatFailsItsTestIsNotUsed(t *testing.T) {
 	}
 }
 
-func TestFaultsAreCounted(t *testing.T) {
-	if runtime.GOARCH != "amd64" {
-		t.Skip("only amd64's kernels have a tracepoint of page faults")
-	}
-	const pages = 5000
-	e := openEvents(t, EventOptions{Hooks: []string{"faults"}})
-	h := startHelper(t, "faults", fmt.Sprint(pages))
-	h.line()
-	before, err := e.Activity(h.pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.next()
-	h.line()
-	after, err := e.Activity(h.pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	// The runtime may touch pages of its own.
-	if n := after.Faults - before.Faults; n < pages || n > pages+500 {
-		t.Errorf("%d faults on %d new pages", n, pages)
-	}
-	h.next()
-	h.wait()
-}
-
-func TestSwitchesAreThoseOfGetrusage(t *testing.T) {
-	e := openEvents(t, EventOptions{Hooks: []string{"switch"}})
-	h := startHelper(t, "switch")
-	read := func() (voluntary, involuntary uint64) {
-		line, _ := h.line()
-		if _, err := fmt.Sscan(line, &voluntary, &involuntary); err != nil {
-			t.Fatalf("%q: %v", line, err)
-		}
-		return
-	}
-	v0, i0 := read()
-	a, err := e.Activity(h.pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	h.next()
-	v1, i1 := read()
-	h.next()
-	h.wait()
-	if v0 > a.VoluntarySwitches || a.VoluntarySwitches > v1 || i0 > a.Preemptions || a.Preemptions > i1 {
-		t.Errorf("%d voluntary and %d other switches; getrusage says %d and %d before, %d and %d after",
-			a.VoluntarySwitches, a.Preemptions, v0, i0, v1, i1)
-	}
-	if a.OnCPUNanos == 0 {
-		t.Error("it was never on a CPU")
-	}
-}
-
 func TestHooksAttachLater(t *testing.T) {
 	e := openEvents(t, EventOptions{Hooks: []string{"oom"}})
 	if e.Attached("fds") {
@@ -866,7 +811,7 @@ func TestCPUsThatComeAndGo(t *testing.T) {
 	if _, err := os.Stat(file); err != nil {
 		t.Skip("no second CPU that can be unplugged: ", err)
 	}
-	e := openEvents(t, EventOptions{Hooks: []string{"exits", "net", "oom", "switch"}})
+	e := openEvents(t, EventOptions{Hooks: []string{"exits", "net", "oom"}})
 	r := openScan(t, Options{Scan: ScanIter, Events: e})
 	defer r.Close()
 	plug := func(in string) {
