@@ -12,6 +12,7 @@ import (
 	"github.com/urfave/cli/v2"
 
 	"rmagent/internal/cmdline"
+	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/record"
 )
@@ -38,17 +39,23 @@ func snapshotOfAgent(c *cli.Context, k *client, f engine.Filter) (done bool, err
 // fdsOfAgent shows what the agent knows. It is not done where a watch of its own would
 // tell more: of a process named by its PID that the agent does not trace, since it
 // neither grows nor leaks.
-func fdsOfAgent(c *cli.Context, k *client, f engine.Filter) (done bool, err error) {
-	if c.IsSet("for") || c.IsSet("pprof") {
+func fdsOfAgent(c *cli.Context, l *config.Loaded, f engine.Filter) (done bool, err error) {
+	chosen := len(f.Names)+len(f.Cgroups)+len(f.Units) > 0
+	if c.IsSet("for") || c.IsSet("pprof") || f.PIDs == nil && !chosen && c.Bool("json") {
 		return false, nil
 	}
-	if len(f.Names)+len(f.Cgroups)+len(f.Units) > 0 {
+	ask := presentAgent
+	if f.PIDs != nil && !chosen { // what they hold is looked up when the agent is asked
+		ask = runningAgent
+	}
+	k := ask(c, l)
+	switch {
+	case k == nil:
+		return false, nil
+	case chosen:
 		return fdsOfChosen(c, k, f)
 	}
 	if f.PIDs == nil {
-		if c.Bool("json") {
-			return false, nil
-		}
 		s, err := k.fds(c.Context)
 		if err != nil {
 			return false, nil // then it is read here

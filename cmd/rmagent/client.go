@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"time"
@@ -21,6 +22,7 @@ import (
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/hostfs"
+	"rmagent/internal/human"
 	"rmagent/record"
 )
 
@@ -54,6 +56,41 @@ func runningAgent(c *cli.Context, l *config.Loaded) *client {
 		}
 	}
 	return nil
+}
+
+// presentAgent is runningAgent for what the agent read last: nil, too, where that is the
+// past, and root can read as well as the agent. Others take it, and are told.
+func presentAgent(c *cli.Context, l *config.Loaded) *client {
+	k := runningAgent(c, l)
+	if k == nil {
+		return nil
+	}
+	age, every, err := k.age(c.Context)
+	switch {
+	case err == nil && max(age, every) <= maxAge:
+		return k
+	case os.Geteuid() == 0:
+		return nil
+	case err != nil: // stalled, for one
+		fmt.Fprintf(c.App.ErrWriter, "rmagent: the running agent is not well (%v); --local reads now\n", err)
+	default:
+		fmt.Fprintf(c.App.ErrWriter, "rmagent: the running agent reads every %s and did so %s ago; --local reads now\n",
+			human.Seconds(every.Seconds()), human.Seconds(age.Seconds()))
+	}
+	return k
+}
+
+// maxAge is how rarely an agent may read for its last reading to be the present.
+const maxAge = time.Minute
+
+// age asks how long ago the agent read last, and how often it does.
+func (k *client) age(ctx context.Context) (age, every time.Duration, err error) {
+	var h struct {
+		Age   float64 `json:"last_reading_seconds"`
+		Every float64 `json:"interval_seconds"`
+	}
+	err = k.getJSON(ctx, "/healthz", nil, &h)
+	return time.Duration(h.Age * float64(time.Second)), time.Duration(h.Every * float64(time.Second)), err
 }
 
 // agentOn returns a client of the agent on a socket, nil where none may be asked.

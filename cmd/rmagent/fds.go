@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os/signal"
-	"strconv"
 	"time"
 
 	"github.com/urfave/cli/v2"
@@ -55,10 +54,8 @@ func fds(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if k := runningAgent(c, loaded); k != nil {
-		if done, err := fdsOfAgent(c, k, f); done || err != nil {
-			return err
-		}
+	if done, err := fdsOfAgent(c, loaded, f); done || err != nil {
+		return err
 	}
 	l, err := openLocal(c, loaded)
 	if err != nil {
@@ -256,7 +253,7 @@ func (w *fdWatch) ended() error {
 	if len(w.filter.PIDs) != 1 || w.table.Len() > 0 {
 		return nil
 	}
-	return fmt.Errorf("pid %s ended while it was watched", strconv.Itoa(int(w.filter.PIDs[0])))
+	return ended(w.filter.PIDs)
 }
 
 func (w *fdWatch) leaking() bool {

@@ -53,7 +53,7 @@ func showHeadroom(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if k := runningAgent(c, l); k != nil {
+	if k := presentAgent(c, l); k != nil {
 		if done, err := headroomOfAgent(c, k, f); done || err != nil {
 			return err
 		}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -56,9 +57,38 @@ func serveAgent(t *testing.T, args ...string) *served {
 	return s
 }
 
+// What an agent read last that reads once an hour is the past: root reads, and others are
+// told how old it is. Nobody waits for its next reading.
+func TestBesideAnAgentThatReadsRarely(t *testing.T) {
+	s := serveAgent(t, "--interval", "1h")
+	pid := helper(t, "fds").Process.Pid // after its reading
+	for _, args := range [][]string{{"snapshot"}, {"top", "--json"}, {"headroom", "--json", "--for", "0", "--top", "0"}} {
+		cmd := s.command(t, args...)
+		time.AfterFunc(patience, func() { cmd.Process.Kill() })
+		r := runToEnd(t, cmd)
+		there := regexp.MustCompile(fmt.Sprintf(`(?m)("pid": ?|^ *)%d\b`, pid)).MatchString(r.stdout)
+		told := strings.HasPrefix(r.stderr, "rmagent: the running agent reads every 60 min and did so ")
+		if root := os.Geteuid() == 0; r.status != 0 || there != root || told == root {
+			t.Errorf("%s: exit status %d, the process that began since is there: %t, says %q", args[0], r.status, there, r.stderr)
+		}
+	}
+}
+
+// Who looks does not wait as long as the configuration has an agent wait between records.
+func TestTopReadsMoreOftenThanItsAgent(t *testing.T) {
+	cmd := agentCommand(t, "top", "--local", "--config", "rmagent.yaml")
+	if err := os.WriteFile(filepath.Join(cmd.Dir, "rmagent.yaml"), []byte("interval: 1h\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(patience, func() { cmd.Process.Kill() })
+	if r := runToEnd(t, cmd); r.status != 0 || !strings.HasPrefix(r.stdout, "rmagent top") {
+		t.Errorf("exit status %d: %s%s", r.status, r.stdout, r.stderr)
+	}
+}
+
 // A process that began after the agent's last reading is there.
 func TestSnapshotOfAYoungProcess(t *testing.T) {
-	s := serveAgent(t, "--interval", "1h")
+	s := serveAgent(t, "--interval", "1m")
 	young := helper(t, "fds")
 	pid := young.Process.Pid
 	r := runToEnd(t, s.command(t, "snapshot", "--pid", fmt.Sprint(pid), "--pid", fmt.Sprint(s.cmd.Process.Pid)))

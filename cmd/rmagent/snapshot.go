@@ -43,7 +43,7 @@ func snapshot(c *cli.Context) error {
 	if err != nil {
 		return err
 	}
-	if k := runningAgent(c, loaded); k != nil {
+	if k := presentAgent(c, loaded); k != nil {
 		if done, err := snapshotOfAgent(c, k, f); done {
 			return err
 		}
@@ -175,11 +175,15 @@ func noProcesses(pids []int32) error {
 	if len(pids) == 0 {
 		return nil
 	}
+	return fmt.Errorf("no process has PID %s", listed(pids))
+}
+
+func listed(pids []int32) string {
 	var list []string
 	for _, pid := range pids {
 		list = append(list, strconv.Itoa(int(pid)))
 	}
-	return fmt.Errorf("no process has PID %s", strings.Join(list, ", "))
+	return strings.Join(list, ", ")
 }
 
 // lineWriter writes records one after another.

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/signal"
 	"slices"
@@ -71,12 +72,12 @@ func top(c *cli.Context) error {
 	live := cmdline.IsTerminal(c.App.Writer) && !c.Bool("json")
 	switch {
 	case live:
-		m := tui.New(tui.Options{Source: source.String(), ASCII: !utf8Terminal(), Sort: key})
+		m := tui.New(tui.Options{Source: source.String(), ASCII: !utf8Terminal(), Sort: key, PIDs: f.PIDs})
 		err = tui.Run(ctx, m, source, os.Stdin, os.Stdout)
 	case c.Bool("json"):
-		err = topJSON(ctx, c, source)
+		err = topJSON(ctx, c, source, f.PIDs)
 	default:
-		err = topOnce(ctx, c, source, key)
+		err = topOnce(ctx, c, source, f.PIDs, key)
 	}
 	if ctx.Err() != nil { // Ctrl-C is how it is meant to end
 		err = nil
@@ -101,9 +102,10 @@ type topSource interface {
 	close() error
 }
 
-// openTop asks the agent that runs, or has one read here.
+// openTop asks the agent that runs, or has one read here: also where the agent lacks a
+// process that was named, for it may have begun since. It is an error if nobody has it.
 func openTop(ctx context.Context, c *cli.Context, l *config.Loaded, f engine.Filter) (topSource, error) {
-	if k := runningAgent(c, l); k != nil {
+	if k := presentAgent(c, l); k != nil {
 		facts, err := hostfs.ReadFacts(hostfs.Options{})
 		if err != nil {
 			return nil, err
@@ -112,9 +114,40 @@ func openTop(ctx context.Context, c *cli.Context, l *config.Loaded, f engine.Fil
 		if l.Origin("socket").Layer != config.LayerDefault {
 			s.name = "agent at " + k.socket
 		}
-		return s, nil
+		if f.PIDs == nil {
+			return s, nil
+		}
+		if r, err := s.read(ctx); err != nil || absent(f.PIDs, r.Processes) == nil {
+			return s, err
+		}
 	}
-	return openHere(ctx, l, f)
+	s, err := openHere(ctx, l, f)
+	if err != nil || f.PIDs == nil {
+		return s, err
+	}
+	r, err := s.Next(ctx, time.Time{})
+	if err == nil {
+		err = noProcesses(absent(f.PIDs, r.Processes))
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+// absent are those of the PIDs that no process has.
+func absent(pids []int32, list []record.Process) []int32 {
+	return slices.DeleteFunc(slices.Clone(pids), func(pid int32) bool {
+		return slices.ContainsFunc(list, func(p record.Process) bool { return p.PID == pid })
+	})
+}
+
+// ended names processes that were there, and are no more; nil for none.
+func ended(pids []int32) error {
+	if len(pids) == 0 {
+		return nil
+	}
+	return fmt.Errorf("pid %s ended while it was watched", listed(pids))
 }
 
 // agentSource asks a running agent.
@@ -203,6 +236,9 @@ type hereSource struct {
 // something else.
 func openHere(ctx context.Context, l *config.Loaded, f engine.Filter) (_ *hereSource, err error) {
 	l.JSONL = ""
+	if l.Origin("interval").Layer != config.LayerFlag { // it is for records: who looks does not wait so long
+		l.Interval = min(l.Interval, time.Second)
+	}
 	if l.LogFile == "" {
 		l.LogFile = os.DevNull
 	}
@@ -275,20 +311,24 @@ func (s *hereSource) Detail(ctx context.Context, pid int32) tui.Detail {
 }
 
 // second returns the first reading that has rates: those that come with the second
-// of an engine that has just begun.
+// of an engine that has just begun. Of an agent that reads rarely it is the last.
 func second(ctx context.Context, source topSource) (*tui.Reading, error) {
 	r, err := source.Next(ctx, time.Time{})
-	if err != nil || r.Host.CPURatio.Known() {
+	if err != nil || r.Host.CPURatio.Known() || r.Interval > maxAge {
 		return r, err
 	}
 	return source.Next(ctx, r.Time)
 }
 
 // topOnce prints the table for a reader that is no terminal.
-func topOnce(ctx context.Context, c *cli.Context, source topSource, key string) error {
+func topOnce(ctx context.Context, c *cli.Context, source topSource, pids []int32, key string) error {
 	r, err := second(ctx, source)
 	if err != nil {
 		return err
+	}
+	gone := absent(pids, r.Processes)
+	if pids != nil && len(r.Processes) == 0 {
+		return ended(gone)
 	}
 	m := tui.New(tui.Options{Source: source.String(), Sort: key, ASCII: !utf8Terminal()})
 	m.Take(r)
@@ -297,11 +337,11 @@ func topOnce(ctx context.Context, c *cli.Context, source topSource, key string) 
 		width = n
 	}
 	_, err = c.App.Writer.Write([]byte(m.Once(width)))
-	return err
+	return errors.Join(err, ended(gone))
 }
 
 // topJSON prints what top shows as records.
-func topJSON(ctx context.Context, c *cli.Context, source topSource) error {
+func topJSON(ctx context.Context, c *cli.Context, source topSource, pids []int32) error {
 	r, err := second(ctx, source)
 	if err != nil {
 		return err
@@ -318,7 +358,7 @@ func topJSON(ctx context.Context, c *cli.Context, source topSource) error {
 			return err
 		}
 	}
-	return out.Flush()
+	return errors.Join(out.Flush(), ended(absent(pids, r.Processes)))
 }
 
 func topRecords(r *tui.Reading) []record.Record {

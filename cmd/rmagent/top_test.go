@@ -217,6 +217,27 @@ func TestTopOnceByItself(t *testing.T) {
 	}
 }
 
+// A PID that nobody has is said to be nobody's, and no table is shown; who ends while it is
+// shown is said to have ended.
+func TestTopOfOneProcess(t *testing.T) {
+	s := serveAgent(t, "--source", "procfs", "--interval", "200ms")
+	for _, where := range []string{"--local=false", "--local"} { // of the agent, and by itself
+		for _, form := range []string{"--json=false", "--json"} {
+			r := runToEnd(t, s.command(t, "top", where, form, "--interval", "100ms", "--pid", strconv.Itoa(maxPID)))
+			if want := fmt.Sprintf("rmagent: no process has PID %d\n", maxPID); r.status != 1 || r.stdout != "" || !strings.HasSuffix(r.stderr, want) {
+				t.Errorf("%s %s: exit status %d, %q, %q", where, form, r.status, r.stdout, r.stderr)
+			}
+		}
+	}
+	young := helper(t, "fds")
+	pid := young.Process.Pid
+	terminal := openTmux(t, agentCommand(t, "top", "--socket", filepath.Join(s.dir, "rmagent.sock"), "--pid", strconv.Itoa(pid)))
+	terminal.shows(fmt.Sprintf(`(?m)^.? *%d `, pid))
+	young.Process.Kill()
+	young.Wait()
+	terminal.shows(fmt.Sprintf(`(?m)^pid %d has ended`, pid))
+}
+
 // TestHeadroomOfNobody: a process may end between a reading and a question.
 func TestHeadroomOfNobody(t *testing.T) {
 	d := newHeadroomDesk()

@@ -26,6 +26,7 @@ type Options struct {
 	ASCII   bool   // the terminal shows no other characters
 	Sort    string // key of a column; empty: CPU
 	Version string
+	PIDs    []int32 // that were asked for; nil: all
 }
 
 // id tells processes apart that had one PID after the other.

@@ -174,6 +174,28 @@ func TestScreens(t *testing.T) {
 	}
 }
 
+// Who was asked for and has ended is named, beside those that are there, and alone.
+func TestWhoHasEnded(t *testing.T) {
+	m := New(Options{PIDs: []int32{4711, 4242}})
+	m.Resize(80, 24)
+	r := busy(0)
+	r.Processes = slices.DeleteFunc(r.Processes, func(p record.Process) bool { return p.PID != 4711 })
+	m.Take(r)
+	if screen := fits(t, m); !strings.Contains(screen, "  4711 ") || !strings.Contains(screen, "\npid 4242 has ended\n") {
+		t.Errorf("one of two:\n%s", screen)
+	}
+	r.Processes = nil
+	m.Take(r)
+	if screen := fits(t, m); !strings.Contains(screen, "\npid 4711 has ended\npid 4242 has ended\n") || strings.Contains(screen, "match") {
+		t.Errorf("both:\n%s", screen)
+	}
+	nobody := New(Options{})
+	nobody.Take(r)
+	if text := nobody.Once(80); !strings.HasSuffix(text, "\nthere is no such process\n") {
+		t.Errorf("nobody has that name:\n%s", text)
+	}
+}
+
 func golden(t *testing.T, name, got string) {
 	t.Helper()
 	path := filepath.Join("testdata", name+".txt")

@@ -2,6 +2,7 @@ package tui
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"rmagent/internal/human"
@@ -253,7 +254,21 @@ func (m *Model) tableLines() []string {
 	for i := m.top; i < min(len(m.rows), m.top+height); i++ {
 		lines = append(lines, m.rowLine(&m.rows[i], i == at))
 	}
-	if len(m.rows) == 0 {
+	return append(lines, m.missing()...)
+}
+
+// missing says who was asked for and is not there.
+func (m *Model) missing() (lines []string) {
+	for _, pid := range m.options.PIDs {
+		if !slices.ContainsFunc(m.reading.Processes, func(p record.Process) bool { return p.PID == pid }) {
+			lines = append(lines, yellow.in(fmt.Sprintf("pid %d has ended", pid)))
+		}
+	}
+	switch {
+	case len(m.rows) > 0 || m.filter == "" && m.options.PIDs != nil:
+	case m.filter == "":
+		lines = append(lines, dim.in("there is no such process"))
+	default:
 		lines = append(lines, dim.in("no process matches "+m.filter))
 	}
 	return lines
@@ -401,6 +416,7 @@ func (m *Model) Once(width int) string {
 	for i := range m.rows {
 		lines = append(lines, m.rowLine(&m.rows[i], false))
 	}
+	lines = append(lines, m.missing()...)
 	for i := range lines {
 		lines[i] = strings.TrimRight(stripped(lines[i]), " ")
 	}
