@@ -17,14 +17,25 @@ import (
 type event struct {
 	cause    string // one of config's On...
 	crossing uint64 // number of the crossing or decision, on which an action acts once; 0: it has none
-	recovery bool   // it is over
-	state    record.State
+	subject  subject
+	recovery bool         // it got better
+	over     bool         // and is as if it had never been
+	state    record.State // that was reached, or left
+	now      record.State // that was reached
 	resource string
 	target   string
 	message  string
 	who      []Process // whom it is about; of prune decisions the candidates, first to go first
 	actions  []string  // those that a rule names
 	record   record.Record
+}
+
+// subject is what begins and ends: a state of a target, work that should be taken off, or a
+// process that leaks. What has no end has none.
+type subject struct {
+	cause string
+	state policy.Key
+	id    sample.ID
 }
 
 // Process is whom something is about.
@@ -47,12 +58,13 @@ func ofChange(c *policy.Change, p *Process) event {
 	s := c.State
 	e := event{
 		cause: config.OnState, crossing: c.Crossing, recovery: !c.Worse(),
-		state: worse(s.State, s.Previous), resource: s.Resource, target: s.Target, message: s.Message,
+		state: worse(s.State, s.Previous), now: s.State, resource: s.Resource, target: s.Target, message: s.Message,
 		actions: c.Actions, record: s,
 	}
 	if c.Tracked {
 		e.cause = config.OnLimit
 	}
+	e.subject, e.over = subject{cause: e.cause, state: c.Key()}, s.State == record.StateNormal
 	if p != nil {
 		e.who = []Process{*p}
 	}
@@ -74,6 +86,7 @@ func rank(s record.State) int {
 func ofPrune(c *policy.Change) event {
 	e := event{
 		cause: config.OnPrune, crossing: c.Crossing, recovery: !c.Prune.ShouldPrune,
+		subject: subject{cause: config.OnPrune}, over: !c.Prune.ShouldPrune,
 		message: report.PruneMessage(c.Prune), actions: c.Actions, record: c.Prune,
 	}
 	if len(c.Prune.Reasons) > 0 {
@@ -89,8 +102,9 @@ func ofPrune(c *policy.Change) event {
 // ofLeak makes an event of a verdict, which is leaking, or over.
 func ofLeak(r *record.Leak) event {
 	id := sample.ID{PID: r.PID, StartTicks: r.StartTicks}
+	over := r.Verdict == record.VerdictOver
 	return event{
-		cause: config.OnLeak, recovery: r.Verdict == record.VerdictOver,
+		cause: config.OnLeak, recovery: over, over: over, subject: subject{cause: config.OnLeak, id: id},
 		resource: string(policy.FD), target: id.String(), message: report.LeakMessage(r),
 		who: []Process{{ID: id, Comm: r.Comm}}, record: r,
 	}
@@ -105,7 +119,9 @@ func ofOOM(r *record.OOM) event {
 	}
 }
 
-// chooses tells whether an action is for an event.
+// chooses tells whether an action is for an event. The end of what it acted on is its
+// business, whatever has changed meanwhile: the end of a prune period has no reasons, and a
+// process may have another name.
 func chooses(a *config.Action, e *event) bool {
 	if a.Kind == config.ActionSignal && e.recovery {
 		return false
@@ -119,13 +135,16 @@ func chooses(a *config.Action, e *event) bool {
 	if e.state != "" && rank(e.state) < rank(record.State(a.MinState)) {
 		return false
 	}
+	if e.recovery {
+		return rank(e.now) < rank(record.State(a.MinState))
+	}
 	if len(a.Resources) > 0 && !slices.ContainsFunc(e.resources(), func(r string) bool { return slices.Contains(a.Resources, r) }) {
 		return false
 	}
 	if len(a.Targets) > 0 && !slices.ContainsFunc(e.targets(), func(t string) bool { return matchesAny(a.Targets, t) }) {
 		return false
 	}
-	return len(a.Names) == 0 || len(e.who) == 0 && e.recovery || len(meant(a, e)) > 0
+	return len(a.Names) == 0 || len(meant(a, e)) > 0
 }
 
 // meant are the processes of an event that an action is for.

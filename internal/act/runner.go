@@ -15,7 +15,6 @@ import (
 
 	"rmagent/internal/config"
 	"rmagent/internal/policy"
-	"rmagent/internal/sample"
 	"rmagent/record"
 )
 
@@ -46,21 +45,20 @@ type Runner struct {
 	running sync.WaitGroup
 	dropped atomic.Uint64
 
-	mu      sync.Mutex
-	closed  bool
-	dryRun  bool
-	order   []*worker
-	leaking map[sample.ID]bool // of which it was told
+	mu     sync.Mutex
+	closed bool
+	dryRun bool
+	order  []*worker
 }
 
 // worker is one action, and the goroutine that does it.
 type worker struct {
 	action config.Action
 	queue  chan job
-	times  []time.Time         // of what was queued within the last hour
-	acted  map[uint64]bool     // crossings
-	oldest []uint64            // of them, in their order
-	raised map[policy.Key]bool // states that it was told of, and that are not over
+	times  []time.Time      // of what was queued within the last hour
+	acted  map[uint64]bool  // crossings
+	oldest []uint64         // of them, in their order
+	told   map[subject]bool // what began and is not over
 }
 
 // job is one thing that is to be done.
@@ -80,7 +78,7 @@ func New(o Options) *Runner {
 	if o.Backoff == 0 {
 		o.Backoff = time.Second
 	}
-	r := &Runner{Options: o, http: newHTTPClient(), leaking: map[sample.ID]bool{}}
+	r := &Runner{Options: o, http: newHTTPClient()}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r
 }
@@ -103,7 +101,7 @@ func (r *Runner) Configure(actions []config.Action, dryRun bool) {
 			r.order = append(r.order, before[i])
 			continue
 		}
-		w := &worker{action: a, queue: make(chan job, queueLength), acted: map[uint64]bool{}, raised: map[policy.Key]bool{}}
+		w := &worker{action: a, queue: make(chan job, queueLength), acted: map[uint64]bool{}, told: map[subject]bool{}}
 		r.order = append(r.order, w)
 		r.running.Go(func() { r.work(w) })
 	}
@@ -119,39 +117,15 @@ func (r *Runner) Configure(actions []config.Action, dryRun bool) {
 func (r *Runner) Changed(c *policy.Change, p *Process) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	e := ofChange(c, p)
-	for _, w := range r.order {
-		switch {
-		case c.State != nil && e.recovery && !w.raised[c.Key()]: // it was not told of the rise: dropped, or not its business
-		case r.tellOne(w, e) && c.State != nil:
-			w.raised[c.Key()] = true
-		}
-		if c.State != nil && c.State.State == record.StateNormal {
-			delete(w.raised, c.Key())
-		}
-	}
+	r.tell(ofChange(c, p))
 }
 
 // Leak tells of a verdict on a process, which may be protected.
 func (r *Runner) Leak(l *record.Leak, protected bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	id := sample.ID{PID: l.PID, StartTicks: l.StartTicks}
-	told := r.leaking[id]
-	switch {
-	case l.Verdict == record.VerdictOver: // also where nobody acts any more
-		delete(r.leaking, id)
-		if !told {
-			return // it only grew
-		}
-	case l.Verdict != record.VerdictLeaking:
+	if len(r.order) == 0 || l.Verdict == record.VerdictGrowing {
 		return
-	}
-	if len(r.order) == 0 {
-		return
-	}
-	if l.Verdict == record.VerdictLeaking {
-		r.leaking[id] = true
 	}
 	e := ofLeak(l)
 	e.who[0].Protected = protected
@@ -196,17 +170,20 @@ func (r *Runner) Names() []string {
 // Dropped counts what did not fit into a queue.
 func (r *Runner) Dropped() uint64 { return r.dropped.Load() }
 
-// tell queues an event for every action that it is for. mu is held.
+// tell queues an event for every action that it is for. Of an end an action is told only if
+// it acted on the beginning. mu is held.
 func (r *Runner) tell(e event) {
 	for _, w := range r.order {
-		r.tellOne(w, e)
+		if e.recovery && !w.told[e.subject] { // dropped, or not its business
+			continue
+		}
+		if chooses(&w.action, &e) && !w.acted[e.crossing] && r.queue(w, e) && !e.recovery && e.subject != (subject{}) {
+			w.told[e.subject] = true
+		}
+		if e.over {
+			delete(w.told, e.subject)
+		}
 	}
-}
-
-// tellOne queues an event for an action, if it is for that, and says whether it will act.
-// mu is held.
-func (r *Runner) tellOne(w *worker, e event) bool {
-	return chooses(&w.action, &e) && !w.acted[e.crossing] && r.queue(w, e)
 }
 
 // queue hands an event to an action, if its limits allow it, and says so. mu is held.

@@ -647,8 +647,63 @@ func TestLeaks(t *testing.T) {
 	r.want("a", record.OutcomeDone)
 	r.configure("actions: []")
 	tell(3, record.VerdictOver)
-	if n := len(r.leaking); n != 0 {
-		t.Errorf("%d leaks that are over are remembered where nobody acts any more", n)
+	r.configure("actions: [{name: a, kind: log, on: [leak], recovery: true}]")
+	tell(3, record.VerdictOver)
+	r.nothing("another action was told of it")
+}
+
+// TestEndOfWhatWasNotTold: an action that did not act when something began is not told that
+// it is over; one that did is, whatever its filters make of the end.
+func TestEndOfWhatWasNotTold(t *testing.T) {
+	r := newRig(t, `actions:
+- {name: once, kind: log, on: [leak, prune], recovery: true, max_per_hour: 1}
+- {name: named, kind: log, on: [leak], recovery: true, names: [other]}
+- {name: cpu, kind: log, on: [prune], recovery: true, resources: [cpu]}
+- {name: disk, kind: log, on: [prune], recovery: true, resources: [disk]}
+- {name: warn, kind: log, on: [state], recovery: true, min_state: warning}
+`)
+	leak := func(v record.Verdict, comm string) {
+		r.Leak(&record.Leak{PID: 1, StartTicks: 9, Comm: comm, Verdict: v}, false)
+	}
+	leak(record.VerdictLeaking, "x")
+	r.want("once", record.OutcomeDone)
+	prune := policy.Change{Crossing: 1, Prune: &record.Prune{ShouldPrune: true, Reasons: []record.PruneReason{{Resource: "cpu", Target: "host"}}}}
+	r.Changed(&prune, nil)
+	seen := map[string]int{}
+	for range 2 {
+		a := r.take()
+		seen[fmt.Sprint(a.Action, " ", a.Outcome)]++
+	}
+	if seen["once rate_limited"] != 1 || seen["cpu done"] != 1 {
+		t.Fatalf("%v", seen)
+	}
+	r.now.Add(int64(2 * time.Hour))
+	prune = policy.Change{Crossing: 2, Prune: &record.Prune{}}
+	r.Changed(&prune, nil)
+	if a := r.want("cpu", record.OutcomeDone); !a.Recovery {
+		t.Errorf("%+v", a)
+	}
+	r.nothing("nobody else was told that work should be taken off")
+	leak(record.VerdictOver, "other")
+	if a := r.want("once", record.OutcomeDone); !a.Recovery {
+		t.Errorf("%+v", a)
+	}
+	r.nothing("it had another name when it began to leak")
+	state := func(from, to record.State) {
+		r.cross(record.StateChange{Resource: "memory", Target: "host", Previous: from, State: to}, nil)
+	}
+	state(record.StateNormal, record.StateCritical)
+	r.want("warn", record.OutcomeDone)
+	state(record.StateCritical, record.StateWarning)
+	r.nothing("that is still a warning")
+	state(record.StateWarning, record.StateNormal)
+	if a := r.want("warn", record.OutcomeDone); !a.Recovery {
+		t.Errorf("%+v", a)
+	}
+	for _, w := range r.order {
+		if len(w.told) != 0 {
+			t.Errorf("%s remembers %d", w.action.Name, len(w.told))
+		}
 	}
 }
 
@@ -763,8 +818,8 @@ func TestRecoveryOfWhatWasTold(t *testing.T) {
 	read()
 	want(record.OutcomeDone, 11, true)
 	for _, w := range r.order {
-		if len(w.raised) != 0 {
-			t.Errorf("%d states are remembered", len(w.raised))
+		if len(w.told) != 0 {
+			t.Errorf("%d states are remembered", len(w.told))
 		}
 	}
 }
