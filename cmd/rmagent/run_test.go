@@ -811,6 +811,36 @@ func TestFilters(t *testing.T) {
 	}
 }
 
+// Whoever the filter does not choose is neither judged nor acted on, and top shows nothing
+// of it either, whoever reads.
+func TestFiltersChooseWhoIsJudged(t *testing.T) {
+	chosen, other := helper(t, "fds").Process.Pid, helper(t, "fds").Process.Pid // both near their limit
+	of := func(pid int) string { return fmt.Sprintf("pid:%d@", pid) }
+	s := serveAgent(t, "--interval", "100ms", "--jsonl", "out.jsonl", "--pid", fmt.Sprint(chosen))
+	path := filepath.Join(s.dir, "out.jsonl")
+	await(t, "the state of who is chosen", func() bool {
+		b, _ := os.ReadFile(path)
+		return bytes.Contains(b, []byte(of(chosen)))
+	})
+	s.stop()
+	for _, c := range only[*record.StateChange](records(t, path)) {
+		if strings.HasPrefix(c.Target, "pid:") && !strings.HasPrefix(c.Target, of(chosen)) {
+			t.Errorf("a state of %s", c.Target)
+		}
+	}
+	s = serveAgent(t, "--interval", "100ms")
+	await(t, "the state of the other", func() bool {
+		r := runToEnd(t, s.command(t, "top", "--json"))
+		return strings.Contains(r.stdout, of(other)) && strings.Contains(r.stdout, of(chosen))
+	})
+	for _, where := range []string{"--local=false", "--local"} {
+		r := runToEnd(t, s.command(t, "top", "--json", where, "--interval", "100ms", "--pid", fmt.Sprint(chosen)))
+		if !strings.Contains(r.stdout, of(chosen)) || strings.Contains(r.stdout, of(other)) {
+			t.Errorf("%s: %s%s", where, r.stdout, r.stderr)
+		}
+	}
+}
+
 // asNobody runs a copy of the test binary as a user without privileges.
 func asNobody(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()

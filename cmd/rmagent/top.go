@@ -20,6 +20,7 @@ import (
 	"rmagent/internal/config"
 	"rmagent/internal/engine"
 	"rmagent/internal/hostfs"
+	"rmagent/internal/sample"
 	"rmagent/internal/sink"
 	"rmagent/internal/stack/worker"
 	"rmagent/internal/tui"
@@ -207,10 +208,26 @@ func (s *agentSource) read(ctx context.Context) (*tui.Reading, error) {
 	if err := s.client.getJSON(ctx, "/v1/policy", nil, &policy); err != nil {
 		return nil, err
 	}
+	if f := &s.filter; f.PIDs != nil || len(f.Names)+len(f.Cgroups)+len(f.Units) > 0 {
+		system.States, leaks.Leaks = ofChosen(processes.Processes, system.States, leaks.Leaks)
+	}
 	return &tui.Reading{
 		Time: system.Time, Interval: time.Duration(system.Interval * float64(time.Second)), Host: system.Host, HostName: s.host,
 		GPUs: system.GPUs, Processes: processes.Processes, Leaks: leaks.Leaks, States: system.States, Prune: policy.Prune,
 	}, nil
+}
+
+// ofChosen leaves out what is told of processes that a filter does not choose.
+func ofChosen(chosen []record.Process, states []record.StateChange, leaks []record.Leak) ([]record.StateChange, []record.Leak) {
+	there := map[sample.ID]bool{}
+	targets := map[string]bool{}
+	for i := range chosen {
+		id := sample.ID{PID: chosen[i].PID, StartTicks: chosen[i].StartTicks}
+		there[id], targets[id.String()] = true, true
+	}
+	states = slices.DeleteFunc(states, func(s record.StateChange) bool { return strings.HasPrefix(s.Target, "pid:") && !targets[s.Target] })
+	leaks = slices.DeleteFunc(leaks, func(l record.Leak) bool { return !there[sample.ID{PID: l.PID, StartTicks: l.StartTicks}] })
+	return states, leaks
 }
 
 // Detail asks for what a process holds, and for its limits.

@@ -51,6 +51,21 @@ func TestAnOOMKillIsActedOnOnce(t *testing.T) {
 	}
 }
 
+// Nor is a kill of who is not chosen.
+func TestAnOOMKillOfWhoIsNotChosen(t *testing.T) {
+	e := realEngine(t)
+	actor, sink := &told{}, &discard{}
+	victim := sample.Process{ID: sample.ID{PID: 4711, StartTicks: 99}}
+	copy(victim.Comm[:], "shown")
+	e.Events, e.Actions, e.Sink = &kills{oom: sample.OOM{P: victim}}, actor, sink
+	for name, want := range map[string]int{"shown": 1, "other": 0} {
+		e.Filter, actor.ooms, sink.n = Filter{Names: []string{name}}, nil, 0
+		if e.drain(); len(actor.ooms) != want || sink.n != uint64(want) {
+			t.Errorf("with --name %s: acted on %v, %d records, want %d", name, actor.ooms, sink.n, want)
+		}
+	}
+}
+
 // Who is not shown is not told of at the end either.
 func TestTheEndOfALeakIsToldOfWhoIsShown(t *testing.T) {
 	for name, want := range map[string]uint64{"shown": 1, "other": 0} {

@@ -411,7 +411,11 @@ func (e *Engine) identityOf(p *sample.Process) *sample.Identity {
 }
 
 func (e *Engine) writeOOM(o *sample.OOM) {
-	e.builder.OOM(&e.oom, o, e.identityOf(&o.P).Cgroup)
+	id := e.identityOf(&o.P)
+	if !e.Filter.Match(&o.P, id) {
+		return
+	}
+	e.builder.OOM(&e.oom, o, id.Cgroup)
 	e.Log.Warn("oom_kill",
 		zap.Int32("pid", o.P.ID.PID),
 		zap.String("comm", e.oom.Comm),

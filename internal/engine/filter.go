@@ -8,8 +8,8 @@ import (
 	"rmagent/record"
 )
 
-// Filter chooses the processes that are shown. Each list that is not empty must
-// have a match, as package pattern matches.
+// Filter chooses the processes that there are records of, that are judged and that are
+// acted on. Each list that is not empty must have a match, as package pattern matches.
 type Filter struct {
 	PIDs    []int32
 	Names   []string

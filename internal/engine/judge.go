@@ -62,9 +62,11 @@ func (e *Engine) writeJobs() {
 	}
 }
 
-// writeProcesses has every process judged of which something moved, or that the policy
-// watches, and writes those that are to be shown. A process in which nothing moved and
-// whose end was told already is left to its end, as a reader of the records leaves it.
+// writeProcesses has every process judged that the filter chooses and of which something
+// moved, or that the policy watches, and writes those that are to be shown. Of others there
+// are no records, so that nobody could decide the same of them. A process in which nothing
+// moved and whose end was told already is left to its end, as a reader of the records
+// leaves it.
 func (e *Engine) writeProcesses() {
 	now := e.snapshot.Monotonic
 	for i := range e.table.Len() {
@@ -73,12 +75,15 @@ func (e *Engine) writeProcesses() {
 		if !due && !p.Active && (!e.Policy.Watches(p.ID) || e.exited[p.ID]) {
 			continue
 		}
+		if !e.Filter.Match(&p.Process, p.Identity) {
+			continue
+		}
 		e.builder.Process(&e.process, p, &e.gpus)
 		if !due {
 			e.process.FDSecondsToLimit = record.Opt[float64]{} // which moves, though nothing of the process does
 		}
 		e.Policy.Process(&e.process.ProcessFacts)
-		if due && e.Filter.Match(&p.Process, p.Identity) {
+		if due {
 			e.emit(&e.process)
 		}
 	}
