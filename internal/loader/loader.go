@@ -60,7 +60,8 @@ type Reader struct {
 	last    lastReading
 	caps    sample.Capabilities
 	exact   bool // every scan adds every CPU's share of the RSS
-	alone   bool // a process can be read by its PID
+	alone   bool // a process can be read by its PID in the initial PID namespace
+	nested  bool // in another one, whose PIDs it is asked for
 	hidden  bool // PID 1 is there, but this kernel hides it from BPF's look-ups
 
 	// Of the running Read.
@@ -94,7 +95,8 @@ func Open(opts Options) (*Reader, error) {
 	r := &Reader{
 		scanner: s,
 		exact:   env.cpus*max(opts.repeatCPUs, 1) <= maxExactCPUs || !env.percpuRSS(),
-		alone:   s.name() == ScanSyscall && !env.nested,
+		alone:   s.name() == ScanSyscall,
+		nested:  env.nested,
 		want:    map[int32]bool{},
 	}
 	r.caps = env.capabilities(opts.Events)
@@ -199,12 +201,34 @@ func (r *Reader) readSome(pids []int32) error {
 		r.whole = false
 		return r.scanner.scan(true, r.emit)
 	}
+	if r.nested {
+		return r.readNested()
+	}
 	for pid := range r.want {
 		if err := r.scanner.one(pid, r.emit); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// readNested reads those that the last reading of all had, for that knows their PIDs in
+// the initial PID namespace, and all processes for those that began since.
+func (r *Reader) readNested() error {
+	for i := range r.last.records {
+		rec := &r.last.records[i]
+		if !r.want[int32(rec.Pid)] {
+			continue
+		}
+		if err := r.scanner.one(int32(rec.Tgid), r.emit); err != nil {
+			return err
+		}
+	}
+	if len(r.want) == 0 {
+		return nil
+	}
+	r.whole = false
+	return r.scanner.scan(true, r.emit)
 }
 
 // add takes one record into the snapshot that is being read.
