@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/cmdline"
+	"rmagent/internal/config"
 	"rmagent/internal/execcmd"
 )
 
@@ -109,5 +110,5 @@ func unknownCommand(app *cli.App, name string) error {
 	for _, cmd := range app.VisibleCommands() {
 		names = append(names, cmd.Name)
 	}
-	return cmdline.Usagef("unknown command %q: there are %s", name, strings.Join(names, ", "))
+	return cmdline.Usagef("unknown command %q%s; there are %s", name, config.DidYouMean(name, names), strings.Join(names, ", "))
 }

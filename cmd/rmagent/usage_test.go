@@ -24,7 +24,13 @@ func TestMistakes(t *testing.T) {
 		says   []string
 	}{
 		{"snapsho", 2, []string{`"snapsho"`, "snapshot"}},
-		{"--bogus", 2, []string{"--bogus"}},
+		{"rn", 2, []string{`rmagent: unknown command "rn"; did you mean run?; there are run, snapshot`}},
+		{"--bogus", 2, []string{"rmagent: unknown flag --bogus (rmagent --help lists the commands)"}},
+		{"--version", 2, []string{"rmagent: unknown flag --version; it is rmagent version"}},
+		{"-v", 2, []string{"rmagent: unknown flag -v; it is rmagent version"}},
+		{"--interval 5s run", 2, []string{"rmagent: unknown flag --interval before the command; it goes behind: rmagent COMMAND --interval"}},
+		{"run --intervall 5s", 2, []string{"rmagent: run: unknown flag --intervall; did you mean --interval? (rmagent run --help"}},
+		{"run -x", 2, []string{"rmagent: run: unknown flag -x (rmagent run --help"}},
 		{"run --bogus", 2, []string{"run", "--bogus"}},
 		{"run --interval", 2, []string{"--interval", "needs a value"}},
 		{"run --interval soon", 2, []string{"interval", `soon`, "allowed"}},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/urfave/cli/v2"
@@ -87,15 +88,44 @@ func invalidBecause(value, why string) string {
 // with a single dash.
 func OnUsageError(c *cli.Context, err error, _ bool) error {
 	msg := err.Error()
+	global := c.Command == nil || c.Command.Name == "" || c.Command.Name == c.App.Name
 	if name, ok := strings.CutPrefix(msg, "flag provided but not defined: -"); ok {
-		msg = fmt.Sprintf("unknown flag --%s", strings.TrimPrefix(name, "-"))
+		msg = unknownFlag(c, strings.TrimPrefix(name, "-"), global)
 	} else if name, ok := strings.CutPrefix(msg, "flag needs an argument: -"); ok {
 		msg = fmt.Sprintf("flag --%s needs a value", strings.TrimPrefix(name, "-"))
 	} else if m := regexp.MustCompile(invalidValue).FindStringSubmatch(msg); m != nil {
 		msg = fmt.Sprintf("--%s: %s", m[2], invalidBecause(m[1], m[3]))
 	}
-	if c.Command != nil && c.Command.Name != "" && c.Command.Name != c.App.Name {
+	if !global {
 		return Usagef("%s: %s (rmagent %s --help lists the flags)", c.Command.Name, msg, c.Command.Name)
 	}
 	return Usagef("%s (rmagent --help lists the commands)", msg)
+}
+
+// unknownFlag says what may have been meant by a flag.
+func unknownFlag(c *cli.Context, name string, global bool) string {
+	dashes := "--"
+	if len(name) == 1 {
+		dashes = "-"
+	}
+	msg := "unknown flag " + dashes + name
+	switch {
+	case !global && len(name) > 2:
+		hint := config.DidYouMean(name, slices.DeleteFunc(flagNames(c.Command), func(n string) bool { return len(n) == 1 }))
+		return msg + strings.Replace(hint, "mean ", "mean --", 1)
+	case !global:
+		return msg
+	case name == "version" || name == "v":
+		return msg + "; it is rmagent version"
+	case slices.ContainsFunc(c.App.Commands, func(cmd *cli.Command) bool { return slices.Contains(flagNames(cmd), name) }):
+		return msg + " before the command; it goes behind: rmagent COMMAND " + dashes + name
+	}
+	return msg
+}
+
+func flagNames(c *cli.Command) (names []string) {
+	for _, f := range c.Flags {
+		names = append(names, f.Names()...)
+	}
+	return names
 }

@@ -140,7 +140,7 @@ func (ld *loader) problem(o Origin, key, format string, args ...any) {
 func (ld *loader) unknown(o Origin, key, what, name string, names []string) {
 	hint := ""
 	if len(ld.problems) < maxProblems {
-		hint = didYouMean(name, names)
+		hint = DidYouMean(name, names)
 	}
 	ld.problem(o, key, "there is no such %s%s", what, hint)
 }
@@ -207,7 +207,7 @@ func (ld *loader) checkHooks(names []string) error {
 			return nil
 		}
 		if ld.hooks != nil && !slices.Contains(ld.hooks, name) {
-			return fmt.Errorf("%q is no hook%s; there are %s", name, didYouMean(name, ld.hooks), strings.Join(ld.hooks, ", "))
+			return fmt.Errorf("%q is no hook%s; there are %s", name, DidYouMean(name, ld.hooks), strings.Join(ld.hooks, ", "))
 		}
 	}
 	return nil
@@ -353,8 +353,8 @@ func mapstructureOf(from any, to *map[string]any) error {
 	return d.Decode(from)
 }
 
-// didYouMean returns a hint, or nothing.
-func didYouMean(name string, names []string) string {
+// DidYouMean returns a hint at the one of the names that is like a wrong one, or nothing.
+func DidYouMean(name string, names []string) string {
 	upper := make(map[string]string, len(names))
 	lower := make([]string, len(names))
 	for i, n := range names {

@@ -127,7 +127,7 @@ func (l *Loaded) checkTracked(part bool) []Problem {
 		}
 		for _, name := range rule.Actions {
 			if !part && !slices.Contains(names, name) {
-				what := fmt.Sprintf("there is no action %s%s; allowed: names of the list actions", name, didYouMean(name, names))
+				what := fmt.Sprintf("there is no action %s%s; allowed: names of the list actions", name, DidYouMean(name, names))
 				problems = append(problems, Problem{l.origins[at+".actions"], at + ".actions", what})
 			}
 		}
