@@ -873,6 +873,9 @@ func asNobody(t *testing.T, args ...string) *exec.Cmd {
 }
 
 func TestWithoutPrivileges(t *testing.T) {
+	if r := runToEnd(t, asNobody(t, "run", "--jsonl", "/none.jsonl", "--duration", "1ms")); r.status != 1 || !strings.HasSuffix(r.stderr, "open /none.jsonl: permission denied\n") {
+		t.Errorf("a file that may not be made: exit status %d: %s", r.status, r.stderr)
+	}
 	r := runToEnd(t, asNobody(t, "run", "--source", "ebpf", "--duration", "300ms"))
 	if r.status != 1 || !strings.Contains(mistake(r.stderr), "CAP_BPF") {
 		t.Errorf("--source ebpf: exit status %d: %s", r.status, r.stderr)

@@ -40,7 +40,10 @@ func openTarget(path string) (*target, error) {
 	// Reading is for repairs: see takeBack and endsTorn.
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_APPEND|os.O_CREATE|unix.O_NOCTTY, 0o640)
 	if errors.Is(err, fs.ErrPermission) {
-		f, err = os.OpenFile(path, os.O_WRONLY|os.O_APPEND|unix.O_NOCTTY, 0)
+		var again error
+		if f, again = os.OpenFile(path, os.O_WRONLY|os.O_APPEND|unix.O_NOCTTY, 0); !errors.Is(again, fs.ErrNotExist) {
+			err = again
+		} // else it may not be made, which is what is wrong
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the output: %w", err)
