@@ -173,6 +173,8 @@ func amount(o record.Opt[float64], unit string) string {
 		return unknown
 	case unit == "bytes":
 		return size(v)
+	case v >= 1e7:
+		return count(v)
 	case v != float64(int64(v)):
 		return fmt.Sprintf("%.1f", v)
 	}

@@ -174,6 +174,15 @@ func TestScreens(t *testing.T) {
 	}
 }
 
+// A great number of things is written whole, in fewer digits, where a column would cut it.
+func TestGreatAmounts(t *testing.T) {
+	for v, want := range map[float64]string{0: "0", 375: "375", 0.5: "0.5", 9999999: "9999999", 16277267: "16.3M", 976562500: "977M", 1 << 63: "9.2E", 99950000: "100M"} {
+		if got := amount(record.Some(v), "inodes"); got != want || len(got) > 7 {
+			t.Errorf("%.0f is written as %q, want %q", v, got, want)
+		}
+	}
+}
+
 // Who was asked for and has ended is named, beside those that are there, and alone.
 func TestWhoHasEnded(t *testing.T) {
 	m := New(Options{PIDs: []int32{4711, 4242}})

@@ -76,6 +76,20 @@ func size(n float64) string {
 	return fmt.Sprintf("%.1f%c", n, units[i])
 }
 
+// count writes a great number of things in six cells: 16.3M, 977M.
+func count(n float64) string {
+	units := " kMGTPE"
+	i := 0
+	for n >= 999.5 && i < len(units)-1 {
+		n /= 1000
+		i++
+	}
+	if n >= 99.95 {
+		return fmt.Sprintf("%.0f%c", n, units[i])
+	}
+	return fmt.Sprintf("%.1f%c", n, units[i])
+}
+
 func sizeOf(o record.Opt[uint64]) string {
 	n, ok := o.Get()
 	if !ok {
