@@ -179,6 +179,9 @@ func TestFDsOfAProgramThatExecs(t *testing.T) {
 	held, named := map[string]uint64{}, map[string]int{}
 	for i := range r.Sites {
 		site := &r.Sites[i]
+		if site.Type == "file" && site.Target.Or("") != "/etc/hostname" {
+			continue // from who started the test
+		}
 		held[site.Type] += site.Held
 		if len(site.Stack) == 0 {
 			continue
