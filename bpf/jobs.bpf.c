@@ -200,6 +200,8 @@ int BPF_PROG(on_job_fork, struct task_struct *child)
 		member |= !!job_of(&from, i);
 	if (!member)
 		return 0;
+	// A child that has not run yet has nobody who stores with it at the same time, so that
+	// one attempt is enough (state_of in events.bpf.c takes two).
 	tagged = bpf_task_storage_get(&tags, child, &from, BPF_LOCAL_STORAGE_GET_F_CREATE);
 	FOR_JOBS(i) {
 		j = job_of(&from, i);
