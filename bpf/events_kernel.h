@@ -23,6 +23,7 @@
 
 /* include/uapi/asm-generic/errno-base.h */
 #define EBADF 9
+#define EEXIST 17
 #define ENFILE 23
 #define EMFILE 24
 

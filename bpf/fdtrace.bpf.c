@@ -22,6 +22,8 @@ char LICENSE[] SEC("license") = "Dual MIT/GPL";
 
 // For bpf2go: a type is only known to BTF if something uses it.
 const struct fd_birth *unused_birth __attribute__((unused));
+const struct fd_known *unused_known __attribute__((unused));
+const struct fd_walk *unused_walk __attribute__((unused));
 const struct fd_deep *unused_deep __attribute__((unused));
 const struct fd_record *unused_record __attribute__((unused));
 
@@ -38,6 +40,8 @@ const volatile u32 deep_entries = 64;
 #define DEEP_NEEDED_INTERVAL 2500000ULL
 #define FAILURE_BURST 64
 #define FAILURE_INTERVAL 62500000ULL
+
+#define PAGE 4096ULL
 
 // What every program asks first, after the number of the call. A process is looked up by its number: 0 means
 // that nobody with it is suspect, else it is the first of those who may be. A traced
@@ -92,6 +96,43 @@ struct {
 	__type(value, struct fd_birth);
 } births SEC(".maps");
 
+// Its other half: of births whose walks are known. An entry is in one of both.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 2048);
+	__type(key, u32);
+	__type(value, struct fd_known);
+} knowns SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, FD_WALKS);
+	__type(key, u32);
+	__type(value, struct fd_walk);
+} walks SEC(".maps");
+
+// The stack that a CPU compares, in memory that nobody else reads: registers, and what is
+// from sp upward. Whole pages, for the kernel copies to whole lines faster.
+#define STACK_WORDS (FD_REGISTERS + FD_WALK_WINDOW / 8)
+_Static_assert(sizeof(struct fd_registers) <= 8 * FD_REGISTERS, "registers");
+
+struct stack_words {
+	u64 words[STACK_WORDS];
+	u64 busy; // who was interrupted uses it
+};
+_Static_assert(sizeof(struct stack_words) % PAGE == 0, "stack_words");
+
+// By CPU, as many as there may be: an array, for a look-up in a per-CPU map takes 20 ns.
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE); // for its values to begin a page
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct stack_words);
+} stack_words SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
@@ -120,6 +161,20 @@ static __always_inline struct fd_cpu *this_cpu(void)
 static __always_inline void count_run(void)
 {
 	this_cpu()->runs++;
+}
+
+// What the clock said when this CPU asked first within the current tick. Reading it takes a
+// third of what a birth whose walk is known does.
+static __always_inline u64 time_of_tick(void)
+{
+	struct fd_cpu *c = this_cpu();
+	u64 tick = bpf_jiffies64();
+
+	if (c->tick != tick) {
+		c->now = bpf_ktime_get_ns();
+		c->tick = tick;
+	}
+	return c->now;
 }
 
 static __always_inline void add(u64 *to, u64 n)
@@ -216,6 +271,7 @@ static __always_inline void know_table(struct task_struct *t, struct fd_suspect 
 	u64 files = table_address(t);
 	struct fd_table new = { .since = order(), .tgid = s->tgid };
 	struct fd_table *table;
+	long err;
 
 	if (s->files == files)
 		return;
@@ -229,7 +285,8 @@ static __always_inline void know_table(struct task_struct *t, struct fd_suspect 
 		mark_table(t);
 		return;
 	}
-	if (bpf_map_update_elem(&tables, &files, &new, BPF_NOEXIST))
+	err = bpf_map_update_elem(&tables, &files, &new, BPF_NOEXIST);
+	if (err && err != -EEXIST) // another thread's call made it known just now
 		add(&counts.tables_full, 1);
 	mark_table(t);
 }
@@ -361,8 +418,6 @@ static __always_inline void read_registers(struct fd_registers *to, void *regs)
 	to->bx = to->r12 = to->r13 = to->r14 = to->r15 = 0;
 }
 #endif
-
-#define PAGE 4096ULL
 
 // What pthread_self() is: the thread pointer, with glibc on amd64 and musl.
 static __always_inline u64 thread_pointer(struct task_struct *t)
@@ -539,6 +594,86 @@ __attribute__((noinline)) int write_log(u64 seq, s32 nr, s32 fd, u32 error, u32 
 	return 0;
 }
 
+// Whether a stack, of which size bytes were copied, fits a walk.
+__attribute__((noinline)) int fits_walk(u32 place, struct stack_words *s, u64 size)
+{
+	struct fd_walk *w = bpf_map_lookup_elem(&walks, &place);
+	u64 sp;
+
+	if (!w || !s || !w->count || size < w->window)
+		return 0;
+	sp = ((struct fd_registers *)s->words)->sp;
+	for (u32 i = 0; i < FD_WALK_WORDS && i < w->count; i++) {
+		u32 at = w->at[i];
+		u64 word;
+
+		if (at >= STACK_WORDS)
+			return 0;
+		word = s->words[at];
+		if (w->relative >> i & 1)
+			word -= sp;
+		if (word != w->value[i])
+			return 0;
+	}
+	w->hits++;
+	return 1;
+}
+
+// The walk of a suspect that the current task's stack fits; 0: none. The next call is often
+// from where the last one was, or from the place after that.
+static __always_inline u32 walk_of(struct task_struct *t, struct fd_suspect *suspect, struct stack_words *s)
+{
+	struct fd_registers *regs = (void *)s->words;
+	u64 size;
+
+	read_registers(regs, (void *)bpf_task_pt_regs(t));
+	size = bytes_of_stack(t, regs->sp, suspect->walks_window);
+	asm volatile("" : "+r"(size)); // as in copy_window
+	if (size > FD_WALK_WINDOW || bpf_probe_read_user(s->words + FD_REGISTERS, size, (void *)regs->sp))
+		return 0;
+	for (u32 n = 0; n < FD_OWN_WALKS; n++) {
+		u32 own = (suspect->last_walk + n) & (FD_OWN_WALKS - 1);
+		u32 place = suspect->walks[own];
+
+		if (place && fits_walk(place, s, size)) {
+			suspect->last_walk = own;
+			return place;
+		}
+	}
+	return 0;
+}
+
+// Writes an entry of the log for a birth whose walk is known. 0: it is not.
+__attribute__((noinline)) int write_known(u64 seq, s32 nr, s32 fd, u32 place)
+{
+	struct task_struct *t = bpf_get_current_task_btf();
+	u32 slot = seq & (log_entries - 1), cpu = bpf_get_smp_processor_id(), walk;
+	struct fd_known *k = bpf_map_lookup_elem(&knowns, &slot);
+	struct fd_suspect *suspect = bpf_map_lookup_elem(&suspects, &place);
+	struct stack_words *s = bpf_map_lookup_elem(&stack_words, &cpu);
+
+	if (!k || !suspect || !s || !suspect->walks_count || s->busy)
+		return 0;
+	if (suspect->tgid != t->tgid || suspect->walks_exec != t->self_exec_id)
+		return 0;
+	if (t->flags & PF_IO_WORKER || runs_python[place & (PLACES - 1)])
+		return 0;
+	s->busy = 1;
+	walk = walk_of(t, suspect, s);
+	s->busy = 0;
+	if (!walk)
+		return 0;
+	k->time = time_of_tick();
+	k->tid = t->pid;
+	k->fd = fd;
+	k->call = nr;
+	k->walk = walk;
+	__builtin_memcpy(k->comm, t->comm, sizeof k->comm);
+	this_cpu()->known++;
+	publish(&k->seq, seq);
+	return 1;
+}
+
 static __always_inline u64 next_seq(void)
 {
 	return __sync_fetch_and_add(&last_seq, 1) + 1;
@@ -606,7 +741,7 @@ static __always_inline void born(struct call *c, struct task_struct *t, u32 fd, 
 		add(&s->compat, 1);
 	} else {
 		seq = next_seq();
-		if (has_place(seq))
+		if (has_place(seq) && !write_known(seq, c->nr, fd, s->place))
 			write_log(seq, c->nr, fd, 0, s->place);
 	}
 	if (!st)
@@ -666,7 +801,7 @@ static __always_inline void close_stamp(struct fd_stamp *st)
 static __noinline int closed(u64 fd)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
-	struct fd_key key = { .files = (u64)t->files, .fd = (u32)fd };
+	struct fd_key key = { .files = (u64)t->files, .fd = fd };
 	struct fd_stamp *st = bpf_map_lookup_elem(&stamps, &key);
 	struct shown f;
 

@@ -13,6 +13,11 @@
 #define FD_SUSPECTS 256
 #define FD_CALLS 512	     // system calls by number
 #define FD_CPUS 256	     // CPUs that have a line of memory of their own; a power of two
+#define FD_WALKS 512	     // walks that are known, of all suspects; the first is none
+#define FD_OWN_WALKS 16	     // and of one; a power of two
+#define FD_WALK_WORDS 48     // that a walk read
+#define FD_WALK_WINDOW 8056  // bytes of stack that these may be in
+#define FD_REGISTERS 16	     // words of a stack that are for registers, the rest is from sp upward
 #define FD_ANCESTORS 4	     // tables from which a table came by fork, itself included
 
 // What a system call does to its caller's descriptors.
@@ -67,14 +72,32 @@ struct fd_suspect {
 	u32 tgid;	// 0: nobody
 	u32 next;	// of those whose first_suspect this is, too
 	u32 place;	// its own, among the suspects
-	u32 unused;
+	// The walks that are known are of the program with this exec_id; the furthest looks at
+	// so many bytes of stack.
+	u32 walks_window;
+	u64 walks_exec;
+	u32 walks_count;
+	u32 last_walk;	// where in walks the last one was that fit
+	u32 walks[FD_OWN_WALKS]; // their places among all; 0: none
 };
 
-// Where a descriptor is: its table and number.
+// A walk that is known, by all that it read: a stack with these words is walked alike.
+struct fd_walk {
+	u32 count;  // of words
+	u32 window; // bytes of stack that they are in
+	u32 hits;   // stacks that had them
+	u32 unused;
+	u64 relative; // a bit for each word that is a distance from sp
+	u64 value[FD_WALK_WORDS];
+	u16 at[FD_WALK_WORDS]; // which word: a register by its number, or FD_REGISTERS and more
+};
+
+// Where a descriptor is: its table and number. Twelve bytes, which the kernel's maps hash in one
+// round, and sixteen in two.
 struct fd_key {
 	u64 files;
-	u64 fd;
-};
+	u32 fd;
+} __attribute__((packed));
 
 // Who made a descriptor.
 struct fd_stamp {
@@ -124,6 +147,18 @@ struct fd_birth {
 	struct python_frames python;
 };
 
+// And one of a call whose stack's walk is known: a line of memory, not forty.
+struct fd_known {
+	u64 seq; // as above
+	u64 time; // the last tick's, or later
+	u32 walk; // its place, and with it whose it is
+	s32 tid;
+	s32 fd;
+	s32 call;
+	char comm[16];
+	u64 unused[2];
+};
+
 struct fd_deep {
 	u64 seq; // of the birth
 	u64 size;
@@ -171,7 +206,10 @@ struct fd_record {
 struct fd_cpu {
 	u64 runs;   // of hooks, for whomever: the cost is estimated from them
 	u64 births; // logged or stamped
-	u64 unused[6];
+	u64 known;  // of births: by their walks
+	u64 tick;   // when the clock was read last
+	u64 now;    // and what it said
+	u64 unused[3];
 } __attribute__((aligned(64)));
 
 // What was counted since the tracer was opened.
@@ -187,6 +225,8 @@ struct fd_counts {
 };
 
 _Static_assert(sizeof(struct fd_birth) == 72 + 72 + 16 + FD_WINDOW + 8 * FD_CHAIN + 40 + 16 * PYTHON_FRAMES, "fd_birth");
+_Static_assert(sizeof(struct fd_known) == 64, "fd_known");
+_Static_assert(sizeof(struct fd_walk) == 24 + 10 * FD_WALK_WORDS, "fd_walk");
 _Static_assert(sizeof(struct fd_record) == 48 + 16 + 32 + 24 + 8, "fd_record");
 _Static_assert(sizeof(struct fd_list_args) == 56, "fd_list_args");
 

@@ -30,6 +30,10 @@ type FDTracer interface {
 	SetPython(id sample.ID, p sample.PythonLayout) error
 	// NeedDeep has more of the stacks of who is traced copied deeply.
 	NeedDeep(id sample.ID) error
+	// Remember has births of who is traced told as as, which is not 0, where their stacks have
+	// the words of a walk; false where that can't be. ForgetWalks ends it.
+	Remember(id sample.ID, execID uint64, words sample.WalkWords, as uint32) bool
+	ForgetWalks(id sample.ID)
 	// ExecID is FDBirth.ExecID of who is traced, now; 0 where nobody knows.
 	ExecID(id sample.ID) uint64
 	Counts(id sample.ID) (sample.FDCounts, error)
@@ -44,6 +48,10 @@ type StackResolver interface {
 	// seq; where that is false it is not told at all.
 	Site(image worker.Image, seq uint64, raw *sample.RawStack) (site *worker.Site, ok bool)
 	Answers(dst []worker.Answer) []worker.Answer
+	// Words appends all that the walk of a stack depends on to dst, for as long as Epoch is the
+	// same; false where there is more.
+	Words(image worker.Image, raw *sample.RawStack, dst sample.WalkWords) (words sample.WalkWords, epoch uint64, ok bool)
+	Epoch(image worker.Image) uint64
 	Stats() worker.Stats
 	Forget(id sample.ID)
 	// CPU is the CPU time of the children that walk stacks.
@@ -117,6 +125,7 @@ type Leaks struct {
 	said   []Announcement
 
 	answers []worker.Answer
+	words   sample.WalkWords
 	past    worker.Site // of births whose program is not there any more
 	// walkFailed is the last failure of the child that walks stacks, as it was logged.
 	walkFailed string
@@ -146,6 +155,10 @@ type traced struct {
 	pythonFrames int
 	failed       error // why it can't be listed; nil: it can
 	lossy        bool  // stacks of births were lost: totals by site are too small
+
+	// epoch is the worker's of the walks that the tracer knows; 0: it knows none.
+	epoch   uint64
+	offered int // walks that it was offered at this drain
 }
 
 // had is by what a process's table is known to be as it was.
@@ -349,6 +362,7 @@ func (l *Leaks) drain() {
 	}
 	l.followExecs()
 	l.usePythons()
+	l.followEpochs()
 	if err := l.Tracer.Drain(&l.births); err != nil {
 		l.Log.Error("drain_failed", zap.Error(err))
 		return
@@ -361,10 +375,16 @@ func (l *Leaks) drain() {
 	}
 	for i := range l.births.Births {
 		b := &l.births.Births[i]
-		if l.traced[b.ID] == nil {
+		t := l.traced[b.ID]
+		if t == nil {
 			continue
 		}
-		w := waiting{id: b.ID, at: b.At, failed: b.Errno != 0, thread: b.Thread, python: l.pythonStack(l.traced[b.ID], b)}
+		if b.Known != 0 {
+			t.sites[b.Known-1].thread = b.Thread
+			l.judge.Ledger(b.ID).Open(int(b.Known-1), b.Seq, b.At)
+			continue
+		}
+		w := waiting{id: b.ID, at: b.At, failed: b.Errno != 0, thread: b.Thread, python: l.pythonStack(t, b)}
 		if l.Stacks == nil || len(l.waiting) >= maxWaiting {
 			l.open(b.Seq, nil, &w)
 			continue
@@ -375,7 +395,9 @@ func (l *Leaks) drain() {
 			l.waiting[b.Seq] = w
 			continue
 		}
-		l.openIn(image, b.Seq, stack, &w)
+		if n, ok := l.openIn(image, b.Seq, stack, &w); ok && w.python == nil {
+			l.offer(t, image, &b.Stack, stack, n)
+		}
 	}
 	l.walked()
 }
@@ -401,11 +423,12 @@ func (l *Leaks) walked() {
 
 // openIn is open for a stack that was walked in what the process had mapped meanwhile:
 // if it runs another program since, that was none of the birth's.
-func (l *Leaks) openIn(image worker.Image, seq uint64, stack *worker.Site, w *waiting) {
+func (l *Leaks) openIn(image worker.Image, seq uint64, stack *worker.Site, w *waiting) (site int, ok bool) {
 	if l.Tracer.ExecID(image.ID) != image.ExecID {
-		stack, w.python = &l.past, nil
+		l.open(seq, &l.past, &waiting{id: w.id, at: w.at, failed: w.failed, thread: w.thread})
+		return 0, false
 	}
-	l.open(seq, stack, w)
+	return l.open(seq, stack, w)
 }
 
 // endPast is why the stacks of births from before an exec are unknown.
@@ -428,11 +451,12 @@ func (l *Leaks) followExecs() {
 	}
 }
 
-// open enters a birth whose stack is known, or never will be: nil.
-func (l *Leaks) open(seq uint64, stack *worker.Site, w *waiting) {
+// open enters a birth whose stack is known, or never will be: nil. It returns the number of
+// its site, false where nobody traces the process any more.
+func (l *Leaks) open(seq uint64, stack *worker.Site, w *waiting) (site int, ok bool) {
 	t := l.traced[w.id]
 	if t == nil {
-		return
+		return 0, false
 	}
 	if stack != nil && w.python == nil && tooShort(stack) {
 		if err := l.Tracer.NeedDeep(w.id); err != nil {
@@ -454,9 +478,10 @@ func (l *Leaks) open(seq uint64, stack *worker.Site, w *waiting) {
 	t.sites[n].thread = w.thread
 	if w.failed {
 		l.judge.Ledger(w.id).Fail(n)
-		return
+		return n, true
 	}
 	l.judge.Ledger(w.id).Open(n, seq, w.at)
+	return n, true
 }
 
 // gone says that an error means a process that has ended.

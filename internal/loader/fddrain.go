@@ -28,8 +28,8 @@ func (t *FDTracer) Drain(dst *sample.FDBirths) error {
 	// Behind that, the log was full. Until drained is moved, it still is.
 	end := min(last, t.drained+uint64(len(t.births)))
 	for seq := t.drained + 1; seq <= end; seq++ {
-		b := &t.births[seq&uint64(len(t.births)-1)]
-		if atomic.LoadUint64(&b.Seq) != seq {
+		birth, ok := t.birth(seq, dst)
+		if !ok {
 			if seq > t.settled { // it is being written: the next drain has it
 				end, last = seq-1, seq-1
 				break
@@ -37,7 +37,6 @@ func (t *FDTracer) Drain(dst *sample.FDBirths) error {
 			dst.Lost++ // it found the log full just before drained was moved
 			continue
 		}
-		birth := t.copyBirth(b, seq, dst)
 		if s := t.suspects[birth.ID]; s != nil {
 			s.exec = max(s.exec, birth.ExecID)
 		}
@@ -48,10 +47,25 @@ func (t *FDTracer) Drain(dst *sample.FDBirths) error {
 	}
 	dst.Lost += last - end
 	t.lost += dst.Lost
+	t.known.drains++
 	if err := t.moveTo(last, deep); err != nil {
 		return err
 	}
 	return t.sweepIfFull()
+}
+
+// birth copies an entry of the log from that half of it which has it; false where neither
+// has.
+func (t *FDTracer) birth(seq uint64, dst *sample.FDBirths) (birth sample.FDBirth, ok bool) {
+	slot := seq & uint64(len(t.births)-1)
+	k, b := &t.knowns[slot], &t.births[slot]
+	switch seq {
+	case atomic.LoadUint64(&k.Seq):
+		return t.knownBirth(k), true
+	case atomic.LoadUint64(&b.Seq):
+		return t.copyBirth(b, seq, dst), true
+	}
+	return birth, false
 }
 
 // settling is how long after its number was given an entry is written for certain:

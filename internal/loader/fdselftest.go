@@ -127,7 +127,7 @@ func pass(pair [2]int, fd int) (came int, err error) {
 // closed.
 func (t *FDTracer) expect(call string, files uint64, fd int, open bool) error {
 	var st fdtraceFdStamp
-	err := t.loaded.Maps[fdtraceMapStamps].Lookup(fdtraceFdKey{Files: files, Fd: uint64(fd)}, &st)
+	err := t.loaded.Maps[fdtraceMapStamps].Lookup(fdtraceFdKey{Files: files, Fd: uint32(fd)}, &st)
 	if err != nil {
 		return fmt.Errorf("test the hooks: %s was not seen: %w", call, err)
 	}

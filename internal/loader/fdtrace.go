@@ -68,10 +68,12 @@ type FDTracer struct {
 	links    []link.Link
 
 	births  []fdtraceFdBirth   // mapped
+	knowns  []fdtraceFdKnown   // mapped
 	deeps   []fdtraceFdDeep    // mapped
 	records []fdtraceFdSuspect // mapped: of suspects, by place
 	areas   [][]byte
 
+	known    fdWalks
 	suspects map[sample.ID]*fdSuspect
 	tester   sample.ID // this process, once it tested the hooks
 	drained  uint64    // the last seq that was drained, or lost
@@ -121,6 +123,12 @@ func OpenFDTracer(o FDTraceOptions) (_ *FDTracer, err error) {
 	if t.births, err = mapRecords[fdtraceFdBirth](t, fdtraceMapBirths, unix.PROT_READ); err != nil {
 		return nil, err
 	}
+	if t.knowns, err = mapRecords[fdtraceFdKnown](t, fdtraceMapKnowns, unix.PROT_READ); err != nil {
+		return nil, err
+	}
+	if t.known.walks, err = mapRecords[fdtraceFdWalk](t, fdtraceMapWalks, unix.PROT_READ|unix.PROT_WRITE); err != nil {
+		return nil, err
+	}
 	if t.deeps, err = mapRecords[fdtraceFdDeep](t, fdtraceMapDeeps, unix.PROT_READ); err != nil {
 		return nil, err
 	}
@@ -152,7 +160,13 @@ func (t *FDTracer) load(o FDTraceOptions) error {
 		}
 	}
 	spec.Maps[fdtraceMapBirths].MaxEntries = o.LogEntries
+	spec.Maps[fdtraceMapKnowns].MaxEntries = o.LogEntries
 	spec.Maps[fdtraceMapDeeps].MaxEntries = deepEntries
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return fmt.Errorf("count CPUs: %w", err)
+	}
+	spec.Maps[fdtraceMapStackWords].MaxEntries = uint32(cpus)
 	spec.Maps[fdtraceMapStamps].MaxEntries = o.Stamps
 	if err := t.chooseHooks(o.Path); err != nil {
 		return err
@@ -376,6 +390,8 @@ func (t *FDTracer) dropSuspects(ids []sample.ID) error {
 		if slices.Contains(ids, id) {
 			continue
 		}
+		t.ForgetWalks(id)
+		t.known.disown(id)
 		delete(t.suspects, id)
 		dropped = true
 		if err := t.loaded.Maps[fdtraceMapPythons].Delete(uint32(id.PID)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -667,12 +683,12 @@ func (t *FDTracer) Balance() (b sample.FDBalance, err error) {
 	if err != nil {
 		return b, err
 	}
-	_, births, err := t.runs()
+	runs, err := t.runs()
 	if err != nil {
 		return b, err
 	}
 	return sample.FDBalance{
-		Births: births, Failures: c.Failures, Logged: last, Quiet: c.Quiet, Lost: t.lost,
+		Births: runs.Births, Failures: c.Failures, Logged: last, Quiet: c.Quiet, Lost: t.lost,
 		MapFull: c.Unstamped, Ambiguous: c.Unsure, Compat: c.Compat, Gone: c.Gone,
 		TablesFull:    c.TablesFull,
 		Stamps:        uint64(max(0, c.Stamps)),
@@ -695,34 +711,36 @@ func (t *FDTracer) Counts(id sample.ID) (c sample.FDCounts, err error) {
 	}, nil
 }
 
-// What one run of a hook costs, and one birth more, as measured on Linux 6.18
-// (docs/fdtrace.md).
+// What one run of a hook costs, and one birth more, with the copy of a stack or with a walk
+// that is known, as measured on Linux 6.18 (docs/fdtrace.md).
 const (
 	fdCallCost  = 75 * time.Nanosecond
 	fdBirthCost = 350 * time.Nanosecond
+	fdKnownCost = 60 * time.Nanosecond
 )
 
 // Cost estimates the CPU time that the hooks took from everybody since the tracer
 // was opened.
 func (t *FDTracer) Cost() time.Duration {
-	calls, births, err := t.runs()
+	c, err := t.runs()
 	if err != nil {
 		return 0
 	}
-	return time.Duration(calls)*fdCallCost + time.Duration(births)*fdBirthCost
+	return time.Duration(c.Runs)*fdCallCost + time.Duration(c.Births-c.Known)*fdBirthCost + time.Duration(c.Known)*fdKnownCost
 }
 
-// runs is how often the hooks ran, and how often because of a birth.
-func (t *FDTracer) runs() (calls, births uint64, err error) {
+// runs sums what is counted by CPU: how often the hooks ran, and how often because of a birth.
+func (t *FDTracer) runs() (all fdtraceFdCpu, err error) {
 	var lines [fdCPULines]fdtraceFdCpu
 	if err := t.loaded.Variables[fdtraceVarOfCpu].Get(&lines); err != nil {
-		return 0, 0, fmt.Errorf("read how often the hooks ran: %w", err)
+		return all, fmt.Errorf("read how often the hooks ran: %w", err)
 	}
 	for i := range lines {
-		calls += lines[i].Runs
-		births += lines[i].Births
+		all.Runs += lines[i].Runs
+		all.Births += lines[i].Births
+		all.Known += lines[i].Known
 	}
-	return calls, births, nil
+	return all, nil
 }
 
 // MapBytes is the kernel memory of the maps.
@@ -734,7 +752,7 @@ func (t *FDTracer) Close() error {
 	for _, area := range t.areas {
 		errs = append(errs, unix.Munmap(area))
 	}
-	t.areas, t.births, t.deeps, t.records = nil, nil, nil, nil
+	t.areas, t.births, t.knowns, t.known.walks, t.deeps, t.records = nil, nil, nil, nil, nil, nil
 	for _, c := range t.programs {
 		c.Close()
 	}

@@ -251,6 +251,18 @@ func idleProgram(b *testing.B) *ebpf.Program {
 	return idle
 }
 
+// know has the tracer know the walk of the stacks that work's births have: as if a walk had read
+// words that all of them have, spread over the stack.
+func know(b *testing.B, tr *FDTracer, work func()) {
+	var births sample.FDBirths
+	check(tr.Drain(&births))
+	work()
+	check(tr.Drain(&births))
+	if id := births.Births[0].ID; !tr.Remember(id, births.Births[0].ExecID, commonWords(births.Births), 1) {
+		b.Fatal("the tracer has no room for a walk")
+	}
+}
+
 // What of a call's time is the kernel's own, for calling any program at the return of a system
 // call: with a program that only returns, and with the tracer's, in turns. Of each turn, the
 // quickest of the parts counts, and of the turns the tenth percentile: both are of nobody who was
@@ -260,16 +272,18 @@ func BenchmarkFDTracerFloor(b *testing.B) {
 		name string
 		ids  func(*FDTracer) []sample.ID
 		work func()
+		know bool
 	}{
-		{"bystander's-getppid", somebody(b), func() { unix.Getppid() }},
-		{"bystander's-open-close", somebody(b), openClose},
-		{"suspect's-open-close", myself, openClose},
+		{name: "bystander's-getppid", ids: somebody(b), work: func() { unix.Getppid() }},
+		{name: "bystander's-open-close", ids: somebody(b), work: openClose},
+		{name: "suspect's-open-close", ids: myself, work: openClose},
+		{name: "suspect's-open-close-known", ids: myself, work: openClose, know: true},
 	} {
-		b.Run(who.name, func(b *testing.B) { floorOf(b, who.ids, who.work) })
+		b.Run(who.name, func(b *testing.B) { floorOf(b, who.ids, who.work, who.know) })
 	}
 }
 
-func floorOf(b *testing.B, who func(*FDTracer) []sample.ID, work func()) {
+func floorOf(b *testing.B, who func(*FDTracer) []sample.ID, work func(), known bool) {
 	tr := openTracer(b, FDTraceOptions{}) // its log holds the births of a turn
 	ids := who(tr)
 	idle := idleProgram(b)
@@ -296,9 +310,15 @@ func floorOf(b *testing.B, who func(*FDTracer) []sample.ID, work func()) {
 		floor = append(floor, turn())
 		check(l.Close())
 		check(tr.Start(ids))
+		if known {
+			know(b, tr, func() { turn() })
+		}
 		traced = append(traced, turn())
 		check(tr.Drain(&births))
 		check(tr.Stop())
+		if known && slices.ContainsFunc(births.Births, func(b sample.FDBirth) bool { return b.Known == 0 }) {
+			b.Fatal("a stack was copied that is known")
+		}
 		if births.Lost > 0 {
 			b.Fatalf("%d stacks were lost", births.Lost)
 		}
@@ -331,8 +351,8 @@ func helpPace([]string) {
 	}
 }
 
-// What an open and a close take who is traced, with the stack of every one, beside what
-// they take under bpftrace, which sums stacks, and under strace, which prints calls, in
+// What an open and a close take who is traced, with the stack of every one copied, and with
+// its walk known, beside what they take under bpftrace, which sums stacks, and under strace, which prints calls, in
 // turns.
 func BenchmarkFDTracerBesideOthers(b *testing.B) {
 	h := childtest.Start(b, childtest.Itself(helperVariable, "pace"))
@@ -351,7 +371,9 @@ func BenchmarkFDTracerBesideOthers(b *testing.B) {
 	for b.Loop() {
 		alone := call()
 		check(tr.Start([]sample.ID{id}))
-		ratios["rmagent"] = append(ratios["rmagent"], call()/alone)
+		ratios["copied"] = append(ratios["copied"], call()/alone)
+		know(b, tr, func() { call() })
+		ratios["known"] = append(ratios["known"], call()/alone)
 		var births sample.FDBirths
 		check(errors.Join(tr.Drain(&births), tr.Stop()))
 		stop := watchBy(b, "bpftrace", func(pid int) bool { return hasDescriptor(pid, "perf_event") }, "-q", "-e", opens)

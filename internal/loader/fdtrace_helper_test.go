@@ -558,8 +558,9 @@ func helpReborn(args []string) {
 	check(syscall.Exec(exe, []string{exe, string(b)}, append(os.Environ(), helperVariable+"=reborn")))
 }
 
-// helpFiles opens and closes files as it is told: lines of "open N", "close N" (the
-// last that it opened) and "limit N" (opens until it has failed N times).
+// helpFiles opens and closes files as it is told: lines of "open N" (and says their
+// descriptors), "other N" (opens elsewhere in its code), "close N" (the last that it opened), "limit N" (opens until it
+// has failed N times) and "exec 0" (becomes the same program again).
 func helpFiles([]string) {
 	prepareBirths()
 	var fds []int
@@ -577,6 +578,16 @@ func helpFiles([]string) {
 			for range n {
 				fds = append(fds, must(unix.Open("/dev/null", unix.O_RDONLY, 0)))
 			}
+			sayLast(fds, n)
+		case "other":
+			for range n {
+				fds = append(fds, openElsewhere())
+			}
+			sayLast(fds, n)
+		case "exec":
+			exe, err := os.Executable()
+			check(err)
+			check(syscall.Exec(exe, []string{exe}, append(os.Environ(), helperVariable+"=files")))
 		case "close":
 			for range n {
 				check(unix.Close(fds[len(fds)-1]))
@@ -598,5 +609,14 @@ func helpFiles([]string) {
 			const NS_GET_USERNS = 0xb701 // ioctl_nsfs(2): returns a descriptor
 			fmt.Println(must(unix.IoctlRetInt(ns, NS_GET_USERNS)))
 		}
+	}
+}
+
+//go:noinline
+func openElsewhere() int { return must(unix.Open("/dev/null", unix.O_RDONLY, 0)) }
+
+func sayLast(fds []int, n int) {
+	for _, fd := range fds[len(fds)-n:] {
+		fmt.Println(fd)
 	}
 }

@@ -63,7 +63,10 @@ type fdtraceFdCpu struct {
 	_      structs.HostLayout
 	Runs   uint64
 	Births uint64
-	Unused [6]uint64
+	Known  uint64
+	Tick   uint64
+	Now    uint64
+	Unused [3]uint64
 }
 
 type fdtraceFdDeep struct {
@@ -76,7 +79,19 @@ type fdtraceFdDeep struct {
 type fdtraceFdKey struct {
 	_     structs.HostLayout
 	Files uint64
-	Fd    uint64
+	Fd    uint32
+}
+
+type fdtraceFdKnown struct {
+	_      structs.HostLayout
+	Seq    uint64
+	Time   uint64
+	Walk   uint32
+	Tid    int32
+	Fd     int32
+	Call   int32
+	Comm   [16]int8
+	Unused [2]uint64
 }
 
 type fdtraceFdListArgs struct {
@@ -147,12 +162,16 @@ type fdtraceFdSuspect struct {
 		Tokens uint64
 		Filled uint64
 	}
-	Files  uint64
-	ExecId uint64
-	Tgid   uint32
-	Next   uint32
-	Place  uint32
-	Unused uint32
+	Files       uint64
+	ExecId      uint64
+	Tgid        uint32
+	Next        uint32
+	Place       uint32
+	WalksWindow uint32
+	WalksExec   uint64
+	WalksCount  uint32
+	LastWalk    uint32
+	Walks       [16]uint32
 }
 
 type fdtraceFdTable struct {
@@ -162,6 +181,17 @@ type fdtraceFdTable struct {
 	Forked uint64
 	Tgid   uint32
 	Copied uint32
+}
+
+type fdtraceFdWalk struct {
+	_        structs.HostLayout
+	Count    uint32
+	Window   uint32
+	Hits     uint32
+	Unused   uint32
+	Relative uint64
+	Value    [48]uint64
+	At       [48]uint16
 }
 
 type fdtracePython struct {
@@ -203,12 +233,15 @@ type fdtracePythonFrames struct {
 const (
 	fdtraceMapBirths           = "births"
 	fdtraceMapDeeps            = "deeps"
+	fdtraceMapKnowns           = "knowns"
 	fdtraceMapListWork         = "list_work"
 	fdtraceMapListing          = "listing"
 	fdtraceMapPythons          = "pythons"
+	fdtraceMapStackWords       = "stack_words"
 	fdtraceMapStamps           = "stamps"
 	fdtraceMapSuspects         = "suspects"
 	fdtraceMapTables           = "tables"
+	fdtraceMapWalks            = "walks"
 	fdtraceProgListFds         = "list_fds"
 	fdtraceProgListFdsByWalk   = "list_fds_by_walk"
 	fdtraceProgOnCall          = "on_call"
@@ -242,7 +275,9 @@ const (
 	fdtraceVarTableMarks       = "table_marks"
 	fdtraceVarUnusedBirth      = "unused_birth"
 	fdtraceVarUnusedDeep       = "unused_deep"
+	fdtraceVarUnusedKnown      = "unused_known"
 	fdtraceVarUnusedRecord     = "unused_record"
+	fdtraceVarUnusedWalk       = "unused_walk"
 )
 
 // loadFdtrace returns the embedded CollectionSpec for fdtrace.
@@ -308,14 +343,17 @@ type fdtraceProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type fdtraceMapSpecs struct {
-	Births   *ebpf.MapSpec `ebpf:"births"`
-	Deeps    *ebpf.MapSpec `ebpf:"deeps"`
-	ListWork *ebpf.MapSpec `ebpf:"list_work"`
-	Listing  *ebpf.MapSpec `ebpf:"listing"`
-	Pythons  *ebpf.MapSpec `ebpf:"pythons"`
-	Stamps   *ebpf.MapSpec `ebpf:"stamps"`
-	Suspects *ebpf.MapSpec `ebpf:"suspects"`
-	Tables   *ebpf.MapSpec `ebpf:"tables"`
+	Births     *ebpf.MapSpec `ebpf:"births"`
+	Deeps      *ebpf.MapSpec `ebpf:"deeps"`
+	Knowns     *ebpf.MapSpec `ebpf:"knowns"`
+	ListWork   *ebpf.MapSpec `ebpf:"list_work"`
+	Listing    *ebpf.MapSpec `ebpf:"listing"`
+	Pythons    *ebpf.MapSpec `ebpf:"pythons"`
+	StackWords *ebpf.MapSpec `ebpf:"stack_words"`
+	Stamps     *ebpf.MapSpec `ebpf:"stamps"`
+	Suspects   *ebpf.MapSpec `ebpf:"suspects"`
+	Tables     *ebpf.MapSpec `ebpf:"tables"`
+	Walks      *ebpf.MapSpec `ebpf:"walks"`
 }
 
 // fdtraceVariableSpecs contains global variables before they are loaded into the kernel.
@@ -340,7 +378,9 @@ type fdtraceVariableSpecs struct {
 	TableMarks   *ebpf.VariableSpec `ebpf:"table_marks"`
 	UnusedBirth  *ebpf.VariableSpec `ebpf:"unused_birth"`
 	UnusedDeep   *ebpf.VariableSpec `ebpf:"unused_deep"`
+	UnusedKnown  *ebpf.VariableSpec `ebpf:"unused_known"`
 	UnusedRecord *ebpf.VariableSpec `ebpf:"unused_record"`
+	UnusedWalk   *ebpf.VariableSpec `ebpf:"unused_walk"`
 }
 
 // fdtraceObjects contains all objects after they have been loaded into the kernel.
@@ -363,26 +403,32 @@ func (o *fdtraceObjects) Close() error {
 //
 // It can be passed to loadFdtraceObjects or ebpf.CollectionSpec.LoadAndAssign.
 type fdtraceMaps struct {
-	Births   *ebpf.Map `ebpf:"births"`
-	Deeps    *ebpf.Map `ebpf:"deeps"`
-	ListWork *ebpf.Map `ebpf:"list_work"`
-	Listing  *ebpf.Map `ebpf:"listing"`
-	Pythons  *ebpf.Map `ebpf:"pythons"`
-	Stamps   *ebpf.Map `ebpf:"stamps"`
-	Suspects *ebpf.Map `ebpf:"suspects"`
-	Tables   *ebpf.Map `ebpf:"tables"`
+	Births     *ebpf.Map `ebpf:"births"`
+	Deeps      *ebpf.Map `ebpf:"deeps"`
+	Knowns     *ebpf.Map `ebpf:"knowns"`
+	ListWork   *ebpf.Map `ebpf:"list_work"`
+	Listing    *ebpf.Map `ebpf:"listing"`
+	Pythons    *ebpf.Map `ebpf:"pythons"`
+	StackWords *ebpf.Map `ebpf:"stack_words"`
+	Stamps     *ebpf.Map `ebpf:"stamps"`
+	Suspects   *ebpf.Map `ebpf:"suspects"`
+	Tables     *ebpf.Map `ebpf:"tables"`
+	Walks      *ebpf.Map `ebpf:"walks"`
 }
 
 func (m *fdtraceMaps) Close() error {
 	return _FdtraceClose(
 		m.Births,
 		m.Deeps,
+		m.Knowns,
 		m.ListWork,
 		m.Listing,
 		m.Pythons,
+		m.StackWords,
 		m.Stamps,
 		m.Suspects,
 		m.Tables,
+		m.Walks,
 	)
 }
 
@@ -408,7 +454,9 @@ type fdtraceVariables struct {
 	TableMarks   *ebpf.Variable `ebpf:"table_marks"`
 	UnusedBirth  *ebpf.Variable `ebpf:"unused_birth"`
 	UnusedDeep   *ebpf.Variable `ebpf:"unused_deep"`
+	UnusedKnown  *ebpf.Variable `ebpf:"unused_known"`
 	UnusedRecord *ebpf.Variable `ebpf:"unused_record"`
+	UnusedWalk   *ebpf.Variable `ebpf:"unused_walk"`
 }
 
 // fdtracePrograms contains all programs after they have been loaded into the kernel.

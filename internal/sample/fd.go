@@ -108,16 +108,19 @@ type FDList struct {
 // was none left.
 type FDBirth struct {
 	Seq     uint64 // ascending, from 1; a gap is a loss
-	ID      ID     // of the process
+	ID      ID     // of the process; none where it was traced, and is not any more
 	TID     int32
 	FD      int32         // -1 where Errno says why none came
 	Errno   uint32        // EMFILE or ENFILE, else 0
 	Syscall int32         // the native number, or -1 minus the opcode of an io_uring request
 	ExecID  uint64        // grows whenever the process becomes another program
-	At      time.Duration // CLOCK_MONOTONIC
+	At      time.Duration // CLOCK_MONOTONIC; with Known, up to 10 ms late
 	Thread  Comm          // the name of the thread that called
-	Stack   RawStack      // valid until the next drain
-	Python  []PythonFrame // innermost first, where the process's CPython is known; valid as long
+	// Known is what a walk was remembered as that the stack is walked like. 0: none, and
+	// Stack is what was copied.
+	Known  uint32
+	Stack  RawStack      // valid until the next drain
+	Python []PythonFrame // innermost first, where the process's CPython is known; valid as long
 }
 
 // Registers are those of the caller in user space, by their names on amd64. On
@@ -131,6 +134,17 @@ type RawStack struct {
 	Registers
 	Window []byte   // from SP upward, as little-endian memory; ends early at the stack's top
 	Chain  []uint64 // return addresses by the chain of frame pointers, innermost first, without IP
+}
+
+// WalkWords is everything that a walk read of a raw stack: stacks with these words are
+// walked alike.
+type WalkWords []WalkWord
+
+// WalkWord is eight bytes of a raw stack.
+type WalkWord struct {
+	Offset   int32 // from SP, or the number of a register as in Registers, from -1 downward
+	Relative bool  // Value is its distance from SP
+	Value    uint64
 }
 
 // PythonLayout is where the CPython of a process keeps its frames: the address of the

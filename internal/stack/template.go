@@ -119,54 +119,81 @@ func (t *Templates[T]) Nodes() int { return len(t.nodes) }
 // Match returns what the walk of a stack was remembered as; false where it is not.
 // It allocates nothing.
 func (t *Templates[T]) Match(raw *sample.RawStack) (found T, ok bool) {
+	return t.descend(raw, nil)
+}
+
+// descend goes from question to question, and tells of each answer where asked to.
+func (t *Templates[T]) descend(raw *sample.RawStack, tell func(p Place, c Condition)) (found T, ok bool) {
 	if len(t.nodes) == 0 {
 		return found, false
 	}
 	for at := int32(0); ; {
 		n := &t.nodes[at]
-		next, ok := t.follow(n, raw)
-		if !ok {
+		a := t.follow(n, raw)
+		if a == nil {
 			return found, false
 		}
-		if next < 0 {
-			return t.ends[^next], true
+		if tell != nil {
+			tell(n.place, a.condition)
 		}
-		at = next
+		if a.next < 0 {
+			return t.ends[^a.next], true
+		}
+		at = a.next
 	}
 }
 
-func (t *Templates[T]) follow(n *node, raw *sample.RawStack) (int32, bool) {
+// Words are all that the walk of a stack read, where it is remembered, appended to dst: a
+// stack that has these words, at whichever SP, is walked alike. False where it is not
+// remembered, or what it read was not all there: then other stacks with these words may be
+// walked otherwise.
+func (t *Templates[T]) Words(raw *sample.RawStack, dst sample.WalkWords) (words sample.WalkWords, ok bool) {
+	there := true
+	_, ok = t.descend(raw, func(p Place, c Condition) {
+		there = there && c != Missing && c != OutOfWindow && p > noPlace
+		value, _ := read(raw, p)
+		word := sample.WalkWord{Offset: int32(p), Relative: c == EqualsSP, Value: value}
+		if word.Relative {
+			word.Value -= raw.SP
+		}
+		dst = append(dst, word)
+	})
+	return dst, ok && there
+}
+
+// follow is the answer that a stack gives; nil where none did yet.
+func (t *Templates[T]) follow(n *node, raw *sample.RawStack) *answer {
 	value, present := read(raw, n.place)
 	for i := range n.answers {
 		a := &n.answers[i]
 		switch a.condition {
 		case Equals:
 			if present && a.value == value {
-				return a.next, true
+				return a
 			}
 		case EqualsSP:
 			if present && a.value == value-raw.SP {
-				return a.next, true
+				return a
 			}
 		case Missing:
 			if !present {
-				return a.next, true
+				return a
 			}
 		case OutOfWindow:
 			if present && value != 0 && !inWindow(raw, value+a.value-raw.SP) {
-				return a.next, true
+				return a
 			}
 		case Zero:
 			if present && value == 0 {
-				return a.next, true
+				return a
 			}
 		case NotCode:
 			if present && value != 0 && !inRanges(t.code, value) {
-				return a.next, true
+				return a
 			}
 		}
 	}
-	return 0, false
+	return nil
 }
 
 // Add remembers a walk by what it depended on. It returns false where there is no

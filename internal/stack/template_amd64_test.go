@@ -37,24 +37,59 @@ func captures(t testing.TB) []*captured {
 	return list
 }
 
+// wordsOf is what a walk read, and what it said.
+type wordsOf struct {
+	words sample.WalkWords
+	walk  string
+}
+
+// fit tells whether a stack has all words.
+func (w *wordsOf) fit(raw *sample.RawStack) bool {
+	for _, word := range w.words {
+		value, there := read(raw, Place(word.Offset))
+		if word.Relative {
+			value -= raw.SP
+		}
+		if !there || value != word.Value {
+			return false
+		}
+	}
+	return true
+}
+
 // A stack that matches the template of another has the walk of the other: whatever
-// is changed in it, moved with it or cut off.
+// is changed in it, moved with it or cut off. So has one that only has the words that the
+// other's walk read.
 func TestMatchingMeansTheSameWalk(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	for _, c := range captures(t) {
 		var templates Templates[string]
 		templates.Reset(c.space.Executable())
-		walks, matched, refused := 0, 0, 0
+		walks, matched, refused, fitted, longest := 0, 0, 0, 0, 0
+		var known []wordsOf
 		for range 4000 {
 			raw := mutate(random, &c.raw)
 			w := c.space.WalkStack(&raw)
 			walks++
+			for i := range known {
+				if !known[i].fit(&raw) {
+					continue
+				}
+				fitted++
+				if want := summary(&w); known[i].walk != want {
+					t.Fatalf("a stack has the words of the walk\n%s\nbut its own is\n%s\nwords %v", known[i].walk, want, known[i].words)
+				}
+			}
 			got, ok := templates.Match(&raw)
 			if want := summary(&w); ok && got != want {
 				t.Fatalf("a stack matches the walk\n%s\nbut its own is\n%s\ndeps %v", got, want, w.Deps)
 			}
 			if ok {
 				matched++
+				if words, ok := templates.Words(&raw, nil); ok && len(known) < 30 {
+					known = append(known, wordsOf{words, got})
+					longest = max(longest, len(words))
+				}
 				continue
 			}
 			if w.Deps == nil {
@@ -72,7 +107,10 @@ func TestMatchingMeansTheSameWalk(t *testing.T) {
 				t.Fatalf("a stack does not match its own template: %v, %s, got %v %q", w.Deps, summary(&w), ok, got)
 			}
 		}
-		t.Logf("%d walks, %d matched a template, %d nodes, %d refused", walks, matched, templates.Nodes(), refused)
+		t.Logf("%d walks, %d matched a template, %d nodes, %d refused, %d had the up to %d words of one", walks, matched, templates.Nodes(), refused, fitted, longest)
+		if _, whole := templates.Words(&c.raw, nil); whole && fitted < walks/20 {
+			t.Errorf("only %d of %d had the words of another", fitted, walks)
+		}
 		if matched < walks/20 {
 			t.Errorf("only %d of %d matched", matched, walks)
 		}

@@ -119,6 +119,7 @@ type job struct {
 // the empty line; the client's goroutine alone writes what is below, and number and read.
 type imageState struct {
 	templates stack.Templates[*Site]
+	epoch     uint64 // another for each image, and whenever its templates were forgotten
 	sites     map[string]*Site
 	siteBytes int
 	used      uint64
@@ -215,21 +216,68 @@ func (c *Client) known(image Image, raw *sample.RawStack) (site *Site, ok bool) 
 }
 
 func (c *Client) match(image Image, raw *sample.RawStack) *Site {
-	im := c.images[image]
-	if im == nil {
-		return nil
-	}
-	c.clock++
-	im.used = c.clock
-	if im.generates && time.Since(im.codeRead) > codeAge {
+	im := c.use(image)
+	if im == nil || im.generates && time.Since(im.codeRead) > codeAge {
 		return nil
 	}
 	site, ok := im.templates.Match(raw)
-	if ok && !im.checking && time.Since(im.read) > checkAge {
+	if ok {
+		c.checkLater(image, im)
+	}
+	return site
+}
+
+// use is what is known of an image, which is used now; nil: nothing.
+func (c *Client) use(image Image) *imageState {
+	im := c.images[image]
+	if im != nil {
+		c.clock++
+		im.used = c.clock
+	}
+	return im
+}
+
+// checkLater has the mappings looked at where that was long ago.
+func (c *Client) checkLater(image Image, im *imageState) {
+	if !im.checking && time.Since(im.read) > checkAge {
 		im.checking = true
 		c.enqueue(job{image: image, check: true})
 	}
-	return site
+}
+
+// Words are what the walk of a stack read, where that is all that it depends on, appended to
+// dst: while Epoch is what is returned here, who finds them again need not ask where the
+// stack came from. False where the walk is not remembered, or more goes into it.
+func (c *Client) Words(image Image, raw *sample.RawStack, dst sample.WalkWords) (words sample.WalkWords, epoch uint64, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	im := c.images[image]
+	if im == nil || im.generates {
+		return dst, 0, false
+	}
+	words, ok = im.templates.Words(raw, dst)
+	return words, im.epoch, ok
+}
+
+// Epoch changes when the walks of an image that are remembered are forgotten, as its
+// mappings changed; 0: nothing is known of it any more. Who asks has the mappings looked at
+// now and then, as Site does.
+func (c *Client) Epoch(image Image) uint64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	im := c.use(image)
+	if im == nil {
+		return 0
+	}
+	c.checkLater(image, im)
+	return im.epoch
+}
+
+// reset forgets the walks of an image; mu is held.
+func (c *Client) reset(im *imageState) {
+	im.templates.Reset(codeOf(im.mappings))
+	c.clock++
+	im.epoch = c.clock
 }
 
 func (c *Client) enqueue(j job) {
@@ -463,7 +511,7 @@ func (c *Client) remember(im *imageState, a *answer) *Site {
 	if c.nodes >= maxNodes {
 		c.stats.Resets++
 		for _, other := range c.images {
-			other.templates.Reset(codeOf(other.mappings))
+			c.reset(other)
 		}
 		c.nodes = 0
 	}
@@ -473,7 +521,7 @@ func (c *Client) remember(im *imageState, a *answer) *Site {
 	before := im.templates.Nodes()
 	if len(a.Deps) > 0 && !im.templates.Add(a.Deps, site) && im.templates.Full() {
 		c.stats.Resets++
-		im.templates.Reset(codeOf(im.mappings))
+		c.reset(im)
 	}
 	c.nodes += im.templates.Nodes() - before
 	return site

@@ -115,7 +115,7 @@ func (c *Client) expire(im *imageState) error {
 		if !im.dropped {
 			c.nodes -= im.templates.Nodes()
 		}
-		im.templates.Reset(codeOf(im.mappings))
+		c.reset(im)
 	}
 	c.mu.Unlock()
 	if !old || im.number == 0 || c.child == nil {

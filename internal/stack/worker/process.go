@@ -41,7 +41,7 @@ func (c *Client) refresh(image Image, im *imageState, age time.Duration) error {
 		c.nodes -= im.templates.Nodes()
 	}
 	im.mappings, im.machine, im.generates = mappings, nil, hasMachine(mappings)
-	im.templates.Reset(codeOf(mappings))
+	c.reset(im)
 	if im.number != 0 {
 		c.forgotten = append(c.forgotten, im.number)
 		im.number = 0

@@ -1,0 +1,232 @@
+package loader
+
+import (
+	"bytes"
+	"encoding/binary"
+	"reflect"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"rmagent/internal/clock"
+	"rmagent/internal/sample"
+)
+
+// commonWords are what a walk of births of this program with one stack may have read: where
+// they were called from, and addresses of code that are the same in all of them.
+func commonWords(births []sample.FDBirth) sample.WalkWords {
+	stack, code := &births[0].Stack, uint64(reflect.ValueOf(commonWords).Pointer())
+	words := sample.WalkWords{
+		{Offset: -1, Value: stack.IP},
+		{Offset: -3, Relative: true, Value: stack.BP - stack.SP},
+	}
+	common := walkWindow
+	for i := range births {
+		common = min(common, len(births[i].Stack.Window))
+	}
+	for at := 0; at+8 <= common && len(words) < 20; at += 8 {
+		word := binary.LittleEndian.Uint64(stack.Window[at:])
+		same := !slices.ContainsFunc(births, func(b sample.FDBirth) bool {
+			return !bytes.Equal(b.Stack.Window[at:at+8], stack.Window[at:at+8])
+		})
+		if same && word-code+16<<20 < 32<<20 {
+			words = append(words, sample.WalkWord{Offset: int32(at), Value: word})
+		}
+	}
+	return words
+}
+
+// A stack that has the words of a walk is told as that walk, and not copied; all others are,
+// also those of the same code after an exec.
+func TestKnownStacksAreNotCopied(t *testing.T) {
+	eachPath(t, func(t *testing.T, tr *FDTracer) {
+		h, id := trace(t, tr, "files")
+		births := func(format string, n int) []sample.FDBirth {
+			t.Helper()
+			return drainAll(t, tr, h.tell(format, n))
+		}
+		here, other := births("open %d", 20), births("other %d", 20)
+		words := commonWords(here)
+		if len(words) < 5 {
+			t.Fatalf("the stacks have only %d words in common", len(words))
+		}
+		if !tr.Remember(id, here[0].ExecID, words, 7) {
+			t.Fatal("a walk is refused")
+		}
+		before := clock.Monotonic()
+		known := births("open %d", 50)
+		after := clock.Monotonic()
+		for _, b := range known {
+			if b.Known != 7 || b.Stack.Window != nil || b.ID != id || b.Errno != 0 || b.ExecID != here[0].ExecID ||
+				b.Syscall != here[0].Syscall || b.TID == 0 || b.Thread != here[0].Thread || b.At < before || b.At > after+longestTick {
+				t.Fatalf("%+v is told of an open between %v and %v, those before were\n%+v", b, before, after, here[0])
+			}
+		}
+		l := &birthLog{tr: tr}
+		for i, fd := range heldByFD(l.list(t, id), known) {
+			if fd.Birth != known[i].Seq {
+				t.Errorf("descriptor %d is of birth %d, want %d", known[i].FD, fd.Birth, known[i].Seq)
+			}
+		}
+		notKnown(t, "from elsewhere", births("other %d", 20))
+		if ip := births("other %d", 1)[0].Stack.IP; ip != other[0].Stack.IP {
+			t.Errorf("a stack of elsewhere begins at %#x, want %#x", ip, other[0].Stack.IP)
+		}
+		h.tell("exec %d", 0)
+		if err := tr.Drain(&sample.FDBirths{}); err != nil { // what the runtime opened
+			t.Fatal(err)
+		}
+		notKnown(t, "after an exec", births("open %d", 20))
+		again := births("open %d", 20)
+		if !tr.Remember(id, again[0].ExecID, commonWords(again), 8) {
+			t.Fatal("a walk is refused")
+		}
+		if b := births("open %d", 1)[0]; b.Known != 8 {
+			t.Errorf("known as %d, want 8", b.Known)
+		}
+		tr.ForgetWalks(id)
+		notKnown(t, "that was forgotten", births("open %d", 20))
+		balance(t, tr)
+	})
+}
+
+// drainAll waits until the births of descriptors are drained that a helper opened. Its runtime
+// opens and closes some of its own.
+func drainAll(t *testing.T, tr *FDTracer, said []string) []sample.FDBirth {
+	t.Helper()
+	latest := map[string]sample.FDBirth{}
+	for deadline := time.Now().Add(time.Minute); ; {
+		var births sample.FDBirths
+		if err := tr.Drain(&births); err != nil {
+			t.Fatal(err)
+		}
+		for _, b := range births.Births {
+			latest[strconv.Itoa(int(b.FD))] = b
+		}
+		var all []sample.FDBirth
+		for _, fd := range said {
+			if b, ok := latest[fd]; ok {
+				all = append(all, b)
+			}
+		}
+		if len(all) == len(said) {
+			return all
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d births of %d", len(all), len(said))
+		}
+	}
+}
+
+// heldByFD is what a list says of the descriptors of births.
+func heldByFD(list sample.FDList, births []sample.FDBirth) []sample.FD {
+	held := make([]sample.FD, len(births))
+	for i := range births {
+		for _, fd := range list.FDs {
+			if fd.Number == births[i].FD {
+				held[i] = fd
+			}
+		}
+	}
+	return held
+}
+
+func notKnown(t *testing.T, whose string, births []sample.FDBirth) {
+	t.Helper()
+	for _, b := range births {
+		if b.Known != 0 || len(b.Stack.Window) == 0 || b.Stack.IP == 0 {
+			t.Fatalf("a stack %s is known as %d, and has %d bytes", whose, b.Known, len(b.Stack.Window))
+		}
+	}
+}
+
+// Who is not traced any more has no births that are told as a walk, also when it is traced
+// again before they are drained.
+func TestWalksGoWithWhoIsTraced(t *testing.T) {
+	eachPath(t, func(t *testing.T, tr *FDTracer) {
+		h, id := trace(t, tr, "files")
+		births := drainAll(t, tr, h.tell("open %d", 20))
+		if !tr.Remember(id, births[0].ExecID, commonWords(births), 7) {
+			t.Fatal("a walk is refused")
+		}
+		h.tell("open %d", 5)
+		check(tr.Start(nil))
+		check(tr.Start([]sample.ID{id}))
+		notKnown(t, "of who is traced anew", drainAll(t, tr, h.tell("open %d", 5)))
+	})
+}
+
+func TestWalksThatCantBeKnown(t *testing.T) {
+	tr, err := callTracer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { check(tr.Stop()) }()
+	id, err := tr.self()
+	check(err)
+	check(tr.Start([]sample.ID{id}))
+	ip := sample.WalkWord{Offset: -1, Value: 1}
+	for _, words := range []sample.WalkWords{
+		nil,
+		make(sample.WalkWords, maxWalkWords+1),
+		{ip, {Offset: 4}},
+		{ip, {Offset: walkWindow}},
+		{ip, {Offset: -100}},
+	} {
+		if tr.Remember(id, 1, words, 1) {
+			t.Errorf("%v is taken", words)
+		}
+	}
+	if tr.Remember(sample.ID{PID: 1 << 30}, 1, sample.WalkWords{ip}, 1) {
+		t.Error("a walk of who is not traced is taken")
+	}
+	for i := range maxOwnWalks + 1 {
+		ip.Value++
+		if taken := tr.Remember(id, 1, sample.WalkWords{ip}, 1); taken != (i < maxOwnWalks) {
+			t.Errorf("walk %d is taken: %v", i, taken)
+		}
+	}
+}
+
+// A place is given to another walk once its own rests, and to another process only when
+// nobody can still mean the walk that was there.
+func TestPlacesOfWalks(t *testing.T) {
+	k := fdWalks{walks: make([]fdtraceFdWalk, maxWalks)}
+	var r fdtraceFdSuspect
+	now := time.Hour
+	for own := range r.Walks {
+		if got := k.restingOf(&r, now); got != own {
+			t.Fatalf("free is %d, want %d", got, own)
+		}
+		place := k.free(now)
+		r.Walks[own], k.owners[place] = place, walkOwner{used: true, at: now}
+	}
+	if got := k.restingOf(&r, now+restingWalk); got >= 0 {
+		t.Errorf("%d rests", got)
+	}
+	now += 2 * restingWalk
+	for own, place := range r.Walks {
+		if own != 5 {
+			k.walks[place].Hits++
+		}
+	}
+	if got := k.restingOf(&r, now); got != 5 {
+		t.Errorf("%d rests, want 5", got)
+	}
+	for place := uint32(maxOwnWalks + 1); place < maxWalks; place++ {
+		k.owners[place].used = true
+	}
+	left := r.Walks[5]
+	k.leave(left, now)
+	for _, c := range []struct {
+		drains uint64
+		later  time.Duration
+		want   uint32
+	}{{1, time.Second, 0}, {2, settling - 1, 0}, {2, settling, left}} {
+		k.drains = c.drains
+		if got := k.free(now + c.later); got != c.want {
+			t.Errorf("after %d drains and %v, %d is free, want %d", c.drains, c.later, got, c.want)
+		}
+	}
+}
