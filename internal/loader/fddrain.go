@@ -25,6 +25,7 @@ func (t *FDTracer) Drain(dst *sample.FDBirths) error {
 		return err
 	}
 	t.settle(last)
+	t.known.numbered(last)
 	// Behind that, the log was full. Until drained is moved, it still is.
 	end := min(last, t.drained+uint64(len(t.births)))
 	for seq := t.drained + 1; seq <= end; seq++ {
@@ -47,7 +48,6 @@ func (t *FDTracer) Drain(dst *sample.FDBirths) error {
 	}
 	dst.Lost += last - end
 	t.lost += dst.Lost
-	t.known.drains++
 	if err := t.moveTo(last, deep); err != nil {
 		return err
 	}
