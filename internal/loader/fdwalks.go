@@ -191,12 +191,14 @@ func (k *fdWalks) disown(id sample.ID) {
 	}
 }
 
-// longestTick is the kernel's at 100 Hz: no birth is told as earlier than it was.
-const longestTick = 10 * time.Millisecond
+// latestTick is how old the last tick is at most: at 100 Hz, where the CPU that counts them is
+// not running, until another one has had five and counts them itself (MAX_STALLED_JIFFIES).
+const latestTick = 60 * time.Millisecond
 
 // knownBirth is the birth of an entry of the log that has a walk; nobody's where who is asked
-// no more.
-func (t *FDTracer) knownBirth(k *fdtraceFdKnown) sample.FDBirth {
+// no more. It was before now, and is not told as earlier than it was: what is listed may be
+// compared with it.
+func (t *FDTracer) knownBirth(k *fdtraceFdKnown, now time.Duration) sample.FDBirth {
 	o := &t.known.owners[k.Walk%maxWalks]
 	if o.as == 0 {
 		return sample.FDBirth{Seq: k.Seq}
@@ -208,7 +210,7 @@ func (t *FDTracer) knownBirth(k *fdtraceFdKnown) sample.FDBirth {
 		FD:      k.Fd,
 		Syscall: k.Call,
 		ExecID:  o.exec,
-		At:      time.Duration(k.Time) + longestTick,
+		At:      min(time.Duration(k.Time)+latestTick, now),
 		Thread:  *(*sample.Comm)(unsafe.Pointer(&k.Comm)),
 		Known:   o.as,
 	}

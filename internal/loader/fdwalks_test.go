@@ -59,7 +59,7 @@ func TestKnownStacksAreNotCopied(t *testing.T) {
 		after := clock.Monotonic()
 		for _, b := range known {
 			if b.Known != 7 || b.Stack.Window != nil || b.ID != id || b.Errno != 0 || b.ExecID != here[0].ExecID ||
-				b.Syscall != here[0].Syscall || b.TID == 0 || b.Thread != here[0].Thread || b.At < before || b.At > after+longestTick {
+				b.Syscall != here[0].Syscall || b.TID == 0 || b.Thread != here[0].Thread || b.At < before || b.At > after {
 				t.Fatalf("%+v is told of an open between %v and %v, those before were\n%+v", b, before, after, here[0])
 			}
 		}
@@ -282,5 +282,20 @@ func TestAWalkThatRestsMakesRoom(t *testing.T) {
 	}
 	if n := tr.records[1].WalksCount; n != maxOwnWalks {
 		t.Errorf("%d walks are known, want %d", n, maxOwnWalks)
+	}
+}
+
+// A birth is told as no earlier than it was, though the tick that it has may be old, and
+// as no later than it was drained.
+func TestTimeOfAKnownBirth(t *testing.T) {
+	tr, id := knowingTracer()
+	tr.known.owners[1] = walkOwner{id: id, as: 1}
+	for _, c := range []struct{ now, want time.Duration }{
+		{time.Second + 50*time.Millisecond, time.Second + 50*time.Millisecond}, // five ticks of 100 Hz were missed
+		{2 * time.Second, time.Second + latestTick},
+	} {
+		if b := tr.knownBirth(&fdtraceFdKnown{Walk: 1, Time: uint64(time.Second)}, c.now); b.At != c.want {
+			t.Errorf("drained at %v, a birth of the tick at 1s is told as of %v, want %v", c.now, b.At, c.want)
+		}
 	}
 }
