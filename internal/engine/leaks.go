@@ -48,9 +48,9 @@ type StackResolver interface {
 	// seq; where that is false it is not told at all.
 	Site(image worker.Image, seq uint64, raw *sample.RawStack) (site *worker.Site, ok bool)
 	Answers(dst []worker.Answer) []worker.Answer
-	// Words appends all that the walk of a stack depends on to dst, for as long as Epoch is the
-	// same; false where there is more.
-	Words(image worker.Image, raw *sample.RawStack, dst sample.WalkWords) (words sample.WalkWords, epoch uint64, ok bool)
+	// Words appends all that the walk of a stack to a site depends on to dst, for as long as Epoch
+	// is the same; false where there is more, or it does not lead to that site any more.
+	Words(image worker.Image, raw *sample.RawStack, to *worker.Site, dst sample.WalkWords) (words sample.WalkWords, epoch uint64, ok bool)
 	Epoch(image worker.Image) uint64
 	Stats() worker.Stats
 	Forget(id sample.ID)

@@ -17,7 +17,7 @@ func (l *Leaks) offer(t *traced, image worker.Image, raw *sample.RawStack, stack
 		return
 	}
 	t.offered++
-	words, epoch, ok := l.Stacks.Words(image, raw, l.words[:0])
+	words, epoch, ok := l.Stacks.Words(image, raw, stack, l.words[:0])
 	l.words = words
 	if !ok {
 		return

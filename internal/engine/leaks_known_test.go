@@ -49,7 +49,7 @@ func (k *knownStacks) Site(_ worker.Image, _ uint64, raw *sample.RawStack) (*wor
 func (k *knownStacks) Answers(dst []worker.Answer) []worker.Answer { return dst }
 func (k *knownStacks) Stats() worker.Stats                         { return worker.Stats{} }
 func (k *knownStacks) Epoch(worker.Image) uint64                   { return k.epoch }
-func (k *knownStacks) Words(_ worker.Image, raw *sample.RawStack, dst sample.WalkWords) (sample.WalkWords, uint64, bool) {
+func (k *knownStacks) Words(_ worker.Image, raw *sample.RawStack, _ *worker.Site, dst sample.WalkWords) (sample.WalkWords, uint64, bool) {
 	return append(dst, sample.WalkWord{Value: raw.IP}), k.epoch, !k.more
 }
 

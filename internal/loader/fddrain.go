@@ -24,11 +24,13 @@ func (t *FDTracer) Drain(dst *sample.FDBirths) error {
 	if err != nil {
 		return err
 	}
-	t.settle(last)
+	now := clock.Monotonic() // after all these births
+	t.settle(last, now)
+	t.known.numbered(last)
 	// Behind that, the log was full. Until drained is moved, it still is.
 	end := min(last, t.drained+uint64(len(t.births)))
 	for seq := t.drained + 1; seq <= end; seq++ {
-		birth, ok := t.birth(seq, dst)
+		birth, ok := t.birth(seq, now, dst)
 		if !ok {
 			if seq > t.settled { // it is being written: the next drain has it
 				end, last = seq-1, seq-1
@@ -47,7 +49,6 @@ func (t *FDTracer) Drain(dst *sample.FDBirths) error {
 	}
 	dst.Lost += last - end
 	t.lost += dst.Lost
-	t.known.drains++
 	if err := t.moveTo(last, deep); err != nil {
 		return err
 	}
@@ -56,12 +57,12 @@ func (t *FDTracer) Drain(dst *sample.FDBirths) error {
 
 // birth copies an entry of the log from that half of it which has it; false where neither
 // has.
-func (t *FDTracer) birth(seq uint64, dst *sample.FDBirths) (birth sample.FDBirth, ok bool) {
+func (t *FDTracer) birth(seq uint64, now time.Duration, dst *sample.FDBirths) (birth sample.FDBirth, ok bool) {
 	slot := seq & uint64(len(t.births)-1)
 	k, b := &t.knowns[slot], &t.births[slot]
 	switch seq {
 	case atomic.LoadUint64(&k.Seq):
-		return t.knownBirth(k), true
+		return t.knownBirth(k, now), true
 	case atomic.LoadUint64(&b.Seq):
 		return t.copyBirth(b, seq, dst), true
 	}
@@ -73,8 +74,7 @@ func (t *FDTracer) birth(seq uint64, dst *sample.FDBirths) (birth sample.FDBirth
 const settling = 10 * time.Millisecond
 
 // settle notes which entries are written by now, if they will ever be.
-func (t *FDTracer) settle(last uint64) {
-	now := clock.Monotonic()
+func (t *FDTracer) settle(last uint64, now time.Duration) {
 	if now-t.settledAt < settling {
 		return
 	}

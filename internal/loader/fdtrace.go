@@ -383,9 +383,10 @@ func (t *FDTracer) Stop() error {
 	return t.Start(nil)
 }
 
-// dropSuspects stops tracing those who are not in ids.
+// dropSuspects stops tracing those who are not in ids: all of them, whatever fails.
 func (t *FDTracer) dropSuspects(ids []sample.ID) error {
 	dropped := false
+	var errs []error
 	for id := range t.suspects {
 		if slices.Contains(ids, id) {
 			continue
@@ -395,19 +396,13 @@ func (t *FDTracer) dropSuspects(ids []sample.ID) error {
 		delete(t.suspects, id)
 		dropped = true
 		if err := t.loaded.Maps[fdtraceMapPythons].Delete(uint32(id.PID)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return fmt.Errorf("forget the CPython of %v: %w", id, err)
+			errs = append(errs, fmt.Errorf("forget the CPython of %v: %w", id, err))
 		}
 	}
 	if !dropped {
 		return nil
 	}
-	if err := t.mark(); err != nil {
-		return err
-	}
-	if err := t.setPlaces(); err != nil {
-		return err
-	}
-	return t.dropTables()
+	return errors.Join(append(errs, t.mark(), t.setPlaces(), t.dropTables())...)
 }
 
 // dropTables forgets the tables, and with them the stamps, of who is not traced any

@@ -1,6 +1,7 @@
 package loader
 
 import (
+	"math"
 	"sync/atomic"
 	"time"
 	"unsafe"
@@ -26,7 +27,6 @@ const restingWalk = time.Second
 type fdWalks struct {
 	walks  []fdtraceFdWalk // mapped; the first is none
 	owners [maxWalks]walkOwner
-	drains uint64
 }
 
 const maxWalks = 512
@@ -37,11 +37,14 @@ type walkOwner struct {
 	exec uint64
 	as   uint32 // 0: nobody asks any more
 	used bool
-	left uint64 // fdWalks.drains when it was forgotten
-	hits uint32 // when it was looked at last
-	// at is since when it has had no more hits, or was forgotten.
-	at time.Duration
+	// meant is the last birth whose entry may name the place, once it is not used any more.
+	meant uint64
+	hits  uint32        // when it was looked at last
+	at    time.Duration // since when it has had no more
 }
+
+// unknownBirth is walkOwner.meant until the next drain has asked for the last number given.
+const unknownBirth = math.MaxUint64
 
 // Remember has births of a process that is traced told as as, which is not 0, instead of
 // with their stacks, where these have the words of a walk and the process runs the program
@@ -61,20 +64,25 @@ func (t *FDTracer) Remember(id sample.ID, execID uint64, words sample.WalkWords,
 		t.ForgetWalks(id)
 		atomic.StoreUint64(&r.WalksExec, execID)
 	}
+	if place := t.known.same(r, &w); place != 0 { // several of its births are drained at once
+		t.known.owners[place].as = as
+		return true
+	}
 	now := clock.Monotonic()
-	own, place := t.known.restingOf(r, now), t.known.free(now)
-	if own < 0 || place == 0 {
+	own := t.known.restingOf(r, now)
+	if own < 0 {
 		return false
 	}
-	if before := r.Walks[own]; before != 0 {
-		t.known.leave(before, now)
-	} else {
-		atomic.StoreUint32(&r.WalksCount, r.WalksCount+1)
+	t.forgetWalk(r, own)
+	place := t.known.free(t.drained)
+	if place == 0 {
+		return false
 	}
 	t.known.walks[place] = w
 	t.known.owners[place] = walkOwner{id: id, exec: execID, as: as, used: true, at: now}
 	atomic.StoreUint32(&r.WalksWindow, max(r.WalksWindow, w.Window))
 	atomic.StoreUint32(&r.Walks[own], place)
+	atomic.StoreUint32(&r.WalksCount, r.WalksCount+1)
 	return true
 }
 
@@ -106,14 +114,33 @@ func (t *FDTracer) ForgetWalks(id sample.ID) {
 		return
 	}
 	r := &t.records[s.place]
-	atomic.StoreUint32(&r.WalksCount, 0)
 	for own := range r.Walks {
-		if place := r.Walks[own]; place != 0 {
-			atomic.StoreUint32(&r.Walks[own], 0)
-			t.known.leave(place, clock.Monotonic())
-		}
+		t.forgetWalk(r, own)
 	}
 	atomic.StoreUint32(&r.WalksWindow, 0)
+}
+
+// forgetWalk frees a place of a suspect's own, if there is a walk.
+func (t *FDTracer) forgetWalk(r *fdtraceFdSuspect, own int) {
+	place := r.Walks[own]
+	if place == 0 {
+		return
+	}
+	atomic.StoreUint32(&r.WalksCount, r.WalksCount-1)
+	atomic.StoreUint32(&r.Walks[own], 0)
+	o := &t.known.owners[place]
+	o.used, o.meant = false, unknownBirth
+}
+
+// same is the place of that walk of a suspect's which has the same words; 0: there is none.
+func (k *fdWalks) same(r *fdtraceFdSuspect, w *fdtraceFdWalk) uint32 {
+	for _, place := range r.Walks {
+		other := &k.walks[place]
+		if place != 0 && other.Count == w.Count && other.Relative == w.Relative && other.Value == w.Value && other.At == w.At {
+			return place
+		}
+	}
+	return 0
 }
 
 // restingOf finds a place of a suspect's own that is free, or whose walk rests; -1 where there is
@@ -134,21 +161,25 @@ func (k *fdWalks) restingOf(r *fdtraceFdSuspect, now time.Duration) int {
 	return resting
 }
 
-// free is a place that no walk has, no birth that is not drained, and no program that still
-// compares; 0: there is none.
-func (k *fdWalks) free(now time.Duration) uint32 {
+// free is a place that no walk has, and no birth after the last that was drained; 0: there is
+// none. A program that still compares it does so for a birth that was drained as lost.
+func (k *fdWalks) free(drained uint64) uint32 {
 	for place := uint32(1); place < maxWalks; place++ {
-		if o := &k.owners[place]; !o.used && (o.at == 0 || k.drains >= o.left+2 && now-o.at >= settling) {
+		if o := &k.owners[place]; !o.used && o.meant <= drained {
 			return place
 		}
 	}
 	return 0
 }
 
-// leave gives a place up.
-func (k *fdWalks) leave(place uint32, now time.Duration) {
-	o := &k.owners[place]
-	o.used, o.left, o.at = false, k.drains, now
+// numbered says which number was given last: a birth that comes later finds none of the walks
+// that were forgotten before, for it has its number when it looks for them.
+func (k *fdWalks) numbered(last uint64) {
+	for i := range k.owners {
+		if o := &k.owners[i]; o.meant == unknownBirth {
+			o.meant = last
+		}
+	}
 }
 
 // disown makes what births of a process were told as nobody's.
@@ -160,12 +191,14 @@ func (k *fdWalks) disown(id sample.ID) {
 	}
 }
 
-// longestTick is the kernel's at 100 Hz: no birth is told as earlier than it was.
-const longestTick = 10 * time.Millisecond
+// latestTick is how old the last tick is at most: at 100 Hz, where the CPU that counts them is
+// not running, until another one has had five and counts them itself (MAX_STALLED_JIFFIES).
+const latestTick = 60 * time.Millisecond
 
 // knownBirth is the birth of an entry of the log that has a walk; nobody's where who is asked
-// no more.
-func (t *FDTracer) knownBirth(k *fdtraceFdKnown) sample.FDBirth {
+// no more. It was before now, and is not told as earlier than it was: what is listed may be
+// compared with it.
+func (t *FDTracer) knownBirth(k *fdtraceFdKnown, now time.Duration) sample.FDBirth {
 	o := &t.known.owners[k.Walk%maxWalks]
 	if o.as == 0 {
 		return sample.FDBirth{Seq: k.Seq}
@@ -177,7 +210,7 @@ func (t *FDTracer) knownBirth(k *fdtraceFdKnown) sample.FDBirth {
 		FD:      k.Fd,
 		Syscall: k.Call,
 		ExecID:  o.exec,
-		At:      time.Duration(k.Time) + longestTick,
+		At:      min(time.Duration(k.Time)+latestTick, now),
 		Thread:  *(*sample.Comm)(unsafe.Pointer(&k.Comm)),
 		Known:   o.as,
 	}

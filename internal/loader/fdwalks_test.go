@@ -59,7 +59,7 @@ func TestKnownStacksAreNotCopied(t *testing.T) {
 		after := clock.Monotonic()
 		for _, b := range known {
 			if b.Known != 7 || b.Stack.Window != nil || b.ID != id || b.Errno != 0 || b.ExecID != here[0].ExecID ||
-				b.Syscall != here[0].Syscall || b.TID == 0 || b.Thread != here[0].Thread || b.At < before || b.At > after+longestTick {
+				b.Syscall != here[0].Syscall || b.TID == 0 || b.Thread != here[0].Thread || b.At < before || b.At > after {
 				t.Fatalf("%+v is told of an open between %v and %v, those before were\n%+v", b, before, after, here[0])
 			}
 		}
@@ -199,7 +199,7 @@ func TestPlacesOfWalks(t *testing.T) {
 		if got := k.restingOf(&r, now); got != own {
 			t.Fatalf("free is %d, want %d", got, own)
 		}
-		place := k.free(now)
+		place := k.free(0)
 		r.Walks[own], k.owners[place] = place, walkOwner{used: true, at: now}
 	}
 	if got := k.restingOf(&r, now+restingWalk); got >= 0 {
@@ -218,15 +218,84 @@ func TestPlacesOfWalks(t *testing.T) {
 		k.owners[place].used = true
 	}
 	left := r.Walks[5]
-	k.leave(left, now)
+	k.owners[left].used, k.owners[left].meant = false, unknownBirth
+	k.numbered(100)
+	k.numbered(200) // of other walks
 	for _, c := range []struct {
-		drains uint64
-		later  time.Duration
-		want   uint32
-	}{{1, time.Second, 0}, {2, settling - 1, 0}, {2, settling, left}} {
-		k.drains = c.drains
-		if got := k.free(now + c.later); got != c.want {
-			t.Errorf("after %d drains and %v, %d is free, want %d", c.drains, c.later, got, c.want)
+		drained uint64
+		want    uint32
+	}{{99, 0}, {100, left}} {
+		if got := k.free(c.drained); got != c.want {
+			t.Errorf("with birth %d drained, %d is free, want %d", c.drained, got, c.want)
+		}
+	}
+}
+
+// knowingTracer is as much of a tracer as knows walks of a process.
+func knowingTracer() (*FDTracer, sample.ID) {
+	id := sample.ID{PID: 7, StartTicks: 1}
+	return &FDTracer{
+		suspects: map[sample.ID]*fdSuspect{id: {place: 1}}, records: make([]fdtraceFdSuspect, 2),
+		known: fdWalks{walks: make([]fdtraceFdWalk, maxWalks)},
+	}, id
+}
+
+// Several births from one place are drained before the tracer knows their walk: it takes one
+// place all the same.
+func TestAWalkTakesOnePlace(t *testing.T) {
+	tr, id := knowingTracer()
+	here, there := sample.WalkWords{{Offset: -1, Value: 1}}, sample.WalkWords{{Offset: -1, Value: 2}}
+	for as := range uint32(2 * maxOwnWalks) {
+		if !tr.Remember(id, 1, here, as+1) {
+			t.Fatalf("a walk is refused that is known %d times", as)
+		}
+	}
+	if !tr.Remember(id, 1, there, 5) {
+		t.Error("another walk is refused")
+	}
+	r := &tr.records[1]
+	if r.WalksCount != 2 || tr.known.owners[r.Walks[0]].as != 2*maxOwnWalks || tr.known.owners[r.Walks[1]].as != 5 {
+		t.Errorf("%d walks are known, at %v", r.WalksCount, r.Walks)
+	}
+}
+
+// Where all places are taken, a process still gives those up that rest.
+func TestAWalkThatRestsMakesRoom(t *testing.T) {
+	tr, id := knowingTracer()
+	word := sample.WalkWord{Offset: -1}
+	for range maxOwnWalks {
+		word.Value++
+		if !tr.Remember(id, 1, sample.WalkWords{word}, 1) {
+			t.Fatal("a walk is refused")
+		}
+	}
+	for i := range tr.known.owners {
+		tr.known.owners[i].used = true
+		tr.known.owners[i].at -= 2 * restingWalk
+	}
+	word.Value++
+	tr.Remember(id, 1, sample.WalkWords{word}, 2)
+	tr.known.numbered(10)
+	tr.drained = 10
+	if !tr.Remember(id, 1, sample.WalkWords{word}, 2) {
+		t.Error("a walk is refused, though one of its process rests")
+	}
+	if n := tr.records[1].WalksCount; n != maxOwnWalks {
+		t.Errorf("%d walks are known, want %d", n, maxOwnWalks)
+	}
+}
+
+// A birth is told as no earlier than it was, though the tick that it has may be old, and
+// as no later than it was drained.
+func TestTimeOfAKnownBirth(t *testing.T) {
+	tr, id := knowingTracer()
+	tr.known.owners[1] = walkOwner{id: id, as: 1}
+	for _, c := range []struct{ now, want time.Duration }{
+		{time.Second + 50*time.Millisecond, time.Second + 50*time.Millisecond}, // five ticks of 100 Hz were missed
+		{2 * time.Second, time.Second + latestTick},
+	} {
+		if b := tr.knownBirth(&fdtraceFdKnown{Walk: 1, Time: uint64(time.Second)}, c.now); b.At != c.want {
+			t.Errorf("drained at %v, a birth of the tick at 1s is told as of %v, want %v", c.now, b.At, c.want)
 		}
 	}
 }

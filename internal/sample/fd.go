@@ -114,7 +114,7 @@ type FDBirth struct {
 	Errno   uint32        // EMFILE or ENFILE, else 0
 	Syscall int32         // the native number, or -1 minus the opcode of an io_uring request
 	ExecID  uint64        // grows whenever the process becomes another program
-	At      time.Duration // CLOCK_MONOTONIC; with Known, up to 10 ms late
+	At      time.Duration // CLOCK_MONOTONIC; with Known, up to 60 ms late
 	Thread  Comm          // the name of the thread that called
 	// Known is what a walk was remembered as that the stack is walked like. 0: none, and
 	// Stack is what was copied.

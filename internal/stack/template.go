@@ -143,13 +143,13 @@ func (t *Templates[T]) descend(raw *sample.RawStack, tell func(p Place, c Condit
 	}
 }
 
-// Words are all that the walk of a stack read, where it is remembered, appended to dst: a
+// Words are what the walk of a stack was remembered as, and all that it read, appended to dst: a
 // stack that has these words, at whichever SP, is walked alike. False where it is not
 // remembered, or what it read was not all there: then other stacks with these words may be
 // walked otherwise.
-func (t *Templates[T]) Words(raw *sample.RawStack, dst sample.WalkWords) (words sample.WalkWords, ok bool) {
+func (t *Templates[T]) Words(raw *sample.RawStack, dst sample.WalkWords) (found T, words sample.WalkWords, ok bool) {
 	there := true
-	_, ok = t.descend(raw, func(p Place, c Condition) {
+	found, ok = t.descend(raw, func(p Place, c Condition) {
 		there = there && c != Missing && c != OutOfWindow && p > noPlace
 		value, _ := read(raw, p)
 		word := sample.WalkWord{Offset: int32(p), Relative: c == EqualsSP, Value: value}
@@ -158,7 +158,7 @@ func (t *Templates[T]) Words(raw *sample.RawStack, dst sample.WalkWords) (words 
 		}
 		dst = append(dst, word)
 	})
-	return dst, ok && there
+	return found, dst, ok && there
 }
 
 // follow is the answer that a stack gives; nil where none did yet.

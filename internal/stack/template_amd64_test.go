@@ -86,8 +86,8 @@ func TestMatchingMeansTheSameWalk(t *testing.T) {
 			}
 			if ok {
 				matched++
-				if words, ok := templates.Words(&raw, nil); ok && len(known) < 30 {
-					known = append(known, wordsOf{words, got})
+				if as, words, ok := templates.Words(&raw, nil); ok && len(known) < 30 {
+					known = append(known, wordsOf{words, as})
 					longest = max(longest, len(words))
 				}
 				continue
@@ -108,7 +108,7 @@ func TestMatchingMeansTheSameWalk(t *testing.T) {
 			}
 		}
 		t.Logf("%d walks, %d matched a template, %d nodes, %d refused, %d had the up to %d words of one", walks, matched, templates.Nodes(), refused, fitted, longest)
-		if _, whole := templates.Words(&c.raw, nil); whole && fitted < walks/20 {
+		if _, _, whole := templates.Words(&c.raw, nil); whole && fitted < walks/20 {
 			t.Errorf("only %d of %d had the words of another", fitted, walks)
 		}
 		if matched < walks/20 {

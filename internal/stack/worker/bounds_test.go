@@ -64,3 +64,25 @@ func TestReasonsAreBounded(t *testing.T) {
 		t.Errorf("%d bytes of reasons are kept", kept)
 	}
 }
+
+// The words of a walk are told of the site that the stack was told to be from, not of one that
+// it leads to since other code was mapped.
+func TestWordsAreOfTheSiteThatWasTold(t *testing.T) {
+	c := &Client{images: map[Image]*imageState{}}
+	image := Image{ID: sample.ID{PID: 1}}
+	im := c.image(image)
+	raw := sample.RawStack{Registers: sample.Registers{IP: 1}}
+	deps := []stack.Dep{{Place: -1, Condition: stack.Equals, Value: 1}}
+	before := c.remember(im, &answer{Key: []byte("before"), Deps: deps})
+	if words, _, ok := c.Words(image, &raw, before, nil); !ok || len(words) != 1 {
+		t.Errorf("the words of a walk are %v, %v", words, ok)
+	}
+	c.reset(im)
+	after := c.remember(im, &answer{Key: []byte("after"), Deps: deps})
+	if words, _, ok := c.Words(image, &raw, before, nil); ok {
+		t.Errorf("%v are told of a site that they don't lead to any more", words)
+	}
+	if _, epoch, ok := c.Words(image, &raw, after, nil); !ok || epoch != c.Epoch(image) {
+		t.Errorf("words of epoch %d, now is %d: %v", epoch, c.Epoch(image), ok)
+	}
+}

@@ -245,18 +245,19 @@ func (c *Client) checkLater(image Image, im *imageState) {
 	}
 }
 
-// Words are what the walk of a stack read, where that is all that it depends on, appended to
-// dst: while Epoch is what is returned here, who finds them again need not ask where the
-// stack came from. False where the walk is not remembered, or more goes into it.
-func (c *Client) Words(image Image, raw *sample.RawStack, dst sample.WalkWords) (words sample.WalkWords, epoch uint64, ok bool) {
+// Words are what the walk of a stack to a site read, where that is all that it depends on,
+// appended to dst: while Epoch is what is returned here, who finds them again need not ask
+// where the stack came from. False where the walk is not remembered, as it was since Site told
+// of it, or more goes into it.
+func (c *Client) Words(image Image, raw *sample.RawStack, to *Site, dst sample.WalkWords) (words sample.WalkWords, epoch uint64, ok bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	im := c.images[image]
 	if im == nil || im.generates {
 		return dst, 0, false
 	}
-	words, ok = im.templates.Words(raw, dst)
-	return words, im.epoch, ok
+	site, words, ok := im.templates.Words(raw, dst)
+	return words, im.epoch, ok && site == to
 }
 
 // Epoch changes when the walks of an image that are remembered are forgotten, as its
