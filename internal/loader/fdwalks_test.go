@@ -1,10 +1,7 @@
 package loader
 
 import (
-	"bytes"
 	"encoding/binary"
-	"reflect"
-	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -13,26 +10,24 @@ import (
 	"rmagent/internal/sample"
 )
 
-// commonWords are what a walk of births of this program with one stack may have read: where
-// they were called from, and addresses of code that are the same in all of them.
-func commonWords(births []sample.FDBirth) sample.WalkWords {
-	stack, code := &births[0].Stack, uint64(reflect.ValueOf(commonWords).Pointer())
-	words := sample.WalkWords{
-		{Offset: -1, Value: stack.IP},
-		{Offset: -3, Relative: true, Value: stack.BP - stack.SP},
-	}
-	common := walkWindow
-	for i := range births {
-		common = min(common, len(births[i].Stack.Window))
-	}
-	for at := 0; at+8 <= common && len(words) < 20; at += 8 {
-		word := binary.LittleEndian.Uint64(stack.Window[at:])
-		same := !slices.ContainsFunc(births, func(b sample.FDBirth) bool {
-			return !bytes.Equal(b.Stack.Window[at:at+8], stack.Window[at:at+8])
-		})
-		if same && word-code+16<<20 < 32<<20 {
-			words = append(words, sample.WalkWord{Offset: int32(at), Value: word})
+// wordsOf is what a walk of a birth of this program has read, whose frames all have a pointer:
+// that, and where they return to, for so many of the innermost.
+func wordsOf(birth *sample.FDBirth, frames int) sample.WalkWords {
+	stack := &birth.Stack
+	at := stack.BP - stack.SP
+	words := sample.WalkWords{{Offset: -1, Value: stack.IP}, {Offset: -3, Relative: true, Value: at}}
+	for range frames {
+		if at+16 > uint64(len(stack.Window)) {
+			break
 		}
+		next := binary.LittleEndian.Uint64(stack.Window[at:]) - stack.SP
+		words = append(words,
+			sample.WalkWord{Offset: int32(at), Relative: true, Value: next},
+			sample.WalkWord{Offset: int32(at) + 8, Value: binary.LittleEndian.Uint64(stack.Window[at+8:])})
+		if next <= at {
+			break
+		}
+		at = next
 	}
 	return words
 }
@@ -47,9 +42,9 @@ func TestKnownStacksAreNotCopied(t *testing.T) {
 			return drainAll(t, tr, h.tell(format, n))
 		}
 		here, other := births("open %d", 20), births("other %d", 20)
-		words := commonWords(here)
+		words := wordsOf(&here[0], 6)
 		if len(words) < 5 {
-			t.Fatalf("the stacks have only %d words in common", len(words))
+			t.Fatalf("a walk read only %d words", len(words))
 		}
 		if !tr.Remember(id, here[0].ExecID, words, 7) {
 			t.Fatal("a walk is refused")
@@ -79,7 +74,7 @@ func TestKnownStacksAreNotCopied(t *testing.T) {
 		}
 		notKnown(t, "after an exec", births("open %d", 20))
 		again := births("open %d", 20)
-		if !tr.Remember(id, again[0].ExecID, commonWords(again), 8) {
+		if !tr.Remember(id, again[0].ExecID, wordsOf(&again[0], 6), 8) {
 			t.Fatal("a walk is refused")
 		}
 		if b := births("open %d", 1)[0]; b.Known != 8 {
@@ -147,7 +142,7 @@ func TestWalksGoWithWhoIsTraced(t *testing.T) {
 	eachPath(t, func(t *testing.T, tr *FDTracer) {
 		h, id := trace(t, tr, "files")
 		births := drainAll(t, tr, h.tell("open %d", 20))
-		if !tr.Remember(id, births[0].ExecID, commonWords(births), 7) {
+		if !tr.Remember(id, births[0].ExecID, wordsOf(&births[0], 6), 7) {
 			t.Fatal("a walk is refused")
 		}
 		h.tell("open %d", 5)
