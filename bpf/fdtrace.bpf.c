@@ -652,7 +652,7 @@ __attribute__((noinline)) int write_known(u64 seq, s32 nr, s32 fd, u32 place)
 	struct fd_suspect *suspect = bpf_map_lookup_elem(&suspects, &place);
 	struct stack_words *s = bpf_map_lookup_elem(&stack_words, &cpu);
 
-	if (!k || !suspect || !s || !suspect->walks_count || s->busy)
+	if (!k || !suspect || !s || s->busy)
 		return 0;
 	if (suspect->tgid != t->tgid || suspect->walks_exec != t->self_exec_id)
 		return 0;

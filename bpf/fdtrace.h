@@ -72,12 +72,12 @@ struct fd_suspect {
 	u32 tgid;	// 0: nobody
 	u32 next;	// of those whose first_suspect this is, too
 	u32 place;	// its own, among the suspects
-	// The walks that are known are of the program with this exec_id; the furthest looks at
-	// so many bytes of stack.
+	// The walks that are known are of the program with this exec_id, which is never 0; the
+	// furthest looks at so many bytes of stack.
 	u32 walks_window;
-	u64 walks_exec;
-	u32 walks_count;
+	u64 walks_exec; // 0: none is known
 	u32 last_walk;	// where in walks the last one was that fit
+	u32 unused;
 	u32 walks[FD_OWN_WALKS]; // their places among all; 0: none
 };
 

@@ -40,7 +40,7 @@ func snapshotOfAgent(c *cli.Context, k *client, f engine.Filter) (done bool, err
 // tell more: of a process named by its PID that the agent does not trace, since it
 // neither grows nor leaks.
 func fdsOfAgent(c *cli.Context, l *config.Loaded, f engine.Filter) (done bool, err error) {
-	chosen := len(f.Names)+len(f.Cgroups)+len(f.Units) > 0
+	chosen := f.HasPatterns()
 	if c.IsSet("for") || c.IsSet("pprof") || f.PIDs == nil && !chosen && c.Bool("json") {
 		return false, nil
 	}
@@ -175,7 +175,7 @@ func headroomOfAgent(c *cli.Context, k *client, f engine.Filter) (done bool, err
 		}
 		return true, printNearest(c, &list)
 	}
-	if len(f.PIDs) > maxAsked || len(f.Names)+len(f.Cgroups)+len(f.Units) > 0 {
+	if len(f.PIDs) > maxAsked || f.HasPatterns() {
 		return false, nil
 	}
 	answers := make([]record.Headroom, len(f.PIDs))

@@ -82,7 +82,7 @@ func pause(ctx context.Context, d time.Duration) error {
 // headroomOfPIDs shows each process that was asked for. One that is gone is named,
 // and the others are shown.
 func headroomOfPIDs(c *cli.Context, l *config.Loaded, r *headroom.Reader, f engine.Filter) error {
-	if len(f.Names)+len(f.Cgroups)+len(f.Units) > 0 {
+	if f.HasPatterns() {
 		return cmdline.Usagef("headroom: --pid says which processes; --name, --cgroup and --unit choose from the list without it")
 	}
 	gpus, err := openHeadroomGPUs(l)

@@ -208,7 +208,7 @@ func (s *agentSource) read(ctx context.Context) (*tui.Reading, error) {
 	if err := s.client.getJSON(ctx, "/v1/policy", nil, &policy); err != nil {
 		return nil, err
 	}
-	if f := &s.filter; f.PIDs != nil || len(f.Names)+len(f.Cgroups)+len(f.Units) > 0 {
+	if f := &s.filter; f.PIDs != nil || f.HasPatterns() {
 		system.States, leaks.Leaks = ofChosen(processes.Processes, system.States, leaks.Leaks)
 	}
 	return &tui.Reading{

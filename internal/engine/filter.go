@@ -17,6 +17,9 @@ type Filter struct {
 	Units   []string
 }
 
+// HasPatterns tells whether it chooses by more than PIDs.
+func (f *Filter) HasPatterns() bool { return len(f.Names)+len(f.Cgroups)+len(f.Units) > 0 }
+
 // Validate names the first pattern that is malformed.
 func (f *Filter) Validate() (malformed string, err error) {
 	for _, p := range slices.Concat(f.Names, f.Cgroups, f.Units) {

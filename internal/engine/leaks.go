@@ -425,7 +425,8 @@ func (l *Leaks) walked() {
 // if it runs another program since, that was none of the birth's.
 func (l *Leaks) openIn(image worker.Image, seq uint64, stack *worker.Site, w *waiting) (site int, ok bool) {
 	if l.Tracer.ExecID(image.ID) != image.ExecID {
-		l.open(seq, &l.past, &waiting{id: w.id, at: w.at, failed: w.failed, thread: w.thread})
+		w.python = nil
+		l.open(seq, &l.past, w)
 		return 0, false
 	}
 	return l.open(seq, stack, w)

@@ -169,8 +169,8 @@ type fdtraceFdSuspect struct {
 	Place       uint32
 	WalksWindow uint32
 	WalksExec   uint64
-	WalksCount  uint32
 	LastWalk    uint32
+	Unused      uint32
 	Walks       [16]uint32
 }
 

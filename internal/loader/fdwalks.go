@@ -82,7 +82,6 @@ func (t *FDTracer) Remember(id sample.ID, execID uint64, words sample.WalkWords,
 	t.known.owners[place] = walkOwner{id: id, exec: execID, as: as, used: true, at: now}
 	atomic.StoreUint32(&r.WalksWindow, max(r.WalksWindow, w.Window))
 	atomic.StoreUint32(&r.Walks[own], place)
-	atomic.StoreUint32(&r.WalksCount, r.WalksCount+1)
 	return true
 }
 
@@ -114,6 +113,7 @@ func (t *FDTracer) ForgetWalks(id sample.ID) {
 		return
 	}
 	r := &t.records[s.place]
+	atomic.StoreUint64(&r.WalksExec, 0)
 	for own := range r.Walks {
 		t.forgetWalk(r, own)
 	}
@@ -126,7 +126,6 @@ func (t *FDTracer) forgetWalk(r *fdtraceFdSuspect, own int) {
 	if place == 0 {
 		return
 	}
-	atomic.StoreUint32(&r.WalksCount, r.WalksCount-1)
 	atomic.StoreUint32(&r.Walks[own], 0)
 	o := &t.known.owners[place]
 	o.used, o.meant = false, unknownBirth

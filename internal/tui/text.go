@@ -64,27 +64,21 @@ func size(n float64) string {
 	if n == 0 {
 		return "0"
 	}
-	units := "BKMGTPE"
+	return scaled(n, 1024, "BKMGTPE")
+}
+
+// count writes a great number of things in five cells: 16.3M, 977M.
+func count(n float64) string { return scaled(n, 1000, " kMGTPE") }
+
+// scaled writes a number in the unit in which it is less than a thousand. Without one, it is
+// whole.
+func scaled(n, base float64, units string) string {
 	i := 0
 	for n >= 999.5 && i < len(units)-1 {
-		n /= 1024
+		n /= base
 		i++
 	}
 	if i == 0 || n >= 99.95 {
-		return fmt.Sprintf("%.0f%c", n, units[i])
-	}
-	return fmt.Sprintf("%.1f%c", n, units[i])
-}
-
-// count writes a great number of things in six cells: 16.3M, 977M.
-func count(n float64) string {
-	units := " kMGTPE"
-	i := 0
-	for n >= 999.5 && i < len(units)-1 {
-		n /= 1000
-		i++
-	}
-	if n >= 99.95 {
 		return fmt.Sprintf("%.0f%c", n, units[i])
 	}
 	return fmt.Sprintf("%.1f%c", n, units[i])
