@@ -142,20 +142,19 @@ static __always_inline bool vouches(struct fd_stamp *st, struct shown *f, u64 si
 static __always_inline void attribute(struct fd_record *r, struct list_work *k, struct shown *f)
 {
 	for (u32 i = 0; i < FD_ANCESTORS; i++) {
-		struct fd_key key = { .fd = r->fd };
 		struct fd_stamp *st;
-		u64 seq;
+		u64 seq, tag;
 
 		if (i >= k->levels)
 			return;
-		key.files = k->files[i];
-		st = bpf_map_lookup_elem(&stamps, &key);
+		tag = stamp_tag(k->files[i], r->fd);
+		st = find_stamp(k->files[i], r->fd);
 		if (!st)
 			continue;
 		seq = *(volatile u64 *)&st->seq;
 		if (!vouches(st, f, k->since[i], k->until[i]))
 			continue;
-		if (*(volatile u64 *)&st->seq != seq || seq == WRITING)
+		if (*(volatile u64 *)&st->seq != seq || seq == WRITING || *(volatile u64 *)&st->tag != tag)
 			continue;
 		r->why = st->why;
 		r->seq = st->why ? 0 : seq;

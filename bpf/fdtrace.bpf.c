@@ -79,10 +79,20 @@ struct {
 	__type(value, struct fd_table);
 } tables SEC(".maps");
 
-// In place where there is one already: a table uses its numbers again.
+// A stamp is where its table and number say, if that is free, else in the map behind it, whose
+// look-up takes 17 ns; in place where there is one already: a table uses its numbers again.
+#define NEAR 4096
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE); // for each to be a line of memory
+	__uint(max_entries, NEAR);
+	__type(key, u32);
+	__type(value, struct fd_stamp);
+} near_stamps SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 65536);
+	__uint(max_entries, 61440);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct fd_key);
 	__type(value, struct fd_stamp);
@@ -243,10 +253,9 @@ static __always_inline struct fd_suspect *suspect_itself(struct task_struct *t)
 
 // Whose account a task's births are on: its own process's, or of another that it
 // shares its table with. Null: nobody traces it.
-static __always_inline struct fd_suspect *suspect_of(struct task_struct *t)
+static __always_inline struct fd_suspect *suspect_of(struct task_struct *t, u64 files)
 {
 	struct fd_suspect *s = suspect_itself(t);
-	u64 files = (u64)t->files;
 	struct fd_table *table;
 
 	if (s)
@@ -257,18 +266,17 @@ static __always_inline struct fd_suspect *suspect_of(struct task_struct *t)
 
 // ---- tables
 
-static __always_inline void mark_table(struct task_struct *t)
+static __always_inline void mark_table(u64 files)
 {
-	u32 i = table_mark(table_address(t)) & (MARKS - 1);
+	u32 i = table_mark(files) & (MARKS - 1);
 
 	__sync_fetch_and_or(&table_marks[i / 64], 1ULL << (i & 63));
 }
 
 // Makes a suspect's table known. One that is new to us came by unshare(2), or by an
 // exec of who shared it: a copy of another, whose stamps vouch for what both show.
-static __always_inline void know_table(struct task_struct *t, struct fd_suspect *s)
+static __always_inline void know_table(struct task_struct *t, u64 files, struct fd_suspect *s)
 {
-	u64 files = table_address(t);
 	struct fd_table new = { .since = order(), .tgid = s->tgid };
 	struct fd_table *table;
 	long err;
@@ -282,13 +290,13 @@ static __always_inline void know_table(struct task_struct *t, struct fd_suspect 
 		s->files = files;
 	if (table) {
 		table->since = order();
-		mark_table(t);
+		mark_table(files);
 		return;
 	}
 	err = bpf_map_update_elem(&tables, &files, &new, BPF_NOEXIST);
 	if (err && err != -EEXIST) // another thread's call made it known just now
 		add(&counts.tables_full, 1);
-	mark_table(t);
+	mark_table(files);
 }
 
 // ---- what a table shows
@@ -590,6 +598,7 @@ __attribute__((noinline)) int write_log(u64 seq, s32 nr, s32 fd, u32 error, u32 
 		if (runs_python[place & (PLACES - 1)])
 			log_python(slot);
 	}
+	this_cpu()->copied++;
 	publish(&b->seq, seq);
 	return 0;
 }
@@ -610,7 +619,7 @@ __attribute__((noinline)) int fits_walk(u32 place, struct stack_words *s, u64 si
 		if (at >= STACK_WORDS)
 			return 0;
 		word = s->words[at];
-		if (w->relative >> i & 1)
+		if (i >= w->absolute)
 			word -= sp;
 		if (word != w->value[i])
 			return 0;
@@ -619,11 +628,24 @@ __attribute__((noinline)) int fits_walk(u32 place, struct stack_words *s, u64 si
 	return 1;
 }
 
-// The walk of a suspect that the current task's stack fits; 0: none. The next call is often
-// from where the last one was, or from the place after that.
-static __always_inline u32 walk_of(struct task_struct *t, struct fd_suspect *suspect, struct stack_words *s)
+static __always_inline u64 next_seq(void)
+{
+	return __sync_fetch_and_add(&last_seq, 1) + 1;
+}
+
+struct call {
+	struct fd_suspect *suspect;
+	u64 files; // the caller's table
+	s32 nr;
+	u32 compat;
+};
+
+// The walk of a suspect that the stack of a call fits; 0: none. The next call is often from
+// where the last one was, or from the place after that.
+static __always_inline u32 walk_of(struct call *c, struct task_struct *t, struct stack_words *s)
 {
 	struct fd_registers *regs = (void *)s->words;
+	struct fd_suspect *suspect = c->suspect;
 	u64 size;
 
 	read_registers(regs, (void *)bpf_task_pt_regs(t));
@@ -644,29 +666,29 @@ static __always_inline u32 walk_of(struct task_struct *t, struct fd_suspect *sus
 }
 
 // Writes an entry of the log for a birth whose walk is known. 0: it is not.
-__attribute__((noinline)) int write_known(u64 seq, s32 nr, s32 fd, u32 place)
+static __noinline int write_known(struct call *c, u64 seq, s32 fd)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
+	struct fd_suspect *suspect = c->suspect;
 	u32 slot = seq & (log_entries - 1), cpu = bpf_get_smp_processor_id(), walk;
 	struct fd_known *k = bpf_map_lookup_elem(&knowns, &slot);
-	struct fd_suspect *suspect = bpf_map_lookup_elem(&suspects, &place);
 	struct stack_words *s = bpf_map_lookup_elem(&stack_words, &cpu);
 
-	if (!k || !suspect || !s || s->busy)
+	if (!k || !s || s->busy)
 		return 0;
 	if (suspect->tgid != t->tgid || suspect->walks_exec != t->self_exec_id)
 		return 0;
-	if (t->flags & PF_IO_WORKER || runs_python[place & (PLACES - 1)])
+	if (t->flags & PF_IO_WORKER || runs_python[suspect->place & (PLACES - 1)])
 		return 0;
 	s->busy = 1;
-	walk = walk_of(t, suspect, s);
+	walk = walk_of(c, t, s);
 	s->busy = 0;
 	if (!walk)
 		return 0;
 	k->time = time_of_tick();
 	k->tid = t->pid;
 	k->fd = fd;
-	k->call = nr;
+	k->call = c->nr;
 	k->walk = walk;
 	__builtin_memcpy(k->comm, t->comm, sizeof k->comm);
 	this_cpu()->known++;
@@ -674,34 +696,96 @@ __attribute__((noinline)) int write_known(u64 seq, s32 nr, s32 fd, u32 place)
 	return 1;
 }
 
-static __always_inline u64 next_seq(void)
-{
-	return __sync_fetch_and_add(&last_seq, 1) + 1;
-}
-
-struct call {
-	struct fd_suspect *suspect;
-	s32 nr;
-	u32 compat;
-};
-
 // ---- stamps
 
-static __noinline struct fd_stamp *stamp_at(struct fd_key *key)
-{
-	struct fd_stamp *st = bpf_map_lookup_elem(&stamps, key);
-	struct fd_stamp blank = {};
+// A near place is of many numbers of many tables. This tells them apart: the address of a table,
+// which ends in six zeros, and how often the places were counted through. 0: it has none.
+#define NEAR_ROUNDS 64
 
-	if (st)
-		return st;
-	if (bpf_map_update_elem(&stamps, key, &blank, BPF_NOEXIST) == 0)
-		add((u64 *)&counts.stamps, 1);
-	return bpf_map_lookup_elem(&stamps, key);
+static __always_inline u64 stamp_tag(u64 files, u32 fd)
+{
+	u32 round = fd / NEAR;
+
+	return round < NEAR_ROUNDS && !(files & (NEAR_ROUNDS - 1)) ? files | round : 0;
 }
 
-static __always_inline void put_stamp(struct call *c, struct fd_stamp *st, struct shown *f, u64 seq, u32 why, u32 tid)
+static __always_inline u64 table_of_tag(u64 tag)
 {
-	if (!claim(&st->seq)) {
+	return tag & ~(u64)(NEAR_ROUNDS - 1);
+}
+
+static __always_inline struct fd_stamp *near_place(u64 files, u32 fd)
+{
+	u32 place = (fd ^ table_mark(files)) & (NEAR - 1);
+
+	return bpf_map_lookup_elem(&near_stamps, &place);
+}
+
+// Not inlined, as are others below, for the stack of all who call each other is 512 bytes.
+static __noinline struct fd_stamp *far_stamp(u64 files, u32 fd)
+{
+	struct fd_key key = { .files = files, .fd = fd };
+
+	return bpf_map_lookup_elem(&stamps, &key);
+}
+
+static __always_inline struct fd_stamp *find_stamp(u64 files, u32 fd)
+{
+	struct fd_stamp *st = near_place(files, fd);
+	u64 tag = stamp_tag(files, fd);
+
+	return st && tag && st->tag == tag ? st : far_stamp(files, fd);
+}
+
+// For who found it with this tag, or none: it may have become another's.
+static __always_inline bool claim_stamp(struct fd_stamp *st, u64 tag)
+{
+	u64 seq = *(volatile u64 *)&st->seq;
+
+	if (seq == WRITING || __sync_val_compare_and_swap(&st->seq, seq, WRITING) != seq)
+		return false;
+	if (*(volatile u64 *)&st->tag == tag)
+		return true;
+	publish(&st->seq, seq);
+	return false;
+}
+
+// Takes a near place that is free: nobody's, of a table that is gone, or of a closed
+// descriptor, unless a copy of its table may show it still.
+static __always_inline bool take_near(struct fd_stamp *st, u64 tag)
+{
+	u64 was = *(volatile u64 *)&st->tag, files = table_of_tag(was);
+	struct fd_table *table = was ? bpf_map_lookup_elem(&tables, &files) : 0;
+
+	if (table && (!st->closed || table->copied))
+		return false;
+	if (!claim_stamp(st, was))
+		return false;
+	if (!was)
+		add(&counts.near_stamps, 1);
+	st->file = 0;
+	st->closed = 0;
+	st->tag = tag;
+	publish(&st->seq, 0);
+	return true;
+}
+
+static __noinline struct fd_stamp *new_stamp(u64 files, u32 fd)
+{
+	struct fd_key key = { .files = files, .fd = fd };
+	u64 tag = stamp_tag(files, fd);
+	struct fd_stamp *st = near_place(files, fd), blank = { .tag = tag };
+
+	if (st && tag && take_near(st, tag))
+		return st;
+	if (bpf_map_update_elem(&stamps, &key, &blank, BPF_NOEXIST) == 0)
+		add(&counts.stamps, 1);
+	return bpf_map_lookup_elem(&stamps, &key);
+}
+
+static __always_inline void put_stamp(struct call *c, struct fd_stamp *st, u64 tag, struct shown *f, u64 seq, u32 why, u32 tid)
+{
+	if (!claim_stamp(st, tag)) {
 		st->why = WHY_UNTRACED_CALL;
 		add(&counts.unsure, 1);
 		add(&c->suspect->unsure, 1);
@@ -721,13 +805,11 @@ static __always_inline void put_stamp(struct call *c, struct fd_stamp *st, struc
 // to be what the call made, exact is false.
 static __always_inline void born(struct call *c, struct task_struct *t, u32 fd, struct shown *f, bool exact)
 {
-	struct fd_key key = { .files = (u64)t->files, .fd = fd };
-	struct fd_stamp *st = bpf_map_lookup_elem(&stamps, &key);
+	struct fd_stamp *st = find_stamp(c->files, fd);
 	struct fd_suspect *s = c->suspect;
 	u32 why = WHY_NONE, tid = t->pid;
 	u64 seq = 0;
 
-	add(&this_cpu()->births, 1);
 	add(&s->opened, 1);
 	if (!exact && st && !st->closed && st->tid != tid && is_shown(st, f)) {
 		st->why = WHY_UNTRACED_CALL;
@@ -741,17 +823,17 @@ static __always_inline void born(struct call *c, struct task_struct *t, u32 fd, 
 		add(&s->compat, 1);
 	} else {
 		seq = next_seq();
-		if (has_place(seq) && !write_known(seq, c->nr, fd, s->place))
+		if (has_place(seq) && !write_known(c, seq, fd))
 			write_log(seq, c->nr, fd, 0, s->place);
 	}
 	if (!st)
-		st = stamp_at(&key);
+		st = new_stamp(c->files, fd);
 	if (!st) {
 		add(&counts.unstamped, 1);
 		add(&s->unstamped, 1);
 		return;
 	}
-	put_stamp(c, st, f, seq, why, tid);
+	put_stamp(c, st, stamp_tag(c->files, fd), f, seq, why, tid);
 }
 
 // A call made a descriptor, by what it returned.
@@ -763,7 +845,6 @@ static __noinline int made(struct call *c, s32 fd)
 	if (fd < 0)
 		return 0;
 	if (!show(t, fd, &f)) {
-		add(&this_cpu()->births, 1);
 		add(&counts.gone, 1);
 		add(&c->suspect->opened, 1);
 		return 0;
@@ -798,37 +879,35 @@ static __always_inline void close_stamp(struct fd_stamp *st)
 
 // A descriptor is closed: the stamp is not believed any more. If the table shows
 // the stamp's file, another thread has got the number by now, and its stamp is there.
-static __noinline int closed(u64 fd)
+static __noinline int closed(u64 files, u64 fd)
 {
-	struct task_struct *t = bpf_get_current_task_btf();
-	struct fd_key key = { .files = (u64)t->files, .fd = fd };
-	struct fd_stamp *st = bpf_map_lookup_elem(&stamps, &key);
+	struct fd_stamp *st = find_stamp(files, fd);
 	struct shown f;
 
-	if (!st || (show(t, fd, &f) && is_shown(st, &f)))
+	if (!st || (show(bpf_get_current_task_btf(), fd, &f) && is_shown(st, &f)))
 		return 0;
 	close_stamp(st);
 	return 0;
 }
 
 struct range {
-	u64 first, last;
+	u64 files, first, last;
 };
 
 static long close_next(u32 i, struct range *r)
 {
 	if (r->first + i > r->last)
 		return 1;
-	closed(r->first + i);
+	closed(r->files, r->first + i);
 	return 0;
 }
 
 #define CLOSE_RANGE_CLOEXEC 4
 #define MAX_RANGE 65536
 
-static __always_inline void closed_range(struct task_struct *t, u64 first, u64 last)
+static __always_inline void closed_range(struct call *c, struct task_struct *t, u64 first, u64 last)
 {
-	struct range r = { .first = (u32)first, .last = (u32)last };
+	struct range r = { .files = c->files, .first = (u32)first, .last = (u32)last };
 	u64 size = t->files ? t->files->fdt->max_fds : 0;
 
 	if (r.last >= size)
@@ -1028,11 +1107,11 @@ static __always_inline void called(struct call *c, struct task_struct *t, void *
 		came(c, second_argument(regs), ret);
 		break;
 	case CALL_CLOSE:
-		closed((u32)first_argument(regs));
+		closed(c->files, (u32)first_argument(regs));
 		break;
 	case CALL_CLOSE_RANGE:
 		if (!(third_argument(regs) & CLOSE_RANGE_CLOEXEC))
-			closed_range(t, first_argument(regs), second_argument(regs));
+			closed_range(c, t, first_argument(regs), second_argument(regs));
 		break;
 	default:
 		if (returns_new(class, regs))
@@ -1081,7 +1160,7 @@ static __always_inline void called_compat(struct call *c, void *regs, u32 class,
 			new_at(m, args[3], 2);
 		break;
 	case CALL_CLOSE:
-		closed(bx);
+		closed(c->files, bx);
 		break;
 	}
 }
@@ -1105,16 +1184,17 @@ static __noinline int back(void *regs, u64 nr, long ret)
 	class = c.compat ? compat_calls[nr] : calls[nr];
 	if (class == CALL_NONE)
 		return 0;
-	c.suspect = suspect_of(t);
+	c.files = table_address(t);
+	c.suspect = suspect_of(t, c.files);
 	if (!c.suspect)
 		return 0;
 	c.nr = nr;
-	know_table(t, c.suspect);
+	know_table(t, c.files, c.suspect);
 	if (ret < 0) {
 		if ((ret == -EMFILE || ret == -ENFILE) && is_birth(class))
 			failed(&c, -ret);
 		else if (class == CALL_CLOSE && ret != -EBADF && !c.compat) // closed, whatever came of the flush: close(2)
-			closed((u32)first_argument(regs));
+			closed(c.files, (u32)first_argument(regs));
 		return 0;
 	}
 	if (c.compat)
@@ -1185,14 +1265,15 @@ static __always_inline void ring_done(void *req, s32 res)
 	count_run();
 	if (!is_marked(t) || t->flags & PF_KTHREAD || !kiocb)
 		return;
-	c.suspect = suspect_of(t);
+	c.files = table_address(t);
+	c.suspect = suspect_of(t, c.files);
 	if (!c.suspect)
 		return;
 	op = BPF_CORE_READ(kiocb, opcode);
 	c.nr = -1 - (s32)op;
 	if (op == OP_CLOSE && bpf_core_type_exists(struct io_close)) {
 		if (!BPF_CORE_READ(close, file_slot) && res >= 0)
-			closed((u32)BPF_CORE_READ(close, fd));
+			closed(c.files, (u32)BPF_CORE_READ(close, fd));
 		return;
 	}
 	if (op == OP_PIPE && bpf_core_type_exists(struct io_pipe)) {
@@ -1203,7 +1284,7 @@ static __always_inline void ring_done(void *req, s32 res)
 	}
 	if (!ring_makes(req, op))
 		return;
-	know_table(t, c.suspect);
+	know_table(t, c.files, c.suspect);
 	if (res == -EMFILE || res == -ENFILE)
 		failed(&c, -res);
 	else if (res >= 0)
@@ -1233,11 +1314,11 @@ int BPF_PROG(on_ring_before615, void *ring, void *req, u64 data, int res)
 // Whether the current task is traced; fills c.
 static __always_inline bool traced(struct call *c, struct task_struct *t)
 {
-
 	count_run();
 	if (!is_marked(t) || t->flags & PF_KTHREAD)
 		return false;
-	c->suspect = suspect_of(t);
+	c->files = table_address(t);
+	c->suspect = suspect_of(t, c->files);
 	if (!c->suspect)
 		return false;
 	c->nr = CALL_WORKER;
@@ -1245,7 +1326,7 @@ static __always_inline bool traced(struct call *c, struct task_struct *t)
 		c->nr = call_number((void *)bpf_task_pt_regs(t));
 		c->compat = is_compat(t);
 	}
-	know_table(t, c->suspect);
+	know_table(t, c->files, c->suspect);
 	return true;
 }
 
@@ -1283,13 +1364,11 @@ static __always_inline void taken(u32 fd)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
 	struct call c = {};
-	struct fd_key key = { .fd = fd };
 	struct fd_stamp *st;
 
 	if (!traced(&c, t))
 		return;
-	key.files = (u64)t->files;
-	st = bpf_map_lookup_elem(&stamps, &key);
+	st = find_stamp(c.files, fd);
 	if (st)
 		close_stamp(st);
 }
@@ -1362,15 +1441,27 @@ struct sweep {
 	u64 files;
 };
 
-static long sweep_exec(void *map, struct fd_key *key, struct fd_stamp *st, struct sweep *w)
+static __always_inline void close_unshown(struct fd_stamp *st, u32 fd)
 {
-	struct task_struct *t = bpf_get_current_task_btf();
 	struct shown f;
 
-	if (key->files != w->files || st->closed)
-		return 0;
-	if (!show(t, key->fd, &f) || !is_shown(st, &f))
+	if (!st->closed && (!show(bpf_get_current_task_btf(), fd, &f) || !is_shown(st, &f)))
 		close_stamp(st);
+}
+
+static long close_far(void *map, struct fd_key *key, struct fd_stamp *st, struct sweep *w)
+{
+	if (key->files == w->files)
+		close_unshown(st, key->fd);
+	return 0;
+}
+
+static long close_near(void *map, u32 *place, struct fd_stamp *st, struct sweep *w)
+{
+	u64 tag = st->tag;
+
+	if (table_of_tag(tag) == w->files)
+		close_unshown(st, (tag & (NEAR_ROUNDS - 1)) * NEAR + ((*place ^ table_mark(w->files)) & (NEAR - 1)));
 	return 0;
 }
 
@@ -1379,7 +1470,7 @@ static long sweep_exec(void *map, struct fd_key *key, struct fd_stamp *st, struc
 SEC("tp_btf/sched_process_exec")
 int BPF_PROG(on_exec, struct task_struct *t)
 {
-	struct sweep w = { .files = (u64)t->files };
+	struct sweep w = { .files = table_address(t) };
 	struct fd_suspect *s;
 	u32 tgid = t->tgid;
 
@@ -1393,8 +1484,9 @@ int BPF_PROG(on_exec, struct task_struct *t)
 	}
 	s->exec_id = t->self_exec_id;
 	bpf_map_delete_elem(&pythons, &tgid);
-	know_table(t, s);
-	bpf_for_each_map_elem(&stamps, sweep_exec, &w, 0);
+	know_table(t, w.files, s);
+	bpf_for_each_map_elem(&near_stamps, close_near, &w, 0);
+	bpf_for_each_map_elem(&stamps, close_far, &w, 0);
 	return 0;
 }
 
@@ -1413,14 +1505,30 @@ int BPF_PROG(on_exit, struct task_struct *t)
 	return 0;
 }
 
-static long sweep_dead(void *map, struct fd_key *key, struct fd_stamp *st, u64 *kept)
+static __always_inline bool is_needed(struct fd_stamp *st, u64 files)
 {
-	u64 files = key->files;
+	return !st->closed && bpf_map_lookup_elem(&tables, &files);
+}
 
-	if (!st->closed && bpf_map_lookup_elem(&tables, &files))
+static long sweep_far(void *map, struct fd_key *key, struct fd_stamp *st, u64 *unused)
+{
+	if (is_needed(st, key->files))
 		return 0;
 	add((u64 *)&counts.stamps, -1);
 	bpf_map_delete_elem(&stamps, key);
+	return 0;
+}
+
+static long sweep_near(void *map, u32 *place, struct fd_stamp *st, u64 *unused)
+{
+	u64 tag = st->tag;
+
+	if (!tag || is_needed(st, table_of_tag(tag)) || !claim_stamp(st, tag))
+		return 0;
+	add((u64 *)&counts.near_stamps, -1);
+	st->file = 0;
+	st->tag = 0;
+	publish(&st->seq, 0);
 	return 0;
 }
 
@@ -1431,7 +1539,8 @@ int sweep(void *ctx)
 {
 	u64 unused = 0;
 
-	bpf_for_each_map_elem(&stamps, sweep_dead, &unused, 0);
+	bpf_for_each_map_elem(&near_stamps, sweep_near, &unused, 0);
+	bpf_for_each_map_elem(&stamps, sweep_far, &unused, 0);
 	return 0;
 }
 

@@ -86,8 +86,7 @@ struct fd_walk {
 	u32 count;  // of words
 	u32 window; // bytes of stack that they are in
 	u32 hits;   // stacks that had them
-	u32 unused;
-	u64 relative; // a bit for each word that is a distance from sp
+	u32 absolute; // how many words are what they are; those after these are distances from sp
 	u64 value[FD_WALK_WORDS];
 	u16 at[FD_WALK_WORDS]; // which word: a register by its number, or FD_REGISTERS and more
 };
@@ -101,6 +100,7 @@ struct fd_key {
 
 // Who made a descriptor.
 struct fd_stamp {
+	u64 tag;    // whose it is
 	u64 seq;    // of the birth; 0: why says why not
 	u64 file;   // what the table showed then
 	u64 inode;
@@ -205,8 +205,8 @@ struct fd_record {
 // What is of one CPU: a line of memory.
 struct fd_cpu {
 	u64 runs;   // of hooks, for whomever: the cost is estimated from them
-	u64 births; // logged or stamped
-	u64 known;  // of births: by their walks
+	u64 copied; // stacks
+	u64 known;  // stacks that were compared instead
 	u64 tick;   // when the clock was read last
 	u64 now;    // and what it said
 	u64 unused[3];
@@ -221,12 +221,14 @@ struct fd_counts {
 	u64 compat;	// births by 32-bit calls
 	u64 gone;	// births that the table did not show any more
 	u64 tables_full;
-	s64 stamps;	// in use
+	u64 near_stamps; // in use, where they are found first
+	u64 stamps;	// in use, behind them
 };
 
 _Static_assert(sizeof(struct fd_birth) == 72 + 72 + 16 + FD_WINDOW + 8 * FD_CHAIN + 40 + 16 * PYTHON_FRAMES, "fd_birth");
 _Static_assert(sizeof(struct fd_known) == 64, "fd_known");
-_Static_assert(sizeof(struct fd_walk) == 24 + 10 * FD_WALK_WORDS, "fd_walk");
+_Static_assert(sizeof(struct fd_walk) == 16 + 10 * FD_WALK_WORDS, "fd_walk");
+_Static_assert(sizeof(struct fd_stamp) == 64, "fd_stamp");
 _Static_assert(sizeof(struct fd_record) == 48 + 16 + 32 + 24 + 8, "fd_record");
 _Static_assert(sizeof(struct fd_list_args) == 56, "fd_list_args");
 

@@ -126,8 +126,7 @@ func pass(pair [2]int, fd int) (came int, err error) {
 // expect looks up whether a descriptor of this process was seen to be made, or to be
 // closed.
 func (t *FDTracer) expect(call string, files uint64, fd int, open bool) error {
-	var st fdtraceFdStamp
-	err := t.loaded.Maps[fdtraceMapStamps].Lookup(fdtraceFdKey{Files: files, Fd: uint32(fd)}, &st)
+	st, err := t.stampOf(files, uint32(fd))
 	if err != nil {
 		return fmt.Errorf("test the hooks: %s was not seen: %w", call, err)
 	}
@@ -135,4 +134,17 @@ func (t *FDTracer) expect(call string, files uint64, fd int, open bool) error {
 		return fmt.Errorf("test the hooks: %s was not seen", call)
 	}
 	return nil
+}
+
+// stampOf looks where find_stamp of bpf/fdtrace.bpf.c does.
+func (t *FDTracer) stampOf(files uint64, fd uint32) (st fdtraceFdStamp, err error) {
+	mark := uint32(files >> 6 * 0x9e3779b97f4a7c15 >> 48)
+	if err := t.loaded.Maps[fdtraceMapNearStamps].Lookup((fd^mark)%nearStamps, &st); err != nil {
+		return st, err
+	}
+	if st.Tag == files|uint64(fd/nearStamps) {
+		return st, nil
+	}
+	err = t.loaded.Maps[fdtraceMapStamps].Lookup(fdtraceFdKey{Files: files, Fd: fd}, &st)
+	return st, err
 }

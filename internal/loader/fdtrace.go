@@ -35,13 +35,14 @@ type FDTraceOptions struct {
 	// their stacks.
 	LogEntries uint32
 	// Stamps is of how many open descriptors it can be known at a time who opened
-	// them; 0 means 65536, which take 8 MiB where they are used.
+	// them, and 4096 more; 0 means 61440, which take 8 MiB where they are used.
 	Stamps uint32
 }
 
 const (
 	defaultLogEntries = 2048
-	defaultStamps     = 65536
+	defaultStamps     = 61440
+	nearStamps        = 4096 // NEAR of bpf/fdtrace.bpf.c
 	deepEntries       = 128
 	maxAncestors      = 4   // FD_ANCESTORS of bpf/fdtrace.h
 	fdCPULines        = 256 // FD_CPUS
@@ -78,6 +79,8 @@ type FDTracer struct {
 	tester   sample.ID // this process, once it tested the hooks
 	drained  uint64    // the last seq that was drained, or lost
 	lost     uint64
+	// openedBefore is what those got who were traced before.
+	openedBefore uint64
 	// Entries up to settled are written, or never will be; up to settling, they will
 	// be so once settledAt is long enough ago.
 	settled, settling uint64
@@ -385,24 +388,28 @@ func (t *FDTracer) Stop() error {
 
 // dropSuspects stops tracing those who are not in ids: all of them, whatever fails.
 func (t *FDTracer) dropSuspects(ids []sample.ID) error {
-	dropped := false
+	var dropped []uint32
 	var errs []error
-	for id := range t.suspects {
+	for id, s := range t.suspects {
 		if slices.Contains(ids, id) {
 			continue
 		}
 		t.ForgetWalks(id)
 		t.known.disown(id)
 		delete(t.suspects, id)
-		dropped = true
+		dropped = append(dropped, s.place)
 		if err := t.loaded.Maps[fdtraceMapPythons].Delete(uint32(id.PID)); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			errs = append(errs, fmt.Errorf("forget the CPython of %v: %w", id, err))
 		}
 	}
-	if !dropped {
+	if len(dropped) == 0 {
 		return nil
 	}
-	return errors.Join(append(errs, t.mark(), t.setPlaces(), t.dropTables())...)
+	errs = append(errs, t.mark(), t.setPlaces(), t.dropTables())
+	for _, place := range dropped {
+		t.openedBefore += atomic.LoadUint64(&t.records[place].Opened)
+	}
+	return errors.Join(errs...)
 }
 
 // dropTables forgets the tables, and with them the stamps, of who is not traced any
@@ -608,7 +615,7 @@ func (t *FDTracer) sweepIfFull() error {
 			return err
 		}
 	}
-	if c.Stamps < int64(stamps/4*3) || now-t.swept < sweepEvery {
+	if c.Stamps < uint64(stamps/4*3) || now-t.swept < sweepEvery {
 		return nil
 	}
 	t.swept = now
@@ -678,17 +685,22 @@ func (t *FDTracer) Balance() (b sample.FDBalance, err error) {
 	if err != nil {
 		return b, err
 	}
-	runs, err := t.runs()
-	if err != nil {
-		return b, err
-	}
 	return sample.FDBalance{
-		Births: runs.Births, Failures: c.Failures, Logged: last, Quiet: c.Quiet, Lost: t.lost,
+		Births: t.opened(), Failures: c.Failures, Logged: last, Quiet: c.Quiet, Lost: t.lost,
 		MapFull: c.Unstamped, Ambiguous: c.Unsure, Compat: c.Compat, Gone: c.Gone,
 		TablesFull:    c.TablesFull,
-		Stamps:        uint64(max(0, c.Stamps)),
-		StampCapacity: uint64(t.loaded.Maps[fdtraceMapStamps].MaxEntries()),
+		Stamps:        c.NearStamps + c.Stamps,
+		StampCapacity: nearStamps + uint64(t.loaded.Maps[fdtraceMapStamps].MaxEntries()),
 	}, nil
+}
+
+// opened is how many descriptors came to those who were ever traced.
+func (t *FDTracer) opened() uint64 {
+	n := t.openedBefore
+	for _, s := range t.suspects {
+		n += atomic.LoadUint64(&t.records[s.place].Opened)
+	}
+	return n
 }
 
 // Counts says what was counted of a process since it is traced; ErrGone if it is not.
@@ -721,7 +733,7 @@ func (t *FDTracer) Cost() time.Duration {
 	if err != nil {
 		return 0
 	}
-	return time.Duration(c.Runs)*fdCallCost + time.Duration(c.Births-c.Known)*fdBirthCost + time.Duration(c.Known)*fdKnownCost
+	return time.Duration(c.Runs)*fdCallCost + time.Duration(c.Copied)*fdBirthCost + time.Duration(c.Known)*fdKnownCost
 }
 
 // runs sums what is counted by CPU: how often the hooks ran, and how often because of a birth.
@@ -732,7 +744,7 @@ func (t *FDTracer) runs() (all fdtraceFdCpu, err error) {
 	}
 	for i := range lines {
 		all.Runs += lines[i].Runs
-		all.Births += lines[i].Births
+		all.Copied += lines[i].Copied
 		all.Known += lines[i].Known
 	}
 	return all, nil

@@ -559,10 +559,12 @@ func helpReborn(args []string) {
 }
 
 // helpFiles opens and closes files as it is told: lines of "open N" (and says their
-// descriptors), "other N" (opens elsewhere in its code), "close N" (the last that it opened), "limit N" (opens until it
+// descriptors), "other N" (opens elsewhere in its code), "cloexec N" (until exec), "high N" (with
+// large numbers), "close N" (the last that it opened), "limit N" (opens until it
 // has failed N times) and "exec 0" (becomes the same program again).
 func helpFiles([]string) {
 	prepareBirths()
+	top := raiseFileLimit(300_000)
 	var fds []int
 	for {
 		step("ready")
@@ -582,6 +584,16 @@ func helpFiles([]string) {
 		case "other":
 			for range n {
 				fds = append(fds, openElsewhere())
+			}
+			sayLast(fds, n)
+		case "cloexec":
+			for range n {
+				fds = append(fds, must(unix.Open("/dev/null", unix.O_RDONLY|unix.O_CLOEXEC, 0)))
+			}
+			sayLast(fds, n)
+		case "high":
+			for range n {
+				fds = append(fds, must(unix.FcntlInt(0, unix.F_DUPFD, top-n)))
 			}
 			sayLast(fds, n)
 		case "exec":
@@ -610,6 +622,17 @@ func helpFiles([]string) {
 			fmt.Println(must(unix.IoctlRetInt(ns, NS_GET_USERNS)))
 		}
 	}
+}
+
+// raiseFileLimit says what the limit is then: without CAP_SYS_RESOURCE, what it was at most.
+func raiseFileLimit(to uint64) int {
+	if unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: to, Max: to}) == nil {
+		return int(to)
+	}
+	var now unix.Rlimit
+	check(unix.Getrlimit(unix.RLIMIT_NOFILE, &now))
+	check(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: now.Max, Max: now.Max}))
+	return int(now.Max)
 }
 
 //go:noinline

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"runtime"
@@ -466,10 +467,105 @@ func TestReasons(t *testing.T) {
 	})
 }
 
+// Two processes whose descriptors have the same near places: each birth is told as whose it is,
+// wherever its stamp is, and no stamp of a closed descriptor stays.
+func TestStampsThatCollide(t *testing.T) {
+	eachPath(t, func(t *testing.T, tr *FDTracer) {
+		hs, ids := [2]*helper{}, [2]sample.ID{}
+		for i := range hs {
+			hs[i] = startHelper(t, "files")
+			hs[i].line()
+			ids[i] = idOf(t, tr, hs[i].pid)
+		}
+		if err := tr.Start(ids[:]); err != nil {
+			t.Fatal(err)
+		}
+		others := stampsInUse(t, tr)
+		l := &birthLog{tr: tr}
+		var held [2]map[string]bool // numbers, as they said
+		tell := func(who int, what string, n int) {
+			t.Helper()
+			const some = 1000 // what the log has room for
+			for ; n > 0; n -= some {
+				for _, fd := range hs[who].tell("%s %d", what, min(n, some)) {
+					held[who][fd] = true
+				}
+				l.drain(t)
+			}
+		}
+		attributed := func() (n int) {
+			t.Helper()
+			for who := range ids {
+				list, own := l.list(t, ids[who]), 0
+				for _, fd := range list.FDs {
+					if !held[who][strconv.Itoa(int(fd.Number))] {
+						continue
+					}
+					own++
+					if b, ok := l.births[fd.Birth]; !ok || b.ID != ids[who] || b.FD != fd.Number {
+						t.Fatalf("%d of process %d: %v, born as %+v", fd.Number, who, fd.Why, b)
+					}
+				}
+				if own != len(held[who]) {
+					t.Errorf("process %d: %d of %d listed", who, own, len(held[who]))
+				}
+				n += countWhy(&list)[sample.Attributed] // the runtime's own, too
+			}
+			return n
+		}
+		const all, some = nearStamps + 4, 40
+		for who := range held {
+			hs[who].next()
+			held[who] = map[string]bool{}
+		}
+		tell(0, "open", all) // every near place
+		tell(1, "open", some)
+		attributed()
+		tell(0, "close", all)
+		held[0] = map[string]bool{}
+		tell(1, "open", some)
+		tell(1, "high", some)
+		exec := func() {
+			t.Helper()
+			before := maps.Clone(held[1])
+			tell(1, "cloexec", some)
+			attributed()
+			held[1] = before
+			tell(1, "exec", 1)
+			tell(1, "open", some/2)
+			n := attributed()
+			if got := stampsInUse(t, tr) - others; got != n {
+				t.Errorf("%d stamps for the %d that are attributed", got, n)
+			}
+			if got := attributed(); got != n {
+				t.Errorf("%d of %d after the sweep", got, n)
+			}
+		}
+		exec()
+		tell(0, "open", all)
+		exec()
+		balance(t, tr)
+	})
+}
+
+// stampsInUse counts the stamps that somebody needs.
+func stampsInUse(t *testing.T, tr *FDTracer) int {
+	t.Helper()
+	if err := tr.sweep(); err != nil {
+		t.Fatal(err)
+	}
+	b, err := tr.Balance()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int(b.Stamps)
+}
+
 // Stamps that find no room are counted, and those of closed descriptors make room.
 func TestFullStamps(t *testing.T) {
-	const stamps, opened = 16, 40
-	tr := openTracer(t, FDTraceOptions{Stamps: stamps})
+	const behind, opened = 16, nearStamps + 40
+	const stamps = nearStamps + behind
+	tr := openTracer(t, FDTraceOptions{Stamps: behind})
 	h, id := trace(t, tr, "files")
 	l := &birthLog{tr: tr}
 	h.tell("open %d", opened)

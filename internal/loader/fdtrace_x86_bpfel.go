@@ -56,13 +56,14 @@ type fdtraceFdCounts struct {
 	Compat     uint64
 	Gone       uint64
 	TablesFull uint64
-	Stamps     int64
+	NearStamps uint64
+	Stamps     uint64
 }
 
 type fdtraceFdCpu struct {
 	_      structs.HostLayout
 	Runs   uint64
-	Births uint64
+	Copied uint64
 	Known  uint64
 	Tick   uint64
 	Now    uint64
@@ -133,6 +134,7 @@ type fdtraceFdRecord struct {
 
 type fdtraceFdStamp struct {
 	_      structs.HostLayout
+	Tag    uint64
 	Seq    uint64
 	File   uint64
 	Inode  uint64
@@ -188,8 +190,7 @@ type fdtraceFdWalk struct {
 	Count    uint32
 	Window   uint32
 	Hits     uint32
-	Unused   uint32
-	Relative uint64
+	Absolute uint32
 	Value    [48]uint64
 	At       [48]uint16
 }
@@ -236,6 +237,7 @@ const (
 	fdtraceMapKnowns           = "knowns"
 	fdtraceMapListWork         = "list_work"
 	fdtraceMapListing          = "listing"
+	fdtraceMapNearStamps       = "near_stamps"
 	fdtraceMapPythons          = "pythons"
 	fdtraceMapStackWords       = "stack_words"
 	fdtraceMapStamps           = "stamps"
@@ -348,6 +350,7 @@ type fdtraceMapSpecs struct {
 	Knowns     *ebpf.MapSpec `ebpf:"knowns"`
 	ListWork   *ebpf.MapSpec `ebpf:"list_work"`
 	Listing    *ebpf.MapSpec `ebpf:"listing"`
+	NearStamps *ebpf.MapSpec `ebpf:"near_stamps"`
 	Pythons    *ebpf.MapSpec `ebpf:"pythons"`
 	StackWords *ebpf.MapSpec `ebpf:"stack_words"`
 	Stamps     *ebpf.MapSpec `ebpf:"stamps"`
@@ -408,6 +411,7 @@ type fdtraceMaps struct {
 	Knowns     *ebpf.Map `ebpf:"knowns"`
 	ListWork   *ebpf.Map `ebpf:"list_work"`
 	Listing    *ebpf.Map `ebpf:"listing"`
+	NearStamps *ebpf.Map `ebpf:"near_stamps"`
 	Pythons    *ebpf.Map `ebpf:"pythons"`
 	StackWords *ebpf.Map `ebpf:"stack_words"`
 	Stamps     *ebpf.Map `ebpf:"stamps"`
@@ -423,6 +427,7 @@ func (m *fdtraceMaps) Close() error {
 		m.Knowns,
 		m.ListWork,
 		m.Listing,
+		m.NearStamps,
 		m.Pythons,
 		m.StackWords,
 		m.Stamps,

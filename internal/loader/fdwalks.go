@@ -87,7 +87,7 @@ func (t *FDTracer) Remember(id sample.ID, execID uint64, words sample.WalkWords,
 
 // encodeWalk is a walk as the programs compare it; false where they can't.
 func encodeWalk(words sample.WalkWords) (w fdtraceFdWalk, ok bool) {
-	for i, word := range words {
+	for _, word := range words {
 		at := registerWords + word.Offset/8
 		switch {
 		case word.Offset < -copiedRegisters, word.Offset > walkWindow-8, word.Offset >= 0 && word.Offset%8 != 0:
@@ -97,12 +97,15 @@ func encodeWalk(words sample.WalkWords) (w fdtraceFdWalk, ok bool) {
 		default:
 			w.Window = max(w.Window, uint32(word.Offset)+8)
 		}
-		w.At[i], w.Value[i] = uint16(at), word.Value
-		if word.Relative {
-			w.Relative |= 1 << i
+		i := w.Count
+		if !word.Relative { // these come first
+			i = w.Absolute
+			w.At[w.Count], w.Value[w.Count] = w.At[i], w.Value[i]
+			w.Absolute++
 		}
+		w.At[i], w.Value[i] = uint16(at), word.Value
+		w.Count++
 	}
-	w.Count = uint32(len(words))
 	return w, true
 }
 
@@ -135,7 +138,7 @@ func (t *FDTracer) forgetWalk(r *fdtraceFdSuspect, own int) {
 func (k *fdWalks) same(r *fdtraceFdSuspect, w *fdtraceFdWalk) uint32 {
 	for _, place := range r.Walks {
 		other := &k.walks[place]
-		if place != 0 && other.Count == w.Count && other.Relative == w.Relative && other.Value == w.Value && other.At == w.At {
+		if place != 0 && other.Count == w.Count && other.Absolute == w.Absolute && other.Value == w.Value && other.At == w.At {
 			return place
 		}
 	}
