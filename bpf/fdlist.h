@@ -28,6 +28,7 @@ struct list_work {
 	u64 files[FD_ANCESTORS];
 	u64 since[FD_ANCESTORS]; // stamps from then on count,
 	u64 until[FD_ANCESTORS]; // up to then
+	u64 fence;
 };
 
 struct {
@@ -139,25 +140,40 @@ static __always_inline bool vouches(struct fd_stamp *st, struct shown *f, u64 si
 	return !st->closed || (until != ~0ULL && st->closed >= until);
 }
 
+// What was read before this is not read after it. On amd64 no load overtakes another.
+static __always_inline void fence(struct list_work *k)
+{
+#if defined(__TARGET_ARCH_x86)
+	asm volatile("" ::: "memory");
+#else
+	__sync_lock_test_and_set(&k->fence, 0);
+#endif
+}
+
 static __always_inline void attribute(struct fd_record *r, struct list_work *k, struct shown *f)
 {
 	for (u32 i = 0; i < FD_ANCESTORS; i++) {
 		struct fd_stamp *st;
 		u64 seq, tag;
+		bool believed;
+		u32 why;
 
 		if (i >= k->levels)
 			return;
 		tag = stamp_tag(k->files[i], r->fd);
 		st = find_stamp(k->files[i], r->fd);
-		if (!st)
+		if (!st || *(volatile u64 *)&st->tag != tag)
 			continue;
 		seq = *(volatile u64 *)&st->seq;
-		if (!vouches(st, f, k->since[i], k->until[i]))
+		fence(k);
+		believed = vouches(st, f, k->since[i], k->until[i]);
+		why = *(volatile u32 *)&st->why;
+		fence(k);
+		// Neither another's by now, nor changed, nor being changed.
+		if (!believed || *(volatile u64 *)&st->tag != tag || *(volatile u64 *)&st->seq != seq)
 			continue;
-		if (*(volatile u64 *)&st->seq != seq || seq == WRITING || *(volatile u64 *)&st->tag != tag)
-			continue;
-		r->why = st->why;
-		r->seq = st->why ? 0 : seq;
+		r->why = why;
+		r->seq = why ? 0 : seq;
 		return;
 	}
 }

@@ -637,7 +637,8 @@ struct call {
 	struct fd_suspect *suspect;
 	u64 files; // the caller's table
 	s32 nr;
-	u32 compat;
+	u16 compat;
+	u16 exact; // what the table shows is what the call made, for certain
 };
 
 // The walk of a suspect that the stack of a call fits; 0: none. The next call is often from
@@ -698,20 +699,23 @@ static __noinline int write_known(struct call *c, u64 seq, s32 fd)
 
 // ---- stamps
 
-// A near place is of many numbers of many tables. This tells them apart: the address of a table,
-// which ends in six zeros, and how often the places were counted through. 0: it has none.
-#define NEAR_ROUNDS 64
+// A near place is of many numbers of many tables. A tag tells these apart: the address of a table,
+// which ends in six zeros, and how often the places were counted through. Stamps of what is
+// beyond that have none, 0. The last of the zeros says that the stamp is being changed.
+#define NEAR_ROUNDS 32
+#define LOCKED 32ULL
+#define TAG_BITS 63ULL
 
 static __always_inline u64 stamp_tag(u64 files, u32 fd)
 {
 	u32 round = fd / NEAR;
 
-	return round < NEAR_ROUNDS && !(files & (NEAR_ROUNDS - 1)) ? files | round : 0;
+	return round < NEAR_ROUNDS && !(files & TAG_BITS) ? files | round : 0;
 }
 
 static __always_inline u64 table_of_tag(u64 tag)
 {
-	return tag & ~(u64)(NEAR_ROUNDS - 1);
+	return tag & ~TAG_BITS;
 }
 
 static __always_inline struct fd_stamp *near_place(u64 files, u32 fd)
@@ -734,91 +738,136 @@ static __always_inline struct fd_stamp *find_stamp(u64 files, u32 fd)
 	struct fd_stamp *st = near_place(files, fd);
 	u64 tag = stamp_tag(files, fd);
 
-	return st && tag && st->tag == tag ? st : far_stamp(files, fd);
+	return st && tag && (st->tag & ~LOCKED) == tag ? st : far_stamp(files, fd);
 }
 
-// For who found it with this tag, or none: it may have become another's.
-static __always_inline bool claim_stamp(struct fd_stamp *st, u64 tag)
+// A stamp may become another's at any time, but for whom has locked it: who found it does so by
+// the tag that it had.
+static __always_inline bool lock_stamp(struct fd_stamp *st, u64 tag)
 {
-	u64 seq = *(volatile u64 *)&st->seq;
+	return __sync_val_compare_and_swap(&st->tag, tag, tag | LOCKED) == tag;
+}
 
-	if (seq == WRITING || __sync_val_compare_and_swap(&st->seq, seq, WRITING) != seq)
+static __always_inline void unlock_stamp(struct fd_stamp *st, u64 tag)
+{
+	publish(&st->tag, tag);
+}
+
+// Locks a stamp of a table if nobody needs it: that table is gone, or the descriptor is closed;
+// unless a copy of the table, where these count, may show it still.
+static __always_inline bool lock_unneeded(struct fd_stamp *st, u64 files, u64 tag, bool copies_count)
+{
+	struct fd_table *table = files ? bpf_map_lookup_elem(&tables, &files) : 0;
+
+	if (tag & LOCKED || (table && (!st->closed || (copies_count && table->copied))))
 		return false;
-	if (*(volatile u64 *)&st->tag == tag)
+	if (!lock_stamp(st, tag))
+		return false;
+	if (!table || *(volatile u64 *)&st->closed)
 		return true;
-	publish(&st->seq, seq);
+	unlock_stamp(st, tag); // it was just opened again
 	return false;
 }
 
-// Takes a near place that is free: nobody's, of a table that is gone, or of a closed
-// descriptor, unless a copy of its table may show it still.
 static __always_inline bool take_near(struct fd_stamp *st, u64 tag)
 {
-	u64 was = *(volatile u64 *)&st->tag, files = table_of_tag(was);
-	struct fd_table *table = was ? bpf_map_lookup_elem(&tables, &files) : 0;
+	u64 was = *(volatile u64 *)&st->tag;
 
-	if (table && (!st->closed || table->copied))
-		return false;
-	if (!claim_stamp(st, was))
+	if (!lock_unneeded(st, table_of_tag(was), was, true))
 		return false;
 	if (!was)
 		add(&counts.near_stamps, 1);
+	*(volatile u64 *)&st->tag = tag | LOCKED;
+	st->seq = 0;
 	st->file = 0;
 	st->closed = 0;
-	st->tag = tag;
-	publish(&st->seq, 0);
+	unlock_stamp(st, tag);
 	return true;
 }
 
-static __noinline struct fd_stamp *new_stamp(u64 files, u32 fd)
+// Whether a descriptor has a stamp now that had none.
+static __noinline int new_stamp(u64 files, u32 fd)
 {
 	struct fd_key key = { .files = files, .fd = fd };
 	u64 tag = stamp_tag(files, fd);
 	struct fd_stamp *st = near_place(files, fd), blank = { .tag = tag };
+	long err;
 
 	if (st && tag && take_near(st, tag))
-		return st;
-	if (bpf_map_update_elem(&stamps, &key, &blank, BPF_NOEXIST) == 0)
-		add(&counts.stamps, 1);
-	return bpf_map_lookup_elem(&stamps, &key);
+		return 1;
+	add(&counts.stamps, 1); // before others see it: they may drop it
+	err = bpf_map_update_elem(&stamps, &key, &blank, BPF_NOEXIST);
+	if (err)
+		add(&counts.stamps, -1);
+	return !err || err == -EEXIST;
 }
 
-static __always_inline void put_stamp(struct call *c, struct fd_stamp *st, u64 tag, struct shown *f, u64 seq, u32 why, u32 tid)
+static __always_inline void count_unsure(struct call *c)
 {
-	if (!claim_stamp(st, tag)) {
+	add(&counts.unsure, 1);
+	add(&c->suspect->unsure, 1);
+}
+
+// Writes a stamp, if there is one and nobody else changes it. One of another thread's call that
+// has this file, too, is neither's.
+static __always_inline bool write_stamp(struct call *c, u32 fd, struct shown *f, u64 seq)
+{
+	u32 tid = bpf_get_current_task_btf()->pid;
+	struct fd_stamp *st = find_stamp(c->files, fd);
+	u64 tag = stamp_tag(c->files, fd);
+
+	if (!st || !lock_stamp(st, tag))
+		return false;
+	if (!c->exact && !st->closed && st->tid != tid && is_shown(st, f)) {
 		st->why = WHY_UNTRACED_CALL;
-		add(&counts.unsure, 1);
-		add(&c->suspect->unsure, 1);
-		return;
+		unlock_stamp(st, tag);
+		count_unsure(c);
+		return true;
 	}
+	st->why = c->compat ? WHY_COMPAT : WHY_NONE;
+	st->seq = seq;
 	st->closed = 0;
 	st->file = f->file;
 	st->inode = f->inode;
 	st->op = f->op;
 	st->order = order();
 	st->tid = tid;
-	st->why = why;
-	publish(&st->seq, seq);
+	unlock_stamp(st, tag);
+	return true;
 }
 
-// A descriptor was made, and f is what the table shows. Where that is not certain
-// to be what the call made, exact is false.
-static __always_inline void born(struct call *c, struct task_struct *t, u32 fd, struct shown *f, bool exact)
+// Who has locked a stamp needs it for some ten instructions.
+#define TRIES 16
+
+// Stamps a descriptor that has no stamp, or one that somebody changes.
+static __noinline int put_stamp(struct call *c, u32 fd, struct shown *f, u64 seq)
 {
-	struct fd_stamp *st = find_stamp(c->files, fd);
+	struct fd_stamp *st;
+
+	for (u32 i = 0; i < TRIES; i++) {
+		if (!find_stamp(c->files, fd) && !new_stamp(c->files, fd)) {
+			add(&counts.unstamped, 1);
+			add(&c->suspect->unstamped, 1);
+			return 0;
+		}
+		if (write_stamp(c, fd, f, seq))
+			return 0;
+	}
+	st = find_stamp(c->files, fd);
+	if (st) // who has locked it was interrupted, and may lay claim to this file, too
+		st->why = WHY_UNTRACED_CALL;
+	count_unsure(c);
+	return 0;
+}
+
+// A descriptor was made, and f is what the table shows.
+static __always_inline void born(struct call *c, u32 fd, struct shown *f)
+{
 	struct fd_suspect *s = c->suspect;
-	u32 why = WHY_NONE, tid = t->pid;
 	u64 seq = 0;
 
 	add(&s->opened, 1);
-	if (!exact && st && !st->closed && st->tid != tid && is_shown(st, f)) {
-		st->why = WHY_UNTRACED_CALL;
-		add(&counts.unsure, 1);
-		add(&s->unsure, 1);
-		return;
-	}
 	if (c->compat) {
-		why = WHY_COMPAT;
 		add(&counts.compat, 1);
 		add(&s->compat, 1);
 	} else {
@@ -826,14 +875,8 @@ static __always_inline void born(struct call *c, struct task_struct *t, u32 fd, 
 		if (has_place(seq) && !write_known(c, seq, fd))
 			write_log(seq, c->nr, fd, 0, s->place);
 	}
-	if (!st)
-		st = new_stamp(c->files, fd);
-	if (!st) {
-		add(&counts.unstamped, 1);
-		add(&s->unstamped, 1);
-		return;
-	}
-	put_stamp(c, st, stamp_tag(c->files, fd), f, seq, why, tid);
+	if (!write_stamp(c, fd, f, seq))
+		put_stamp(c, fd, f, seq);
 }
 
 // A call made a descriptor, by what it returned.
@@ -849,7 +892,7 @@ static __noinline int made(struct call *c, s32 fd)
 		add(&c->suspect->opened, 1);
 		return 0;
 	}
-	born(c, t, fd, &f, false);
+	born(c, fd, &f);
 	return 0;
 }
 
@@ -871,9 +914,11 @@ static __always_inline void made_all(struct call *c, struct made *m)
 			made(c, m->fd[i & 1]);
 }
 
-static __always_inline void close_stamp(struct fd_stamp *st)
+// Without its lock, which costs 4 ns: a stamp of a table that is known becomes another's only
+// once it is closed. Others would have to close, and take, this one between the two.
+static __always_inline void close_stamp(struct fd_stamp *st, u64 tag)
 {
-	if (!st->closed)
+	if (!st->closed && *(volatile u64 *)&st->tag == tag)
 		st->closed = order();
 }
 
@@ -886,7 +931,7 @@ static __noinline int closed(u64 files, u64 fd)
 
 	if (!st || (show(bpf_get_current_task_btf(), fd, &f) && is_shown(st, &f)))
 		return 0;
-	close_stamp(st);
+	close_stamp(st, stamp_tag(files, fd));
 	return 0;
 }
 
@@ -918,13 +963,14 @@ static __always_inline void closed_range(struct call *c, struct task_struct *t, 
 
 // ---- descriptors that came with messages
 
-// The message that recvmsg(2) filled in, in user memory (include/linux/socket.h).
-struct user_message {
-	u64 name, name_len, iov, iov_len;
-	u64 control;
-	u64 control_len;
-	u64 flags;
-	u64 received; // of struct mmsghdr
+// The message that recvmsg(2) filled in, in user memory (include/linux/socket.h), is of 64 bytes
+// with what recvmmsg(2) adds. These are from the 32nd on.
+#define MESSAGE_SIZE 64
+#define MESSAGE_CONTROL 32
+
+struct message_control {
+	u64 at;
+	u64 len;
 };
 
 struct user_control {
@@ -945,7 +991,7 @@ struct message_walk {
 
 static long message_step(u32 i, struct message_walk *w)
 {
-	struct user_message m;
+	struct message_control m;
 	struct user_control h;
 	s32 fd;
 
@@ -970,11 +1016,11 @@ static long message_step(u32 i, struct message_walk *w)
 		w->control += (h.len + 7) & ~7ULL;
 		return 0;
 	}
-	if (w->message >= w->message_end || bpf_probe_read_user(&m, sizeof m - 8, (void *)w->message))
+	if (w->message >= w->message_end || bpf_probe_read_user(&m, sizeof m, (void *)(w->message + MESSAGE_CONTROL)))
 		return 1;
-	w->message += sizeof m;
-	w->control = m.control;
-	w->control_end = m.control + m.control_len;
+	w->message += MESSAGE_SIZE;
+	w->control = m.at;
+	w->control_end = m.at + m.len;
 	return 0;
 }
 
@@ -985,7 +1031,7 @@ static __noinline int came(struct call *c, u64 message, u64 messages)
 	// sees first for all that it ever sees, and left out the rest.
 	struct message_walk w = {
 		.c = c,
-		.message = message, .message_end = message + messages * sizeof(struct user_message),
+		.message = message, .message_end = message + messages * MESSAGE_SIZE,
 		.control = message, .control_end = message,
 		.fd = message, .fd_end = message,
 	};
@@ -1330,12 +1376,13 @@ static __always_inline bool traced(struct call *c, struct task_struct *t)
 	return true;
 }
 
-static __always_inline void installed(struct call *c, struct task_struct *t, u32 fd, struct file *file)
+static __always_inline void installed(struct call *c, u32 fd, struct file *file)
 {
 	struct shown f;
 
 	show_file((u64)file, &f);
-	born(c, t, fd, &f, true);
+	c->exact = true;
+	born(c, fd, &f);
 }
 
 SEC("fentry/fd_install")
@@ -1345,7 +1392,7 @@ int BPF_PROG(on_install, unsigned int fd, struct file *file)
 	struct call c = {};
 
 	if (traced(&c, t))
-		installed(&c, t, fd, file);
+		installed(&c, fd, file);
 	return 0;
 }
 
@@ -1356,7 +1403,7 @@ int BPF_PROG(on_dup2, struct files_struct *files, struct file *file, unsigned in
 	struct call c = {};
 
 	if (ret >= 0 && traced(&c, t))
-		installed(&c, t, fd, file);
+		installed(&c, fd, file);
 	return 0;
 }
 
@@ -1370,7 +1417,7 @@ static __always_inline void taken(u32 fd)
 		return;
 	st = find_stamp(c.files, fd);
 	if (st)
-		close_stamp(st);
+		close_stamp(st, stamp_tag(c.files, fd));
 }
 
 // Since 6.7 (a88c955fcfb4, file: s/close_fd_get_file()/file_close_fd()/g).
@@ -1441,27 +1488,27 @@ struct sweep {
 	u64 files;
 };
 
-static __always_inline void close_unshown(struct fd_stamp *st, u32 fd)
+static __always_inline void close_unshown(struct fd_stamp *st, u64 tag, u32 fd)
 {
 	struct shown f;
 
 	if (!st->closed && (!show(bpf_get_current_task_btf(), fd, &f) || !is_shown(st, &f)))
-		close_stamp(st);
+		close_stamp(st, tag);
 }
 
 static long close_far(void *map, struct fd_key *key, struct fd_stamp *st, struct sweep *w)
 {
 	if (key->files == w->files)
-		close_unshown(st, key->fd);
+		close_unshown(st, stamp_tag(key->files, key->fd), key->fd);
 	return 0;
 }
 
 static long close_near(void *map, u32 *place, struct fd_stamp *st, struct sweep *w)
 {
-	u64 tag = st->tag;
+	u64 tag = *(volatile u64 *)&st->tag & ~LOCKED;
 
 	if (table_of_tag(tag) == w->files)
-		close_unshown(st, (tag & (NEAR_ROUNDS - 1)) * NEAR + ((*place ^ table_mark(w->files)) & (NEAR - 1)));
+		close_unshown(st, tag, (tag & (NEAR_ROUNDS - 1)) * NEAR + ((*place ^ table_mark(w->files)) & (NEAR - 1)));
 	return 0;
 }
 
@@ -1505,30 +1552,23 @@ int BPF_PROG(on_exit, struct task_struct *t)
 	return 0;
 }
 
-static __always_inline bool is_needed(struct fd_stamp *st, u64 files)
-{
-	return !st->closed && bpf_map_lookup_elem(&tables, &files);
-}
-
 static long sweep_far(void *map, struct fd_key *key, struct fd_stamp *st, u64 *unused)
 {
-	if (is_needed(st, key->files))
-		return 0;
-	add((u64 *)&counts.stamps, -1);
-	bpf_map_delete_elem(&stamps, key);
+	// It stays locked, for who has found it and not locked it yet.
+	if (lock_unneeded(st, key->files, stamp_tag(key->files, key->fd), false) && !bpf_map_delete_elem(&stamps, key))
+		add(&counts.stamps, -1);
 	return 0;
 }
 
 static long sweep_near(void *map, u32 *place, struct fd_stamp *st, u64 *unused)
 {
-	u64 tag = st->tag;
+	u64 tag = *(volatile u64 *)&st->tag;
 
-	if (!tag || is_needed(st, table_of_tag(tag)) || !claim_stamp(st, tag))
+	if (!tag || !lock_unneeded(st, table_of_tag(tag), tag, false))
 		return 0;
-	add((u64 *)&counts.near_stamps, -1);
+	add(&counts.near_stamps, -1);
 	st->file = 0;
-	st->tag = 0;
-	publish(&st->seq, 0);
+	unlock_stamp(st, 0);
 	return 0;
 }
 

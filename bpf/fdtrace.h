@@ -100,7 +100,7 @@ struct fd_key {
 
 // Who made a descriptor.
 struct fd_stamp {
-	u64 tag;    // whose it is
+	u64 tag;    // whose it is, and whether it is being changed: written last
 	u64 seq;    // of the birth; 0: why says why not
 	u64 file;   // what the table showed then
 	u64 inode;

@@ -41,6 +41,7 @@ var helpers = map[string]func(args []string){
 	"reborn":  helpReborn,
 	"pace":    helpPace,
 	"files":   helpFiles,
+	"rivals":  helpRivals,
 	"trace":   helpTrace,
 	"pass":    func([]string) { step("ready") },
 }

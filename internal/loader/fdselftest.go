@@ -138,11 +138,10 @@ func (t *FDTracer) expect(call string, files uint64, fd int, open bool) error {
 
 // stampOf looks where find_stamp of bpf/fdtrace.bpf.c does.
 func (t *FDTracer) stampOf(files uint64, fd uint32) (st fdtraceFdStamp, err error) {
-	mark := uint32(files >> 6 * 0x9e3779b97f4a7c15 >> 48)
-	if err := t.loaded.Maps[fdtraceMapNearStamps].Lookup((fd^mark)%nearStamps, &st); err != nil {
+	if err := t.loaded.Maps[fdtraceMapNearStamps].Lookup((fd^tableMark(files))%nearStamps, &st); err != nil {
 		return st, err
 	}
-	if st.Tag == files|uint64(fd/nearStamps) {
+	if round := fd / nearStamps; round < nearRounds && st.Tag == files|uint64(round) {
 		return st, nil
 	}
 	err = t.loaded.Maps[fdtraceMapStamps].Lookup(fdtraceFdKey{Files: files, Fd: fd}, &st)

@@ -43,6 +43,7 @@ const (
 	defaultLogEntries = 2048
 	defaultStamps     = 61440
 	nearStamps        = 4096 // NEAR of bpf/fdtrace.bpf.c
+	nearRounds        = 32   // NEAR_ROUNDS
 	deepEntries       = 128
 	maxAncestors      = 4   // FD_ANCESTORS of bpf/fdtrace.h
 	fdCPULines        = 256 // FD_CPUS
@@ -499,6 +500,9 @@ const (
 	places  = 512
 )
 
+// tableMark is table_mark of bpf/fdtrace.bpf.c.
+func tableMark(files uint64) uint32 { return uint32(files >> 6 * 0x9e3779b97f4a7c15 >> 48) }
+
 // mark makes known who is suspect, and whose tables, so that everybody else goes on
 // at once.
 func (t *FDTracer) mark() error {
@@ -521,7 +525,7 @@ func (t *FDTracer) mark() error {
 		clear(tables[:])
 	}
 	for _, s := range t.suspects {
-		at := (s.files >> 6) * 0x9e3779b97f4a7c15 >> 48
+		at := tableMark(s.files)
 		tables[at/64] |= 1 << (at % 64)
 	}
 	if err := t.loaded.Variables[fdtraceVarTableMarks].Set(tables); err != nil {

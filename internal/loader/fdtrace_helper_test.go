@@ -560,10 +560,11 @@ func helpReborn(args []string) {
 
 // helpFiles opens and closes files as it is told: lines of "open N" (and says their
 // descriptors), "other N" (opens elsewhere in its code), "cloexec N" (until exec), "high N" (with
-// large numbers), "close N" (the last that it opened), "limit N" (opens until it
+// large numbers), "churn N" (that number, over and over; it has it in the end), "close N" (the last that it opened), "limit N" (opens until it
 // has failed N times) and "exec 0" (becomes the same program again).
 func helpFiles([]string) {
 	prepareBirths()
+	runtime.LockOSThread()
 	top := raiseFileLimit(300_000)
 	var fds []int
 	for {
@@ -596,6 +597,15 @@ func helpFiles([]string) {
 				fds = append(fds, must(unix.FcntlInt(0, unix.F_DUPFD, top-n)))
 			}
 			sayLast(fds, n)
+		case "churn":
+			rounds := 100_000
+			if emulated() {
+				rounds = 5000
+			}
+			for range rounds {
+				check(unix.Close(must(unix.FcntlInt(0, unix.F_DUPFD, n))))
+			}
+			fds = append(fds, must(unix.FcntlInt(0, unix.F_DUPFD, n)))
 		case "exec":
 			exe, err := os.Executable()
 			check(err)
@@ -621,6 +631,52 @@ func helpFiles([]string) {
 			const NS_GET_USERNS = 0xb701 // ioctl_nsfs(2): returns a descriptor
 			fmt.Println(must(unix.IoctlRetInt(ns, NS_GET_USERNS)))
 		}
+	}
+}
+
+// helpRivals has descriptors come with a message, over and over, and another thread close them
+// as soon as it can, from the last one on, and give their numbers to another file: while the
+// hook of the call that made them goes through them from the first one on. Each time it says
+// which these are, and which thread the other is.
+func helpRivals(args []string) {
+	rounds, err := strconv.Atoi(args[0])
+	check(err)
+	const many = 100
+	runtime.LockOSThread()
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	check(err)
+	zero := must(unix.Open("/dev/zero", unix.O_RDONLY, 0))
+	first := must(unix.FcntlInt(0, unix.F_DUPFD, 0))
+	check(unix.Close(first))
+	last := first + many - 1
+	take, taken := make(chan bool), make(chan int)
+	go func() {
+		runtime.LockOSThread()
+		taken <- unix.Gettid()
+		for range take {
+			taken <- 0
+			for fd := last; fd >= first; fd-- {
+				for unix.Close(fd) != nil {
+				}
+				if must(unix.FcntlInt(uintptr(zero), unix.F_DUPFD, fd)) != fd {
+					check(unix.EBUSY)
+				}
+			}
+			taken <- 0
+		}
+	}()
+	other := <-taken
+	control := make([]byte, unix.CmsgSpace(4*many))
+	step("ready")
+	for range rounds {
+		check(unix.Sendmsg(pair[0], []byte{0}, unix.UnixRights(make([]int, many)...), nil, 0))
+		take <- true
+		<-taken
+		_, _, _, _, err := unix.Recvmsg(pair[1], make([]byte, 1), control, 0)
+		check(err)
+		<-taken
+		step("%d %d %d", first, last, other)
+		check(unix.CloseRange(uint(first), uint(last), 0))
 	}
 }
 

@@ -194,7 +194,7 @@ type FDCounts struct {
 }
 
 // FDBalance is everything that a tracer saw, and could not keep: Births +
-// Failures = Logged + Quiet + Ambiguous + Compat + Gone.
+// Failures = Logged + Quiet + Compat + Gone.
 type FDBalance struct {
 	Births   uint64 // descriptors that traced processes got
 	Failures uint64 // EMFILE and ENFILE
@@ -202,8 +202,10 @@ type FDBalance struct {
 	Quiet    uint64 // failures beyond 16 a second of a process: counted only
 	Lost     uint64 // of these, without their stacks: they found the log full
 
-	MapFull    uint64 // births that found no room for a stamp
-	Ambiguous  uint64 // births that another thread's call may have made
+	// Of Births, whose descriptors are told as nobody's.
+	MapFull   uint64 // found no room for a stamp
+	Ambiguous uint64 // another thread's call may have made it
+
 	Compat     uint64 // births by 32-bit calls
 	Gone       uint64 // births that another thread closed before the call was back
 	TablesFull uint64 // tables that there was no room for
