@@ -638,6 +638,12 @@ func (t *FDTracer) pruneTables() error {
 		parents[files] = table.Parent
 		needed[files] = unix.Kill(int(table.Tgid), 0) != unix.ESRCH
 	}
+	// Who shares a table needs it, whoever's it was first; of its threads, some may have their own.
+	for id, s := range t.suspects {
+		if unix.Kill(int(id.PID), 0) != unix.ESRCH {
+			needed[s.files], needed[atomic.LoadUint64(&t.records[s.place].Files)] = true, true
+		}
+	}
 	for files, alive := range needed {
 		if !alive {
 			continue

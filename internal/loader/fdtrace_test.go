@@ -766,6 +766,29 @@ func TestTablesOfTheDeadAreForgotten(t *testing.T) {
 	}
 }
 
+// Who shares a table keeps it when the process ends whose it was first.
+func TestATableOutlivesItsOwner(t *testing.T) {
+	eachPath(t, func(t *testing.T, tr *FDTracer) {
+		h, id := trace(t, tr, "files")
+		tables := tr.loaded.Maps[fdtraceMapTables]
+		files := tr.suspects[id].files
+		var table fdtraceFdTable
+		check(tables.Lookup(files, &table))
+		table.Tgid = 1 << 30 // nobody
+		check(tables.Put(files, &table))
+		l := &birthLog{tr: tr}
+		h.tell("open 2")
+		if err := tr.pruneTables(); err != nil {
+			t.Fatal(err)
+		}
+		h.tell("open 3")
+		list := l.list(t, id)
+		if n := countWhy(&list); n[sample.Attributed] != 5 {
+			t.Errorf("by reason %v", n)
+		}
+	})
+}
+
 // Calls that fail for want of a descriptor are counted, and some have their stacks.
 func TestFailures(t *testing.T) {
 	const failures = 500
