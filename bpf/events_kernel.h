@@ -71,6 +71,7 @@ struct file {
 	struct path f_path;
 	struct inode *f_inode;
 	const struct file_operations *f_op;
+	const struct cred *f_cred;
 	void *private_data;
 	long long f_pos;
 };

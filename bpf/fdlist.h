@@ -193,7 +193,7 @@ static __noinline int list_one(u32 fd, u32 slot)
 	__builtin_memset(r, 0, sizeof *r);
 	f.file = (u64)file;
 	f.inode = (u64)BPF_CORE_READ(file, f_inode);
-	f.op = (u64)BPF_CORE_READ(file, f_op);
+	f.how = (u64)BPF_CORE_READ(file, f_op) - (u64)BPF_CORE_READ(file, f_cred);
 	r->fd = fd;
 	r->file = f.file;
 	describe(r, file, (void *)f.inode);

@@ -301,8 +301,12 @@ static __always_inline void know_table(struct task_struct *t, u64 files, struct 
 
 // ---- what a table shows
 
+// A file is freed and its memory used again. What is of the same inode, and was opened by the same
+// process, is told apart by closes, which are seen; a fork child's are not, but it has credentials
+// of its own, and what it opened has these.
 struct shown {
-	u64 file, inode, op;
+	u64 file, inode;
+	u64 how; // how far its operations are from its credentials
 };
 
 // Since 6.2 (a35b9af4ec2c, bpf: Add a kfunc for generic type cast) an address is loaded
@@ -328,12 +332,15 @@ static __always_inline void show_file(u64 file, struct shown *s)
 
 	s->file = file;
 	if (bpf_rdonly_cast) {
+		u64 op = (u64)CAST(struct file, file)->f_op, cred = (u64)CAST(struct file, file)->f_cred;
+
 		s->inode = (u64)CAST(struct file, file)->f_inode;
-		s->op = (u64)CAST(struct file, file)->f_op;
+		asm volatile("%0 -= %1" : "+r"(op) : "r"(cred)); // as in table_address
+		s->how = op;
 		return;
 	}
 	s->inode = (u64)BPF_CORE_READ(f, f_inode);
-	s->op = (u64)BPF_CORE_READ(f, f_op);
+	s->how = (u64)BPF_CORE_READ(f, f_op) - (u64)BPF_CORE_READ(f, f_cred);
 }
 
 static __always_inline bool show(struct task_struct *t, u32 fd, struct shown *s)
@@ -356,7 +363,7 @@ static __always_inline bool show(struct task_struct *t, u32 fd, struct shown *s)
 
 static __always_inline bool is_shown(struct fd_stamp *st, struct shown *s)
 {
-	return st->file == s->file && st->inode == s->inode && st->op == s->op;
+	return st->file == s->file && st->inode == s->inode && st->how == s->how;
 }
 
 // ---- the log
@@ -829,7 +836,7 @@ static __always_inline bool write_stamp(struct call *c, u32 fd, struct shown *f,
 	st->closed = 0;
 	st->file = f->file;
 	st->inode = f->inode;
-	st->op = f->op;
+	st->how = f->how;
 	st->order = order();
 	st->tid = tid;
 	unlock_stamp(st, tag);

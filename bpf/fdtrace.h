@@ -104,7 +104,7 @@ struct fd_stamp {
 	u64 seq;    // of the birth; 0: why says why not
 	u64 file;   // what the table showed then
 	u64 inode;
-	u64 op;
+	u64 how;    // and how it was opened: by whose credentials, with which operations
 	u64 order;  // when; since, until and closed count alike
 	u64 closed; // when it was seen to be closed; 0: it was not
 	u32 tid;

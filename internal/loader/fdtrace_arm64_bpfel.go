@@ -138,7 +138,7 @@ type fdtraceFdStamp struct {
 	Seq    uint64
 	File   uint64
 	Inode  uint64
-	Op     uint64
+	How    uint64
 	Order  uint64
 	Closed uint64
 	Tid    uint32

@@ -513,6 +513,63 @@ func forkAndWait(flags, path uintptr) (uintptr, syscall.Errno) {
 	return 0, 0
 }
 
+// helpReopening forks a child that closes what it has of its parent once that has closed its own,
+// and opens as many again. On one CPU, these get the memory of those.
+func helpReopening([]string) {
+	var cpus unix.CPUSet
+	check(unix.SchedGetaffinity(0, &cpus))
+	for cpu := 0; cpus.Count() > 1; cpu++ {
+		cpus.Clear(cpu)
+	}
+	runtime.LockOSThread()
+	check(unix.SchedSetaffinity(0, &cpus))
+	prepareBirths()
+	var closed, reopened [2]int
+	var buffer byte
+	check(unix.Pipe(closed[:]))
+	check(unix.Pipe(reopened[:]))
+	step("ready")
+	first := must(unix.Open("/dev/null", unix.O_RDONLY, 0))
+	last := first
+	for range 4 {
+		last = must(unix.Open("/dev/null", unix.O_RDONLY, 0))
+	}
+	pid, errno := forkAndReopen(devNull, addressOf(&buffer), uintptr(closed[0]), uintptr(reopened[1]), uintptr(first), uintptr(last))
+	if errno != 0 {
+		check(errno)
+	}
+	for fd := first; fd <= last; fd++ {
+		check(unix.Close(fd))
+	}
+	must(unix.Write(closed[1], []byte{0}))
+	must(unix.Read(reopened[0], make([]byte, 1)))
+	runtime.KeepAlive(&buffer)
+	step("%d %d %d", pid, first, last)
+}
+
+// forkAndReopen forks a child that reads a byte of one descriptor, reopens others and writes a
+// byte to a third.
+//
+//go:nosplit
+//go:norace
+func forkAndReopen(path, buffer, wait, tell, first, last uintptr) (uintptr, syscall.Errno) {
+	parent, _, _ := syscall.RawSyscall6(syscall.SYS_GETPID, 0, 0, 0, 0, 0, 0)
+	pid, _, errno := syscall.RawSyscall6(syscall.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	if errno != 0 || pid != 0 {
+		return pid, errno
+	}
+	syscall.RawSyscall6(syscall.SYS_READ, wait, buffer, 1, 0, 0, 0)
+	for fd := last; fd >= first; fd-- {
+		syscall.RawSyscall6(syscall.SYS_CLOSE, fd, 0, 0, 0, 0, 0)
+	}
+	for fd := first; fd <= last; fd++ {
+		syscall.RawSyscall6(syscall.SYS_OPENAT, ^uintptr(99), path, 0, 0, 0, 0)
+	}
+	syscall.RawSyscall6(syscall.SYS_WRITE, tell, buffer, 1, 0, 0, 0)
+	sampletest.PauseUnder(parent)
+	return 0, 0
+}
+
 // helpTracer traces its parent and says which programs it holds.
 func helpTracer([]string) {
 	t, err := OpenFDTracer(FDTraceOptions{})

@@ -305,6 +305,35 @@ func TestForkedChildrenInheritBirths(t *testing.T) {
 	})
 }
 
+// What a child closed and opened again, unseen, is not its parent's, although it may have the same
+// number, inode and memory as what that opened.
+func TestWhatAChildReopensIsItsOwn(t *testing.T) {
+	eachPath(t, func(t *testing.T, tr *FDTracer) {
+		h, _ := trace(t, tr, "reopening")
+		line, _ := h.line()
+		var pid int
+		var first, last int32
+		if _, err := fmt.Sscanf(line, "%d %d %d", &pid, &first, &last); err != nil {
+			t.Fatal(err)
+		}
+		l := &birthLog{tr: tr}
+		seen := 0
+		for _, fd := range l.list(t, idOf(t, tr, pid)).FDs {
+			if fd.Number < first || fd.Number > last {
+				continue
+			}
+			seen++
+			if fd.Birth != 0 {
+				t.Errorf("%d of the child: %+v", fd.Number, l.births[fd.Birth])
+			}
+		}
+		if seen != 5 {
+			t.Errorf("%d are listed", seen)
+		}
+		h.next()
+	})
+}
+
 // Who shares a table opens for all.
 func TestSharedTables(t *testing.T) {
 	eachPath(t, func(t *testing.T, tr *FDTracer) {
