@@ -1282,7 +1282,7 @@ enum ring_op { // include/uapi/linux/io_uring.h
 	OP_CLOSE = 19,
 	OP_OPENAT2 = 28,
 	OP_SOCKET = 45,
-	OP_PIPE = 63,
+	OP_PIPE = 62,
 };
 
 // Whether a request made a descriptor of its process, and none of the ring's own.
@@ -1291,6 +1291,7 @@ static __always_inline bool ring_makes(void *req, u32 op)
 	struct io_open *open = req;
 	struct io_accept *accept = req;
 	struct io_socket *socket = req;
+	struct io_pipe *pipe = req;
 
 	switch (op) {
 	case OP_OPENAT:
@@ -1300,6 +1301,8 @@ static __always_inline bool ring_makes(void *req, u32 op)
 		return bpf_core_type_exists(struct io_accept) && !BPF_CORE_READ(accept, file_slot);
 	case OP_SOCKET:
 		return bpf_core_type_exists(struct io_socket) && !BPF_CORE_READ(socket, file_slot);
+	case OP_PIPE:
+		return bpf_core_type_exists(struct io_pipe) && !BPF_CORE_READ(pipe, file_slot);
 	}
 	return false;
 }
@@ -1329,19 +1332,18 @@ static __always_inline void ring_done(void *req, s32 res)
 			closed(c.files, (u32)BPF_CORE_READ(close, fd));
 		return;
 	}
-	if (op == OP_PIPE && bpf_core_type_exists(struct io_pipe)) {
-		if (!BPF_CORE_READ(pipe, file_slot) && res == 0)
-			new_at(&m, (u64)BPF_CORE_READ(pipe, fds), 2);
-		made_all(&c, &m);
-		return;
-	}
 	if (!ring_makes(req, op))
 		return;
 	know_table(t, c.files, c.suspect);
 	if (res == -EMFILE || res == -ENFILE)
 		failed(&c, -res);
-	else if (res >= 0)
-		made(&c, res);
+	if (res < 0)
+		return;
+	if (op == OP_PIPE && bpf_core_type_exists(struct io_pipe))
+		new_at(&m, (u64)BPF_CORE_READ(pipe, fds), 2);
+	else
+		NEW(&m, res);
+	made_all(&c, &m);
 }
 
 // Since 6.15 (2f076a453f75, io_uring: pass struct io_uring_cqe to the tracepoint).

@@ -153,6 +153,7 @@ func allBirths() []birthWay {
 		{"clone3", birthByClone3},
 		{"io_uring openat", birthByRing},
 		{"io_uring socket", birthByRingSocket},
+		{"io_uring pipe", birthByRingPipe},
 		{"io_uring worker", birthByRingWorker},
 	}
 	for name, b := range oldBirths() {
@@ -305,6 +306,7 @@ const (
 	ringOpenat = 18
 	ringClose  = 19
 	ringSocket = 45
+	ringPipe   = 62
 	ringAsync  = 1 << 4 // IOSQE_ASYNC
 )
 
@@ -347,6 +349,27 @@ func birthByRingSocket(w *worker) []truth {
 		check(unix.Errno(-fd))
 	}
 	return w.made(from, -1-ringSocket, fd)
+}
+
+func birthByRingPipe(w *worker) []truth {
+	var fds [2]int32
+	from := now()
+	res := w.runRingPipe(&fds)
+	if res == -int(unix.EINVAL) { // since 6.16
+		return nil
+	}
+	if res < 0 {
+		check(unix.Errno(-res))
+	}
+	return w.made(from, -1-ringPipe, int(fds[0]), int(fds[1]))
+}
+
+func (w *worker) runRingPipe(fds *[2]int32) int {
+	defer runtime.KeepAlive(fds)
+	return w.theRing().Run(func(sqe []byte) {
+		sqe[0] = ringPipe
+		*(*uint64)(unsafe.Pointer(&sqe[16])) = uint64(addressOf(fds))
+	})
 }
 
 // keep notes what was made.
@@ -616,7 +639,8 @@ func helpReborn(args []string) {
 }
 
 // helpFiles opens and closes files as it is told: lines of "open N" (and says their
-// descriptors), "other N" (opens elsewhere in its code), "cloexec N" (until exec), "high N" (with
+// descriptors), "other N" (opens elsewhere in its code), "cloexec N" (until exec), "pipes N" (by a ring, as long as
+// none fails, and says how the last N failed), "high N" (with
 // large numbers), "churn N" (that number, over and over; it has it in the end), "close N" (the last that it opened), "limit N" (opens until it
 // has failed N times) and "exec 0" (becomes the same program again).
 func helpFiles([]string) {
@@ -663,6 +687,16 @@ func helpFiles([]string) {
 				check(unix.Close(must(unix.FcntlInt(0, unix.F_DUPFD, n))))
 			}
 			fds = append(fds, must(unix.FcntlInt(0, unix.F_DUPFD, n)))
+		case "pipes":
+			check(unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: uint64(top)}))
+			w := newWorker(0)
+			var pipe [2]int32
+			for failed := 0; failed < n; {
+				if res := w.runRingPipe(&pipe); res < 0 {
+					failed++
+					fmt.Println(-res)
+				}
+			}
 		case "exec":
 			exe, err := os.Executable()
 			check(err)

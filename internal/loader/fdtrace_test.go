@@ -847,6 +847,21 @@ func TestFailures(t *testing.T) {
 	})
 }
 
+// So are those of a ring's requests for pipes.
+func TestFailuresOfARing(t *testing.T) {
+	const failures = 5
+	tr := openTracer(t, FDTraceOptions{Path: FDPathSyscalls})
+	h, id := trace(t, tr, "files")
+	said := h.tell("pipes %d", failures)
+	if said[0] == strconv.Itoa(int(unix.EINVAL)) {
+		t.Skip("this kernel's rings make no pipes")
+	}
+	if c, err := tr.Counts(id); err != nil || c.EMFILE != failures {
+		t.Errorf("counted %+v, %v, and it failed by %v", c, err, said)
+	}
+	balance(t, tr)
+}
+
 // A process that is gone has no descriptors, and its table is forgotten.
 func TestGone(t *testing.T) {
 	eachPath(t, func(t *testing.T, tr *FDTracer) {
