@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -239,7 +240,7 @@ func (w *fdWatch) print(c *cli.Context) error {
 	default:
 		page.host(w.summaries(), w.describe(w.grown))
 	}
-	if err = quiet(errors.Join(err, out.Flush())); err != nil {
+	if err = quiet(cmp.Or(err, out.Flush())); err != nil {
 		return err
 	}
 	if c.Bool("fail") && w.leaking() {
