@@ -40,7 +40,7 @@ func golden() []Record {
 			Filesystems: []Filesystem{
 				{Path: "/", TotalBytes: Some[uint64](1 << 40), FreeBytes: Some[uint64](1<<39 + 1<<35), AvailableBytes: Some[uint64](1 << 39), InodesTotal: Some[uint64](1 << 26), InodesAvailable: Some[uint64](1 << 25)},
 				{Path: "/mnt/hung nfs"},
-			}, Gone: []string{"pid:4711@99"}},
+			}, Gone: []string{"pid:4711@99"}, NoLongerChosen: []string{"pid:4713@99"}},
 		&Cgroup{Header: head(5), Path: "/system.slice/ssh.service", Unit: Some("ssh.service"), MemoryBytes: Some[uint64](4096), PIDs: Some[uint64](3),
 			CPUSecondsTotal: Some(12.5), CPULimitCores: Some(0.5), OOMKillsTotal: Some[uint64](0), FDOpen: Some[uint64](42)},
 		&GPU{Header: head(9), Index: 3, UUID: Some("GPU-5a1f0c52-8f6e-4f3c-9a63-6f1c3b1f0e11"), Name: Some("NVIDIA A100-SXM4-40GB"), UtilizationRatio: Some(0.97),

@@ -164,6 +164,9 @@ type Host struct {
 	// Gone are processes (pid:N@START_TICKS) that the reading before had and this one has
 	// not, whose exit records were not written yet; null: none.
 	Gone []string `json:"gone"`
+	// NoLongerChosen are processes that live, and of which there are no records any more:
+	// they have another name or cgroup than those that were asked for; null: none.
+	NoLongerChosen []string `json:"no_longer_chosen"`
 }
 
 // Pressure is PSI's avg10: the share of the last ten seconds in which some or

@@ -841,6 +841,40 @@ func TestFiltersChooseWhoIsJudged(t *testing.T) {
 	}
 }
 
+// Of a process that has another name than those that were asked for, as after an exec, the
+// state is over, and nobody says that it ended. Replay decides the same.
+func TestAProcessThatIsChosenNoLonger(t *testing.T) {
+	p := helper(t, "fds chosen-one another") // near its limit
+	s := serveAgent(t, "--interval", "100ms", "--jsonl", "out.jsonl", "--name", "chosen-*")
+	path := filepath.Join(s.dir, "out.jsonl")
+	target := fmt.Sprintf(`"target":"pid:%d@`, p.Process.Pid)
+	crossed := func(n int) func() bool {
+		return func() bool {
+			b, _ := os.ReadFile(path)
+			return bytes.Count(b, []byte(target)) == n
+		}
+	}
+	await(t, "its state", crossed(1))
+	p.Say("")
+	await(t, "the end of its state", crossed(2))
+	s.stop()
+	r := runToEnd(t, s.command(t, "replay", path))
+	again := filepath.Join(s.dir, "again.jsonl")
+	if err := os.WriteFile(again, []byte(r.stdout), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{path, again} {
+		for _, c := range only[*record.StateChange](records(t, path)) {
+			if c.State == record.StateNormal && c.Message != fmt.Sprintf("FD usage of chosen-one (pid %d) is over: it is chosen no more", p.Process.Pid) {
+				t.Errorf("%s: %s", path, c.Message)
+			}
+		}
+	}
+	if r.status != 0 || strings.Count(r.stdout, target) != 2 || strings.Contains(r.stderr, " and not ") {
+		t.Errorf("exit status %d, %s%s", r.status, r.stdout, r.stderr)
+	}
+}
+
 // asNobody runs a copy of the test binary as a user without privileges.
 func asNobody(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()

@@ -2,6 +2,7 @@ package sample
 
 import (
 	"bytes"
+	"fmt"
 	"strconv"
 	"time"
 )
@@ -21,6 +22,12 @@ type ID struct {
 
 // String writes the ID as targets are written: "pid:N@START_TICKS".
 func (id ID) String() string { return string(id.Append(nil)) }
+
+// ParseID reads what String writes.
+func ParseID(s string) (id ID, ok bool) {
+	_, err := fmt.Sscanf(s, "pid:%d@%d", &id.PID, &id.StartTicks)
+	return id, err == nil
+}
 
 // Append appends String to b.
 func (id ID) Append(b []byte) []byte {
