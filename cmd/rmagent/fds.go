@@ -230,7 +230,7 @@ func (w *fdWatch) print(c *cli.Context) error {
 		}
 	}
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
-	page := fdPage{cmdline.NewPainter(out, c.App.Writer), w.watched, w.untraced}
+	page := fdPage{Painter: cmdline.NewPainter(out, c.App.Writer), watched: w.watched, untraced: w.untraced}
 	var err error
 	switch {
 	case c.Bool("json"):

@@ -48,6 +48,7 @@ var verdictColours = map[record.Verdict]string{record.VerdictLeaking: cmdline.Re
 type fdPage struct {
 	*cmdline.Painter
 	watched  time.Duration // 0: nobody says how long
+	age      time.Duration // of what the host's page counts
 	untraced error         // why nobody can tell who opened what; nil: it can be told
 }
 
@@ -255,7 +256,7 @@ func (p *fdPage) host(rows, grown []record.Leak) {
 	for i := range rows {
 		total += rows[i].FDOpen.Or(0)
 	}
-	p.Line("%d processes hold %d descriptors%s", len(rows), total, p.watchedText())
+	p.Line("%d processes hold %d descriptors%s%s", len(rows), total, p.watchedText(), p.ageText())
 	p.Line("")
 	p.Line("%s", p.Paint(cmdline.Bold, fmt.Sprintf(hostRow, "PID", "NAME", "OPEN", "LIMIT", "USED", "FULL IN", "GROWTH", "VERDICT")))
 	for i := range rows {
@@ -270,6 +271,14 @@ func (p *fdPage) host(rows, grown []record.Leak) {
 		p.Line("")
 		p.brief(&grown[i])
 	}
+}
+
+// ageText says that numbers are not those of now.
+func (p *fdPage) ageText() string {
+	if p.age < 2*time.Second {
+		return ""
+	}
+	return fmt.Sprintf(", as of %s ago", human.Seconds(p.age.Seconds()))
 }
 
 // hostDetails is of how many processes the page of a host shows what they hold.

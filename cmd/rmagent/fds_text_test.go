@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"rmagent/internal/cmdline"
 	"rmagent/record"
@@ -58,6 +59,17 @@ func TestPageOfAHost(t *testing.T) {
 		}
 	}
 	fitsColumns(t, text)
+
+	// An agent that reads rarely has numbers of some time ago.
+	for age, want := range map[time.Duration]string{1900 * time.Millisecond: "6 processes hold 2450 descriptors\n", 14 * time.Second: "6 processes hold 2450 descriptors, as of 14 s ago\n"} {
+		out.Reset()
+		page.age = age
+		page.host(rows, nil)
+		w.Flush()
+		if line, _, _ := strings.Cut(out.String(), "\n"); line+"\n" != want {
+			t.Errorf("%v old: %q, want %q", age, line, want)
+		}
+	}
 	if strings.Contains(text, "main.main") || strings.Contains(text, "  41 ") {
 		t.Errorf("more than the page of a host has:\n%s", text)
 	}

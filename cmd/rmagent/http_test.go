@@ -74,6 +74,19 @@ func TestBesideAnAgentThatReadsRarely(t *testing.T) {
 	}
 }
 
+// What a process holds is read when it is asked for, and so is how many these are.
+func TestFDsOfAnAgentThatReadsRarely(t *testing.T) {
+	p := helper(t, "fds")
+	s := serveAgent(t, "--interval", "1m")
+	p.Say("")
+	p.Hear("ready") // all are closed
+	want := fmt.Sprintf(" (pid %d)  UNKNOWN\n%d of 200 open", p.Process.Pid, descriptors(t, p))
+	r := runToEnd(t, s.command(t, "fds", "--name", "*", "--pid", fmt.Sprint(p.Process.Pid)))
+	if r.status != 0 || !strings.Contains(r.stdout, want) {
+		t.Errorf("exit status %d, %s%s; want %q", r.status, r.stdout, r.stderr, want)
+	}
+}
+
 // Who looks does not wait as long as the configuration has an agent wait between records.
 func TestTopReadsMoreOftenThanItsAgent(t *testing.T) {
 	cmd := agentCommand(t, "top", "--local", "--config", "rmagent.yaml")
