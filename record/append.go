@@ -279,6 +279,7 @@ func (e *encoder) gpuProcess(p *GPUProcess) {
 	e.optStr(`,"comm":`, p.Comm)
 	e.optUint(`,"memory_bytes":`, p.MemoryBytes)
 	e.optFloat(`,"utilization_ratio":`, p.UtilizationRatio)
+	e.optUint(`,"gpu_instance_id":`, p.GPUInstanceID)
 	e.raw("}")
 }
 

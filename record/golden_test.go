@@ -46,7 +46,7 @@ func golden() []Record {
 		&GPU{Header: head(9), Index: 3, UUID: Some("GPU-5a1f0c52-8f6e-4f3c-9a63-6f1c3b1f0e11"), Name: Some("NVIDIA A100-SXM4-40GB"), UtilizationRatio: Some(0.97),
 			MemoryTotalBytes: Some[uint64](40 << 30), MemoryUsedBytes: Some[uint64](38 << 30), TemperatureCelsius: Some(71.0), PowerWatts: Some(312.4), EncoderRatio: Some(0.0), AgeSeconds: Some(1.0),
 			MIGInstances: []GPUInstance{{UUID: Some("MIG-0b5f4d3c-6d0e-4b6e-9a53-3f1d2c1b0a99"), GPUInstanceID: Some[uint64](1), ComputeInstanceID: Some[uint64](0), MemoryTotalBytes: Some[uint64](5 << 30)}, {}},
-			Processes:    []GPUProcess{{PID: 4711, StartTicks: Some[uint64](99), Comm: Some("train\n"), MemoryBytes: Some[uint64](36 << 30), UtilizationRatio: Some(0.95)}, {PID: 4713}}},
+			Processes:    []GPUProcess{{PID: 4711, StartTicks: Some[uint64](99), Comm: Some("train\n"), MemoryBytes: Some[uint64](36 << 30), UtilizationRatio: Some(0.95), GPUInstanceID: Some[uint64](1)}, {PID: 4713}}},
 		&StateChange{Header: head(6), Resource: "fd", Target: "pid:4711@99", State: StateWarning, Previous: StateNormal,
 			Value: Some(900.0), Limit: Some(1024.0), Ratio: Some(0.87890625), Unit: "files",
 			Message: `process 4711 ("true") has 900 of 1024 files open`, Advice: "raise RLIMIT_NOFILE or close files"},
