@@ -212,12 +212,16 @@ func printStack(p *cmdline.Painter, s *record.Site, indent int) {
 
 func frameName(f *record.Frame) string { return human.Text(report.FrameName(f)) }
 
+// framePlace is where a frame's function is. Static functions of one name are told apart by
+// their offsets where nothing tells of their files.
 func framePlace(f *record.Frame) string {
 	switch {
 	case f.File.Known() && f.Line.Known():
 		return fmt.Sprintf("%s:%d", human.Text(path.Base(f.File.Or(""))), f.Line.Or(0))
 	case f.File.Known():
 		return human.Text(path.Base(f.File.Or("")))
+	case f.Module.Known() && f.Function.Known() && f.Offset.Known():
+		return fmt.Sprintf("%s+0x%x", human.Text(path.Base(f.Module.Or(""))), f.Offset.Or(0))
 	case f.Module.Known():
 		return human.Text(path.Base(f.Module.Or("")))
 	}
