@@ -875,6 +875,39 @@ func TestAProcessThatIsChosenNoLonger(t *testing.T) {
 	}
 }
 
+// Where the processes of others are hidden, nobody says that these are all.
+func TestOthersAreHidden(t *testing.T) {
+	hidden := func(args ...string) result {
+		cmd := asNobody(t, args...)
+		cmd.SysProcAttr.Credential = nil
+		script := `mount -t proc -o hidepid=2 proc /proc && exec setpriv --reuid 65534 --regid 65534 --clear-groups "$0" "$@"`
+		cmd.Args = append([]string{"unshare", "-m", "sh", "-c", script, cmd.Path}, args...)
+		var err error
+		if cmd.Path, err = exec.LookPath("unshare"); err != nil {
+			t.Fatal(err)
+		}
+		return runToEnd(t, cmd)
+	}
+	r := hidden("snapshot")
+	if r.status != 0 || !strings.Contains(r.stdout, `"processes":null`) || strings.Count(r.stdout, `"kind":"process"`) != 1 {
+		t.Errorf("exit status %d, %s%s", r.status, r.stdout, r.stderr)
+	}
+	for line := range strings.Lines(r.stdout) {
+		if strings.Contains(line, `"kind":"cgroup"`) && !strings.Contains(line, `"fd_open":null`) {
+			t.Errorf("a sum of what can't be seen: %s", line)
+		}
+	}
+	if r := hidden("doctor"); r.status != 0 || strings.Contains(r.stdout, "every process is seen") {
+		t.Errorf("exit status %d, %s%s", r.status, r.stdout, r.stderr)
+	}
+	for _, command := range []string{"fds", "headroom", "snapshot"} {
+		r := hidden(command, "--pid", "1")
+		if want := "rmagent: no process has PID 1 that this user may see (/proc is mounted with hidepid)\n"; r.status != 1 || !strings.HasSuffix(r.stderr, want) {
+			t.Errorf("%s: exit status %d, %s%s", command, r.status, r.stdout, r.stderr)
+		}
+	}
+}
+
 // asNobody runs a copy of the test binary as a user without privileges.
 func asNobody(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()

@@ -340,7 +340,7 @@ func (e *Engine) identify() {
 
 func (e *Engine) readHost() {
 	e.Host.Read(&e.host)
-	if e.snapshot.Missed == 0 {
+	if e.snapshot.Whole() {
 		e.host.Processes = record.Some(uint64(e.table.Len()))
 	}
 	e.machine.Update(&e.host)
