@@ -34,7 +34,7 @@ func (l *Leaks) describe(c *leak.Change, p *aggregate.Process) record.Leak {
 	}
 	r.Sites, r.Unattributed = []record.Site{}, map[string]uint64{}
 	if p != nil {
-		if _, err := l.fillSites(&r, p.ID, c.Sites, maxSites, maxPaths); err != nil && !gone(err) {
+		if err := l.fillSites(&r, p.ID, c.Sites, maxSites, maxPaths); err != nil && !gone(err) {
 			l.Log.Warn("fds_failed", zap.Int32("pid", p.ID.PID), zap.Error(err))
 		}
 	}
@@ -74,17 +74,12 @@ func (l *Leaks) Summary(p *aggregate.Process, watched time.Duration) record.Leak
 	return r
 }
 
-// Describe is Summary with what the process holds now, and how many these are, which may be
-// others than at the last reading. Where that can't be listed the error says so, and the rest
-// of the record stands.
+// Describe is Summary with what the process holds now. Where that can't be listed the
+// error says so, and the rest of the record stands.
 func (l *Leaks) Describe(p *aggregate.Process, watched time.Duration) (record.Leak, error) {
 	r := l.Summary(p, watched)
 	s := l.judge.Status(p.ID)
-	open, err := l.fillSites(&r, p.ID, s.Sites, 4*maxSites, 8*maxPaths)
-	if err == nil {
-		r.FDOpen = record.Some(open)
-	}
-	return r, err
+	return r, l.fillSites(&r, p.ID, s.Sites, 4*maxSites, 8*maxPaths)
 }
 
 // steadyAfter is from when on a process that does not grow is called steady.
@@ -101,8 +96,8 @@ func (l *Leaks) list(id sample.ID, dst *sample.FDList) (held.Lister, error) {
 	return l.Proc, l.Proc.List(id, dst)
 }
 
-// fillSites lists what a process holds, by site, guilty ones first, and counts it.
-func (l *Leaks) fillSites(r *record.Leak, id sample.ID, guilty []int, most, paths int) (open uint64, err error) {
+// fillSites lists what a process holds, by site: guilty ones first.
+func (l *Leaks) fillSites(r *record.Leak, id sample.ID, guilty []int, most, paths int) error {
 	r.Sites, r.Unattributed = []record.Site{}, map[string]uint64{}
 	var list sample.FDList
 	now := l.Now()
@@ -113,15 +108,14 @@ func (l *Leaks) fillSites(r *record.Leak, id sample.ID, guilty []int, most, path
 			list.Missed, list.Denied = 0, list.Missed
 		}
 		countUnlisted(r, &list)
-		return 0, err
+		return err
 	}
-	open = uint64(len(list.FDs)) + list.Missed + list.Denied
 	if l.traced[id] != nil {
 		l.drain()
 	}
 	l.sites(r, id, l.Proc.Targets(&list, lister, paths), now, guilty, most)
 	countUnlisted(r, &list)
-	return open, nil
+	return nil
 }
 
 // countUnlisted counts the descriptors that nothing more is known of.
