@@ -151,6 +151,7 @@ func (r *Reader) factsOf(s *sample.Snapshot, p *sample.Process) *Facts {
 		ID:           p.ID,
 		Comm:         record.Text(p.Comm.Bytes()),
 		KernelThread: p.KernelThread,
+		Zombie:       dead && p.Known.Has(sample.Threads) && p.Threads <= 1, // else only its first thread has ended
 		HasMemory:    !p.KernelThread && !dead,
 		RealUID:      record.SomeIf(p.UID, p.Known.Has(sample.UID)),
 		FDOpen:       at(sample.FDOpen),
