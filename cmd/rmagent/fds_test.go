@@ -419,6 +419,25 @@ func descriptorsOf(pid int, of string) (n int) {
 	return n
 }
 
+// The bytes of a program's name that are not UTF-8 are in its frames as they are elsewhere.
+func TestFramesOfAHostileProgram(t *testing.T) {
+	needTracing(t)
+	path := filepath.Join(t.TempDir(), "leak\xff")
+	if err := os.Link(leakers[0].compile(t), path); err != nil {
+		t.Fatal(err)
+	}
+	p, _ := startProgram(t, path)
+	w := watchFDs(t, "5s", p)
+	w.walks()
+	p.Say("") // it leaks until the end
+	leak := w.leaks()[p.PID()]
+	if !slices.ContainsFunc(leak.Sites, func(s record.Site) bool {
+		return slices.ContainsFunc(s.Stack, func(f record.Frame) bool { return f.Module.Or("") == record.Text([]byte(path)) })
+	}) {
+		t.Errorf("no frame is of %q: %+v", path, leak.Sites)
+	}
+}
+
 // strace and bpftrace see what they would see alone, and so does the agent, while all
 // three watch the same process.
 func TestBesideOtherTracers(t *testing.T) {
