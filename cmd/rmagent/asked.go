@@ -145,7 +145,10 @@ func printHeld(c *cli.Context, list []record.Leak) error {
 		page := fdPage{Painter: cmdline.NewPainter(out, c.App.Writer)}
 		page.processes(list)
 	}
-	return failing(c, list, quiet(cmp.Or(err, out.Flush())))
+	if err = failing(c, list, quiet(cmp.Or(err, out.Flush()))); err == nil && len(list) == 0 && c.Bool("fail") {
+		return errNobody
+	}
+	return err
 }
 
 // failing ends with a status of its own where something leaks and that was asked for.

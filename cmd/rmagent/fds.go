@@ -243,11 +243,18 @@ func (w *fdWatch) print(c *cli.Context) error {
 	if err = quiet(cmp.Or(err, out.Flush())); err != nil {
 		return err
 	}
-	if c.Bool("fail") && w.leaking() {
+	switch {
+	case !c.Bool("fail"):
+	case w.leaking():
 		return cmdline.StatusError(exitLeaking)
+	case chosen && len(list) == 0:
+		return errNobody
 	}
 	return nil
 }
+
+// errNobody is for --fail where nobody could have leaked: the name may be mistyped.
+var errNobody = errors.New("fds: no process matches, so that nobody says whether one leaks")
 
 // ended says that the one process that was asked for has ended meanwhile.
 func (w *fdWatch) ended() error {

@@ -87,6 +87,19 @@ func TestFDsOfAnAgentThatReadsRarely(t *testing.T) {
 	}
 }
 
+// A name that nobody has is no proof that nobody leaks.
+func TestFailOfNobody(t *testing.T) {
+	s := serveAgent(t)
+	for _, asks := range []string{"--for=0", "--local=false"} { // itself, and the agent
+		for fail, status := range map[string]int{"--fail": 1, "--fail=false": 0} {
+			r := runToEnd(t, s.command(t, "fds", asks, fail, "--name", "nobody-has-this"))
+			if r.status != status || !strings.HasSuffix(r.stdout, "no process matches\n") || strings.Contains(r.stderr, "no process matches") != (status == 1) {
+				t.Errorf("%s %s: exit status %d, %s%s", asks, fail, r.status, r.stdout, r.stderr)
+			}
+		}
+	}
+}
+
 // Who looks does not wait as long as the configuration has an agent wait between records.
 func TestTopReadsMoreOftenThanItsAgent(t *testing.T) {
 	cmd := agentCommand(t, "top", "--local", "--config", "rmagent.yaml")
