@@ -87,6 +87,23 @@ func TestFDsOfAnAgentThatReadsRarely(t *testing.T) {
 	}
 }
 
+// Who names more processes than a question to the agent may has them read, all the same.
+func TestMoreProcessesThanAQuestionMayName(t *testing.T) {
+	s := serveAgent(t)
+	p := helper(t, "still").Process.Pid
+	args := []string{"--pid", fmt.Sprint(p)}
+	for n := range 70 {
+		args = append(args, "--name", fmt.Sprint("nobody-", n))
+	}
+	args = append(args, "--name", "*")
+	for _, command := range [][]string{{"snapshot"}, {"top", "--json"}, {"fds", "--json", "--for", "0"}} {
+		r := runToEnd(t, s.command(t, append(command, args...)...))
+		if r.status != 0 || !strings.Contains(r.stdout, fmt.Sprintf(`"pid":%d,`, p)) {
+			t.Errorf("%s: exit status %d, %.300s%s", command[0], r.status, r.stdout, r.stderr)
+		}
+	}
+}
+
 // A name that nobody has is no proof that nobody leaks.
 func TestFailOfNobody(t *testing.T) {
 	s := serveAgent(t)
