@@ -51,6 +51,9 @@ func fds(c *cli.Context) error {
 	if err != nil || length < 0 || length > 24*time.Hour {
 		return cmdline.Usagef("--for %q: allowed is a duration from 0 to 24h", c.String("for"))
 	}
+	if n := len(f.PIDs); length > 0 && n > loader.MaxTraced {
+		return cmdline.Usagef("fds: --pid names %d processes; %d can be traced at once, and --for 0 lists what any number holds", n, loader.MaxTraced)
+	}
 	loaded, err := cmdline.LoadConfig(c)
 	if err != nil {
 		return err

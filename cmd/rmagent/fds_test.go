@@ -703,6 +703,18 @@ func TestFDsThatMayNotBeRead(t *testing.T) {
 	}
 }
 
+// Who names more processes than can be traced is told so, and not that all was opened before.
+func TestFDsOfTooMany(t *testing.T) {
+	args := []string{"fds", "--for", "1s"}
+	for pid := range 257 {
+		args = append(args, "--pid", strconv.Itoa(100000+pid))
+	}
+	r := runToEnd(t, agentCommand(t, args...))
+	if want := "rmagent: fds: --pid names 257 processes; 256 can be traced at once, and --for 0 lists what any number holds\n"; r.status != cmdline.ExitUsage || r.stderr != want {
+		t.Errorf("exit status %d, %s; want %s", r.status, r.stderr, want)
+	}
+}
+
 // Bad input gets one clear line and exit status 1.
 func TestFDsOfNobody(t *testing.T) {
 	needTracing(t)
