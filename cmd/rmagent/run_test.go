@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/cgrouptest"
 	"rmagent/internal/sampletest"
 	"rmagent/record"
 )
@@ -873,6 +874,28 @@ func TestAProcessThatIsChosenNoLonger(t *testing.T) {
 	if r.status != 0 || strings.Count(r.stdout, target) != 2 || strings.Contains(r.stderr, " and not ") {
 		t.Errorf("exit status %d, %s%s", r.status, r.stdout, r.stderr)
 	}
+}
+
+// A process that ended is still in the cgroup that it was in, though /proc says nothing of it
+// any more: it ended, and is not chosen no more, and its end is told.
+func TestTheEndInACgroup(t *testing.T) {
+	group := cgrouptest.New(t)
+	p := helper(t, "fds") // near its limit
+	group.Add(p.Process.Pid)
+	s := serveAgent(t, "--source", "procfs", "--interval", "100ms", "--jsonl", "out.jsonl", "--cgroup", group.Path())
+	says := func(text string) func() bool {
+		return func() bool {
+			b, _ := os.ReadFile(filepath.Join(s.dir, "out.jsonl"))
+			return bytes.Contains(b, []byte(text))
+		}
+	}
+	await(t, "its state", says(fmt.Sprintf(`"target":"pid:%d@`, p.Process.Pid)))
+	if err := p.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the end of its state", says(fmt.Sprintf("FD usage of exe (pid %d) is over: it has ended", p.Process.Pid)))
+	p.Wait()
+	await(t, "its end", says(`"kind":"exit",`))
 }
 
 // Where the processes of others are hidden, nobody says that these are all.
