@@ -81,6 +81,8 @@ func (f *FDSums) Update(t *Table) {
 		switch {
 		case p.KernelThread:
 			continue
+		case p.Identity != nil && sample.OutsideCgroups(p.Identity.Cgroup):
+			continue // in none of those that have a record
 		case p.Identity == nil || p.Identity.Cgroup == "":
 			f.spoiled = true
 		default:

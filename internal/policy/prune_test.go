@@ -14,6 +14,21 @@ import (
 	"rmagent/record"
 )
 
+// Below the root of a cgroup namespace is not what is outside of it.
+func TestInside(t *testing.T) {
+	for _, tt := range []struct {
+		cgroup, parent string
+		want           bool
+	}{
+		{"/a", "/", true}, {"/a/b", "/a", true}, {"/ab", "/a", false}, {"/", "/", true}, {"/", "/a", false}, {"/..a", "/", true},
+		{"/..", "/", false}, {"/../a", "/", false}, {"/../a", "/a", false},
+	} {
+		if got := inside(tt.cgroup, tt.parent); got != tt.want {
+			t.Errorf("%s in %s: %v", tt.cgroup, tt.parent, got)
+		}
+	}
+}
+
 func TestPruneDefaults(t *testing.T) {
 	want := Prune{
 		ObservationPeriod: 10 * time.Second, CheckInterval: time.Second, Samples: 20, Target: 0.9, Candidates: 10,

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -28,6 +29,10 @@ func ParseID(s string) (id ID, ok bool) {
 	_, err := fmt.Sscanf(s, "pid:%d@%d", &id.PID, &id.StartTicks)
 	return id, err == nil
 }
+
+// OutsideCgroups tells of a cgroup's path that it is in a part of the hierarchy which this
+// cgroup namespace does not show: it is not below "/" there (cgroup_namespaces(7)).
+func OutsideCgroups(path string) bool { return path == "/.." || strings.HasPrefix(path, "/../") }
 
 // Append appends String to b.
 func (id ID) Append(b []byte) []byte {
