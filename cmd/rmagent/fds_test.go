@@ -419,6 +419,34 @@ func descriptorsOf(pid int, of string) (n int) {
 	return n
 }
 
+// In a time namespace, as a container may have, stacks and ages are right, too.
+func TestFDsInATimeNamespace(t *testing.T) {
+	needTracing(t)
+	if _, err := os.Stat("/proc/self/ns/time"); err != nil {
+		t.Skip("the kernel has no time namespaces (5.6)")
+	}
+	p := leakers[0].start(t)
+	p.Say("") // it leaks until the end
+	cmd := builtAgent(t, "fds", "--local", "--json", "--for", "5s", "--pid", strconv.Itoa(int(p.PID())))
+	self := cmd.Path
+	var err error
+	if cmd.Path, err = exec.LookPath("unshare"); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Args = slices.Concat([]string{"unshare", "--time", "--boottime", "86400", "--monotonic", "86400", "--fork", "--kill-child", self}, cmd.Args[1:])
+	r := runToEnd(t, cmd)
+	var leak record.Leak
+	decode(t, r, &leak)
+	named := slices.IndexFunc(leak.Sites, func(s record.Site) bool { return len(s.Stack) > 0 })
+	if named < 0 || leak.Unattributed["stack_lost"] > 0 {
+		t.Fatalf("no stack: %s", r.stdout)
+	}
+	l := &leak.Sites[named]
+	if leakers[0].check(t, l); l.OldestSeconds.Or(0) > 10 {
+		t.Errorf("the oldest is of %v s", l.OldestSeconds)
+	}
+}
+
 // The bytes of a program's name that are not UTF-8 are in its frames as they are elsewhere.
 func TestFramesOfAHostileProgram(t *testing.T) {
 	needTracing(t)
