@@ -419,6 +419,29 @@ func descriptorsOf(pid int, of string) (n int) {
 	return n
 }
 
+// The four capabilities that the agent wants are enough, also of root, who may not become
+// nobody with them.
+func TestFDsWithFewCapabilities(t *testing.T) {
+	needTracing(t)
+	p := leakers[0].start(t)
+	p.Say("") // it leaks until the end
+	cmd := builtAgent(t, "fds", "--local", "--json", "--for", "5s", "--pid", strconv.Itoa(int(p.PID())))
+	self := cmd.Path
+	var err error
+	if cmd.Path, err = exec.LookPath("setpriv"); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Args = slices.Concat([]string{"setpriv", "--bounding-set", "-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search", self}, cmd.Args[1:])
+	r := runToEnd(t, cmd)
+	var leak record.Leak
+	decode(t, r, &leak)
+	named := slices.IndexFunc(leak.Sites, func(s record.Site) bool { return len(s.Stack) > 0 })
+	if named < 0 {
+		t.Fatalf("no stack: %s%s", r.stdout, r.stderr)
+	}
+	leakers[0].check(t, &leak.Sites[named])
+}
+
 // In a time namespace, as a container may have, stacks and ages are right, too.
 func TestFDsInATimeNamespace(t *testing.T) {
 	needTracing(t)
