@@ -128,7 +128,7 @@ const maxHeld = 256
 
 func printSurvey(c *cli.Context, s *fdSurvey) error {
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
-	page := fdPage{Painter: cmdline.NewPainter(out, c.App.Writer), age: time.Since(s.at)}
+	page := fdPage{Painter: cmdline.NewPainter(out, c.App.Writer), age: s.age}
 	page.host(s.rows, s.leaks)
 	return failing(c, s.leaks, quiet(out.Flush()))
 }

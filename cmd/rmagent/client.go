@@ -255,7 +255,7 @@ func isGone(err error) bool {
 type fdSurvey struct {
 	rows  []record.Leak // without sites
 	leaks []record.Leak // who grows or leaks
-	at    time.Time     // of the reading that the rows are of
+	age   time.Duration // of the reading that the rows are of
 }
 
 // fds asks who holds descriptors, and who gathers them.
@@ -275,7 +275,7 @@ func (k *client) fds(ctx context.Context) (*fdSurvey, error) {
 	}
 	for i := range all {
 		p := &all[i]
-		s.at = p.Time
+		s.age = time.Since(p.Time)
 		if p.FDOpen.Or(0) == 0 {
 			continue
 		}

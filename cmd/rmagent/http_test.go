@@ -74,6 +74,15 @@ func TestBesideAnAgentThatReadsRarely(t *testing.T) {
 	}
 }
 
+// An agent that watches nobody has nothing that could be old.
+func TestFDsOfAnAgentThatWatchesNobody(t *testing.T) {
+	s := serveAgent(t, "--name", "nobody-has-this")
+	r := runToEnd(t, s.command(t, "fds"))
+	if r.status != 0 || !strings.HasPrefix(r.stdout, "0 processes hold 0 descriptors\n") {
+		t.Errorf("exit status %d, %s%s", r.status, r.stdout, r.stderr)
+	}
+}
+
 // What a process holds is read when it is asked for, and so is how many these are.
 func TestFDsOfAnAgentThatReadsRarely(t *testing.T) {
 	p := helper(t, "fds")
