@@ -15,6 +15,7 @@ const (
 	memoryLimit = 256 << 20 // bytes, beyond which the garbage collector works harder
 	dataLimit   = 1 << 30   // bytes of private memory, beyond which the process ends
 	mapLimit    = 64 << 30  // bytes of address space: files are mapped whole
+	filesLimit  = 256       // it has ten; with few more it would be the one that is nearest to its limit
 )
 
 // Confine takes from the calling process what it does not need for walking stacks:
@@ -58,7 +59,7 @@ func limit() error {
 		{"RLIMIT_DATA", unix.RLIMIT_DATA, dataLimit},
 		{"RLIMIT_FSIZE", unix.RLIMIT_FSIZE, 0},
 		{"RLIMIT_CORE", unix.RLIMIT_CORE, 0},
-		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, 32},
+		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, filesLimit},
 	} {
 		var now unix.Rlimit
 		if err := unix.Getrlimit(l.resource, &now); err != nil {

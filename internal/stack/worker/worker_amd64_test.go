@@ -3,6 +3,7 @@ package worker
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -307,6 +308,14 @@ func TestChildHasNothing(t *testing.T) {
 		if !bytes.Contains(status, []byte("\n"+w+"\n")) {
 			t.Errorf("status lacks %q:\n%s", w, status)
 		}
+	}
+	// Of those who are near the limit of their descriptors it is not the first.
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", c.child.cmd.Process.Pid))
+	limits, errLimits := os.ReadFile(fmt.Sprintf("/proc/%d/limits", c.child.cmd.Process.Pid))
+	_, rest, _ := strings.Cut(string(limits), "Max open files")
+	var limit int
+	if _, errScan := fmt.Sscan(rest, &limit); errors.Join(err, errLimits, errScan) != nil || len(entries)*10 > limit {
+		t.Errorf("%d of %d descriptors are open (%v, %v, %v)", len(entries), limit, err, errLimits, errScan)
 	}
 	environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", c.child.cmd.Process.Pid))
 	if err == nil && len(environment) > 0 {
