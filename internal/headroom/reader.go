@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,13 +49,10 @@ type Reader struct {
 	name     kfile.Name
 }
 
-var errForeignProc = errors.New("/proc is of another PID namespace, where a PID is another process's: mount one of this (mount -t proc proc /proc)")
-
 // Open opens /proc and the cgroup hierarchies.
 func Open() (_ *Reader, err error) {
-	// Else the limits of another process would be told as those of the one that was asked for.
-	if self, err := os.Readlink("/proc/self"); err != nil || self != strconv.Itoa(os.Getpid()) {
-		return nil, errForeignProc
+	if err := hostfs.OwnProc(); err != nil {
+		return nil, err
 	}
 	r := &Reader{proc: -1, buf: make([]byte, 16<<10), list: kfile.Dir{Buf: make([]byte, 32<<10)}}
 	defer func() {
