@@ -218,6 +218,7 @@ func (e *encoder) host(r *Host) {
 	e.pressure(&r.Pressure)
 	e.list(`,"filesystems":`, r.Filesystems == nil, len(r.Filesystems), func(i int) { e.filesystem(&r.Filesystems[i]) })
 	e.strs(`,"gone":`, r.Gone)
+	e.strs(`,"no_longer_chosen":`, r.NoLongerChosen)
 }
 
 func (e *encoder) pressure(p *Pressure) {
@@ -278,6 +279,7 @@ func (e *encoder) gpuProcess(p *GPUProcess) {
 	e.optStr(`,"comm":`, p.Comm)
 	e.optUint(`,"memory_bytes":`, p.MemoryBytes)
 	e.optFloat(`,"utilization_ratio":`, p.UtilizationRatio)
+	e.optUint(`,"gpu_instance_id":`, p.GPUInstanceID)
 	e.raw("}")
 }
 

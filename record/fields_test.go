@@ -31,7 +31,7 @@ var fieldNames = map[Kind]string{
 	KindExit:    processNames + " exit_time exit_code exit_signal core_dumped cpu_final inferred",
 	KindHost: `monotonic_seconds cpu_ratio cpu_count load1 memory_total_bytes memory_available_bytes memory_used_bytes swap_total_bytes swap_used_bytes
 		files_open files_limit processes threads pid_limit disk_read_bytes_total disk_written_bytes_total net_received_bytes_total net_sent_bytes_total
-		disk_read_bytes_per_second disk_written_bytes_per_second net_received_bytes_per_second net_sent_bytes_per_second filesystems gone ` + pressureNames,
+		disk_read_bytes_per_second disk_written_bytes_per_second net_received_bytes_per_second net_sent_bytes_per_second filesystems gone no_longer_chosen ` + pressureNames,
 	KindCgroup: `path container_id unit memory_bytes memory_limit_bytes swap_bytes pids pids_limit cpu_seconds_total cpu_throttled_seconds_total
 		cpu_limit_cores oom_kills_total fd_open ` + pressureNames,
 	KindGPU: `index uuid name utilization_ratio memory_total_bytes memory_used_bytes temperature_celsius power_watts encoder_ratio decoder_ratio

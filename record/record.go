@@ -164,6 +164,9 @@ type Host struct {
 	// Gone are processes (pid:N@START_TICKS) that the reading before had and this one has
 	// not, whose exit records were not written yet; null: none.
 	Gone []string `json:"gone"`
+	// NoLongerChosen are processes that live, and of which there are no records any more:
+	// they have another name or cgroup than those that were asked for; null: none.
+	NoLongerChosen []string `json:"no_longer_chosen"`
 }
 
 // Pressure is PSI's avg10: the share of the last ten seconds in which some or
@@ -237,13 +240,14 @@ type GPU struct {
 	Processes          []GPUProcess  `json:"processes"`     // who has a context on the card; null where not all are known
 }
 
-// GPUProcess is what one process has of one GPU.
+// GPUProcess is what one process has of one GPU, or of a GPU instance.
 type GPUProcess struct {
 	PID              int32        `json:"pid"`
 	StartTicks       Opt[uint64]  `json:"start_ticks"` // null, as is Comm, for who is no more, or began after the card was read
 	Comm             Opt[string]  `json:"comm"`
 	MemoryBytes      Opt[uint64]  `json:"memory_bytes"`
 	UtilizationRatio Opt[float64] `json:"utilization_ratio"`
+	GPUInstanceID    Opt[uint64]  `json:"gpu_instance_id"` // of a GPU that is divided; null where it isn't, or that is not known
 }
 
 // GPUInstance is a part of a GPU that MIG set apart. Compute instances of one GPU

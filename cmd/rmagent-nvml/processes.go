@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -16,6 +17,13 @@ import (
 // holder is a process on a card, or on a part of one.
 type holder struct{ pid, gpuInstance, computeInstance uint32 }
 
+func (c holder) compare(d holder) int {
+	return cmp.Or(cmp.Compare(c.pid, d.pid), cmp.Compare(c.gpuInstance, d.gpuInstance))
+}
+
+// noInstance is a GPU instance that NVML does not tell.
+const noInstance = ^uint32(0)
+
 // notAvailable is NVML_VALUE_NOT_AVAILABLE as usedGpuMemory has it.
 const notAvailable = ^uint64(0)
 
@@ -24,61 +32,63 @@ func (k *calls) processes(g *wire.GPU, d nvml.Device, instances []nvml.Device, u
 	held := map[holder]record.Opt[uint64]{}
 	// A card that is divided tells only who may see all; its parts tell everybody.
 	g.Complete = len(instances) > 0
-	for _, m := range instances {
-		g.Complete = k.list(held, m) && g.Complete
+	for i, m := range instances {
+		g.Complete = k.list(held, m, g.Instances[i].GPUInstanceID) && g.Complete
 	}
 	if !g.Complete {
-		g.Complete = k.list(held, d)
+		g.Complete = k.list(held, d, record.Opt[uint64]{})
 	}
 	now := k.r.now()
 	measured := k.measure(d, use, now)
-	memory := map[uint32]record.Opt[uint64]{}
+	memory := map[holder]record.Opt[uint64]{} // of all compute instances of a GPU instance
 	for c, m := range held {
-		if sum, met := memory[c.pid]; met {
+		c.computeInstance = 0
+		if sum, met := memory[c]; met {
 			a, ok1 := sum.Get()
 			b, ok2 := m.Get()
 			m = record.SomeIf(a+b, ok1 && ok2)
 		}
-		memory[c.pid] = m
+		memory[c] = m
 	}
-	for _, pid := range slices.Sorted(maps.Keys(memory)) {
+	for _, c := range slices.SortedFunc(maps.Keys(memory), holder.compare) {
 		if len(g.Processes) == wire.MaxProcesses {
 			g.Complete = false
 			break
 		}
 		var percent record.Opt[uint64]
 		if measured {
-			percent = use.of(pid, now)
+			percent = use.of(c.pid, now)
 		}
-		g.Processes = append(g.Processes, wire.MakeProcess(pid, memory[pid], percent))
+		instance := record.SomeIf(uint64(c.gpuInstance), g.MIG && c.gpuInstance != noInstance)
+		g.Processes = append(g.Processes, wire.MakeProcess(c.pid, memory[c], percent, instance))
 	}
 }
 
 // list adds the contexts of a card or a part to held, and tells whether these are
-// all. A process with compute and graphics contexts is in both lists with the same
+// all. instance is the GPU instance of the part, which not every library says again. A process with compute and graphics contexts is in both lists with the same
 // memory, which is all that it uses.
-func (k *calls) list(held map[holder]record.Opt[uint64], d nvml.Device) (complete bool) {
+func (k *calls) list(held map[holder]record.Opt[uint64], d nvml.Device, instance record.Opt[uint64]) (complete bool) {
 	var infos []nvml.ProcessInfo
 	complete = k.try("nvmlDeviceGetComputeRunningProcesses", func() (ret nvml.Return) { infos, ret = d.GetComputeRunningProcesses(); return ret })
-	k.hold(held, infos)
+	k.hold(held, infos, instance)
 	// Neither a divided card nor one for computing only has graphics, and clients of
 	// MPS are with the others in libraries that don't list them apart.
 	infos = nil
 	failures := k.failures
 	k.try("nvmlDeviceGetGraphicsRunningProcesses", func() (ret nvml.Return) { infos, ret = d.GetGraphicsRunningProcesses(); return ret })
-	k.hold(held, infos)
+	k.hold(held, infos, instance)
 	infos = nil
 	if k.r.has("nvmlDeviceGetMPSComputeRunningProcesses_v3") || k.r.has("nvmlDeviceGetMPSComputeRunningProcesses_v2") {
 		k.try("nvmlDeviceGetMPSComputeRunningProcesses", func() (ret nvml.Return) { infos, ret = d.GetMPSComputeRunningProcesses(); return ret })
-		k.hold(held, infos)
+		k.hold(held, infos, instance)
 	}
 	return complete && !k.lost && k.failures == failures
 }
 
-func (k *calls) hold(held map[holder]record.Opt[uint64], infos []nvml.ProcessInfo) {
+func (k *calls) hold(held map[holder]record.Opt[uint64], infos []nvml.ProcessInfo, instance record.Opt[uint64]) {
 	for i := range infos {
 		p := &infos[i]
-		c := holder{p.Pid, p.GpuInstanceId, p.ComputeInstanceId}
+		c := holder{p.Pid, uint32(instance.Or(uint64(p.GpuInstanceId))), p.ComputeInstanceId}
 		before, known := held[c].Get()
 		switch {
 		case p.UsedGpuMemory != notAvailable:

@@ -175,7 +175,7 @@ func TestMIG(t *testing.T) {
 		p.UUID, p.Name, p.MemoryInfo = fmt.Sprintf("MIG-%d", i), "A100 MIG 1g.5gb", nvml.Memory{Total: 5 << 30, Used: uint64(i)}
 		p.GetGpuInstanceIdFunc = func() (int, nvml.Return) { return 7 + i, nvml.SUCCESS }
 		p.GetComputeInstanceIdFunc = func() (int, nvml.Return) { return 0, nvml.SUCCESS }
-		p.GetComputeRunningProcessesFunc = lists(nvml.ProcessInfo{Pid: pid, UsedGpuMemory: 100, GpuInstanceId: uint32(7 + i)})
+		p.GetComputeRunningProcessesFunc = lists(nvml.ProcessInfo{Pid: pid, UsedGpuMemory: 100, GpuInstanceId: noInstance})
 		p.GetGraphicsRunningProcessesFunc = func() ([]nvml.ProcessInfo, nvml.Return) { return nil, unsupported }
 		p.GetMPSComputeRunningProcessesFunc = p.GetGraphicsRunningProcessesFunc
 		return p
@@ -197,9 +197,13 @@ func TestMIG(t *testing.T) {
 	if diff := cmp.Diff(want, g.Instances, cmp.AllowUnexported(record.Opt[uint64]{})); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if !g.MIG || g.Failure != "" || g.UtilizationPercent.Known() || !g.Complete || len(g.Processes) != 1 ||
-		g.Processes[0].MemoryBytes() != known(200) || g.Processes[0].UtilizationPercent() != unknown {
-		t.Errorf("%+v", g)
+	if !g.MIG || g.Failure != "" || g.UtilizationPercent.Known() || !g.Complete || len(g.Processes) != 2 {
+		t.Fatalf("%+v", g)
+	}
+	for i, in := range []uint64{7, 10} {
+		if p := &g.Processes[i]; p.PID() != 41 || p.MemoryBytes() != known(100) || p.UtilizationPercent() != unknown || p.GPUInstanceID() != known(in) {
+			t.Errorf("%v, want what it has of %d", p, in)
+		}
 	}
 }
 

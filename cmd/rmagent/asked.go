@@ -3,8 +3,8 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -29,7 +29,7 @@ func snapshotOfAgent(c *cli.Context, k *client, f engine.Filter) (done bool, err
 		out.Reset(&young)
 	}
 	missing, err := k.snapshot(c.Context, f, &lineWriter{out: out})
-	if err = errors.Join(err, out.Flush()); err != nil || len(missing) > 0 {
+	if err = cmp.Or(err, out.Flush()); err != nil || len(missing) > 0 {
 		return err != nil, err
 	}
 	_, err = young.WriteTo(c.App.Writer)
@@ -128,7 +128,7 @@ const maxHeld = 256
 
 func printSurvey(c *cli.Context, s *fdSurvey) error {
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
-	page := fdPage{Painter: cmdline.NewPainter(out, c.App.Writer)}
+	page := fdPage{Painter: cmdline.NewPainter(out, c.App.Writer), age: s.age}
 	page.host(s.rows, s.leaks)
 	return failing(c, s.leaks, quiet(out.Flush()))
 }
@@ -139,13 +139,16 @@ func printHeld(c *cli.Context, list []record.Leak) error {
 	if c.Bool("json") {
 		lines := &lineWriter{out: out}
 		for i := range list {
-			err = errors.Join(err, lines.writeAt(&list[i]))
+			err = cmp.Or(err, lines.writeAt(&list[i]))
 		}
 	} else {
 		page := fdPage{Painter: cmdline.NewPainter(out, c.App.Writer)}
 		page.processes(list)
 	}
-	return failing(c, list, quiet(errors.Join(err, out.Flush())))
+	if err = failing(c, list, quiet(cmp.Or(err, out.Flush()))); err == nil && len(list) == 0 && c.Bool("fail") {
+		return errNobody
+	}
+	return err
 }
 
 // failing ends with a status of its own where something leaks and that was asked for.

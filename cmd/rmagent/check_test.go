@@ -129,6 +129,23 @@ func TestCheckStatus(t *testing.T) {
 	}
 }
 
+// Nor does a process that has ended, and that nobody waited for.
+func TestCheckOfAZombie(t *testing.T) {
+	dead := exec.Command("true")
+	if err := dead.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer dead.Wait()
+	pid := dead.Process.Pid
+	if err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOWAIT, nil); err != nil {
+		t.Fatal(err)
+	}
+	r := runToEnd(t, agentCommand(t, "check", "--files", "5", "--pid", fmt.Sprint(pid)))
+	if want := fmt.Sprintf("CANNOT TELL: pid %d (true) is a zombie: it has ended, and its descriptors", pid); r.status != exitUnknown || !strings.HasPrefix(r.stdout, want) {
+		t.Errorf("exit status %d, %s%s; want %q", r.status, r.stdout, r.stderr, want)
+	}
+}
+
 // A kernel thread opens no files: whether more would be safe can't be told.
 func TestCheckOfAKernelThread(t *testing.T) {
 	if comm, _ := os.ReadFile("/proc/2/comm"); string(comm) != "kthreadd\n" {

@@ -23,6 +23,7 @@ import (
 	"rmagent/internal/engine"
 	"rmagent/internal/hostfs"
 	"rmagent/internal/human"
+	httpserver "rmagent/internal/server"
 	"rmagent/record"
 )
 
@@ -45,9 +46,14 @@ const dialTime = 2 * time.Second
 // runningAgent returns a client of the agent on the configured socket, or of this user's
 // own and else the system's. It is nil where there is none, where this user may not ask it,
 // where it is in another PID namespace, so that its PIDs are others, or where the command
-// line asks for a reading of its own: --local, or another --source or --gpu.
+// line asks for a reading of its own (--local, or another --source or --gpu), or chooses by
+// more than a question may.
 func runningAgent(c *cli.Context, l *config.Loaded) *client {
 	if c.Bool("local") || c.IsSet("source") || c.IsSet("gpu") || c.Bool("with-cmdline") {
+		return nil
+	}
+	most := max(len(c.IntSlice("pid")), len(c.StringSlice("name")), len(c.StringSlice("cgroup")), len(c.StringSlice("unit")))
+	if most > httpserver.MaxGiven {
 		return nil
 	}
 	for _, path := range cmdline.Sockets(l) {
@@ -249,6 +255,7 @@ func isGone(err error) bool {
 type fdSurvey struct {
 	rows  []record.Leak // without sites
 	leaks []record.Leak // who grows or leaks
+	age   time.Duration // of the reading that the rows are of
 }
 
 // fds asks who holds descriptors, and who gathers them.
@@ -268,6 +275,7 @@ func (k *client) fds(ctx context.Context) (*fdSurvey, error) {
 	}
 	for i := range all {
 		p := &all[i]
+		s.age = time.Since(p.Time)
 		if p.FDOpen.Or(0) == 0 {
 			continue
 		}

@@ -153,6 +153,9 @@ func (d *diagnosis) examineSource(choice source.Choice) error {
 	for f := range sample.NumFields {
 		d.Fields = append(d.Fields, fieldFinding{f.String(), caps[f].Level.String(), caps[f].Why})
 	}
+	if c := caps[sample.Threads]; c.Level != sample.Exact { // which everybody may read of whoever is seen
+		d.PIDSpace = strings.Replace(d.PIDSpace, "every process is seen", c.Why, 1)
+	}
 	return s.Close()
 }
 

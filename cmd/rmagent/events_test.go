@@ -1,15 +1,72 @@
 package main
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"rmagent/internal/cmdline"
 	"rmagent/record"
 )
+
+// In a time namespace, as a container may have, who ends is who ran, and began when it did.
+func TestExitsInATimeNamespace(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to make a time namespace")
+	}
+	if _, err := os.Stat("/proc/self/ns/time"); err != nil {
+		t.Skip("the kernel has no time namespaces (5.6)")
+	}
+	cmd := agentCommand(t)
+	self := cmd.Path
+	var err error
+	if cmd.Path, err = exec.LookPath("unshare"); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Args = []string{"unshare", "--time", "--boottime", "86400", "--monotonic", "86400", "--fork", "--kill-child",
+		self, "run", "--source", "ebpf", "--interval", "100ms", "--jsonl", "out.jsonl", "--processes", "all", "--listen", ""}
+	out := filepath.Join(cmd.Dir, "out.jsonl")
+	agent := start(t, cmd)
+	await(t, "a reading", func() bool { return lines(out, `"kind":"host"`) > 0 })
+	begin := time.Now()
+	p := helper(t, "still")
+	pid := fmt.Sprintf(`"pid":%d,`, p.Process.Pid)
+	await(t, "its record", func() bool { return lines(out, `"kind":"process"`, pid) > 0 })
+	p.Kill()
+	await(t, "the record of its end", func() bool { return lines(out, `"kind":"exit"`, pid) > 0 })
+	agent.cmd.Process.Kill() // and its child with it
+	agent.wait()
+	var ran *record.Process
+	b, err := os.ReadFile(out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(b[:bytes.LastIndexByte(b, '\n')+1]) {
+		r, err := record.Decode(line)
+		if err != nil {
+			t.Fatal(err)
+		}
+		switch r := r.(type) {
+		case *record.Process:
+			if int(r.PID) == p.Process.Pid {
+				ran = r
+			}
+		case *record.Exit:
+			if int(r.PID) != p.Process.Pid {
+				continue
+			}
+			ended := r.ExitTime.Or(time.Time{})
+			if r.StartTicks != ran.StartTicks || !r.StartTime.Or(time.Time{}).Equal(ran.StartTime.Or(begin)) || ended.Before(begin) || ended.After(time.Now()) {
+				t.Errorf("%d ran since %d, %v; ended: %d, %v to %v", r.PID, ran.StartTicks, ran.StartTime, r.StartTicks, r.StartTime, ended)
+			}
+		}
+	}
+}
 
 // TestWithoutEvents runs the agent in a PID namespace of its own, where the scan reads
 // on and the hooks can't: what is lost is said once, and a process that ends is told of

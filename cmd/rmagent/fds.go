@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -49,6 +50,9 @@ func fds(c *cli.Context) error {
 	length, err := config.ParseDuration(c.String("for"))
 	if err != nil || length < 0 || length > 24*time.Hour {
 		return cmdline.Usagef("--for %q: allowed is a duration from 0 to 24h", c.String("for"))
+	}
+	if n := len(f.PIDs); length > 0 && n > loader.MaxTraced {
+		return cmdline.Usagef("fds: --pid names %d processes; %d can be traced at once, and --for 0 lists what any number holds", n, loader.MaxTraced)
 	}
 	loaded, err := cmdline.LoadConfig(c)
 	if err != nil {
@@ -229,7 +233,7 @@ func (w *fdWatch) print(c *cli.Context) error {
 		}
 	}
 	out := bufio.NewWriterSize(c.App.Writer, 64<<10)
-	page := fdPage{cmdline.NewPainter(out, c.App.Writer), w.watched, w.untraced}
+	page := fdPage{Painter: cmdline.NewPainter(out, c.App.Writer), watched: w.watched, untraced: w.untraced}
 	var err error
 	switch {
 	case c.Bool("json"):
@@ -239,14 +243,21 @@ func (w *fdWatch) print(c *cli.Context) error {
 	default:
 		page.host(w.summaries(), w.describe(w.grown))
 	}
-	if err = quiet(errors.Join(err, out.Flush())); err != nil {
+	if err = quiet(cmp.Or(err, out.Flush())); err != nil {
 		return err
 	}
-	if c.Bool("fail") && w.leaking() {
+	switch {
+	case !c.Bool("fail"):
+	case w.leaking():
 		return cmdline.StatusError(exitLeaking)
+	case chosen && len(list) == 0:
+		return errNobody
 	}
 	return nil
 }
+
+// errNobody is for --fail where nobody could have leaked: the name may be mistyped.
+var errNobody = errors.New("fds: no process matches, so that nobody says whether one leaks")
 
 // ended says that the one process that was asked for has ended meanwhile.
 func (w *fdWatch) ended() error {

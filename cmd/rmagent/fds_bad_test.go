@@ -319,6 +319,20 @@ func TestNothingStaysOfAKilledAgent(t *testing.T) {
 	}
 }
 
+// Who walks the stacks has a name by which people know it, in top and in headroom, and not
+// the agent's own, by which they send signals.
+func TestWhoWalksStacksHasAName(t *testing.T) {
+	needTracing(t)
+	s := start(t, builtAgent(t, "fds", "--local", "--for", "1m", "--pid", fmt.Sprint(os.Getpid())))
+	await(t, "its name", func() bool {
+		return slices.ContainsFunc(children(s.cmd.Process.Pid), func(pid int32) bool {
+			comm, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+			return string(comm) == "rmagent-stacks\n"
+		})
+	})
+	s.cmd.Process.Kill()
+}
+
 // killed kills an agent that traces, and waits until nothing of it is left: programs,
 // links, maps, children.
 func killed(t *testing.T, s *started) {

@@ -419,6 +419,76 @@ func descriptorsOf(pid int, of string) (n int) {
 	return n
 }
 
+// The four capabilities that the agent wants are enough, also of root, who may not become
+// nobody with them.
+func TestFDsWithFewCapabilities(t *testing.T) {
+	needTracing(t)
+	p := leakers[0].start(t)
+	p.Say("") // it leaks until the end
+	cmd := builtAgent(t, "fds", "--local", "--json", "--for", "5s", "--pid", strconv.Itoa(int(p.PID())))
+	self := cmd.Path
+	var err error
+	if cmd.Path, err = exec.LookPath("setpriv"); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Args = slices.Concat([]string{"setpriv", "--bounding-set", "-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search", self}, cmd.Args[1:])
+	r := runToEnd(t, cmd)
+	var leak record.Leak
+	decode(t, r, &leak)
+	named := slices.IndexFunc(leak.Sites, func(s record.Site) bool { return len(s.Stack) > 0 })
+	if named < 0 {
+		t.Fatalf("no stack: %s%s", r.stdout, r.stderr)
+	}
+	leakers[0].check(t, &leak.Sites[named])
+}
+
+// In a time namespace, as a container may have, stacks and ages are right, too.
+func TestFDsInATimeNamespace(t *testing.T) {
+	needTracing(t)
+	if _, err := os.Stat("/proc/self/ns/time"); err != nil {
+		t.Skip("the kernel has no time namespaces (5.6)")
+	}
+	p := leakers[0].start(t)
+	p.Say("") // it leaks until the end
+	cmd := builtAgent(t, "fds", "--local", "--json", "--for", "5s", "--pid", strconv.Itoa(int(p.PID())))
+	self := cmd.Path
+	var err error
+	if cmd.Path, err = exec.LookPath("unshare"); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Args = slices.Concat([]string{"unshare", "--time", "--boottime", "86400", "--monotonic", "86400", "--fork", "--kill-child", self}, cmd.Args[1:])
+	r := runToEnd(t, cmd)
+	var leak record.Leak
+	decode(t, r, &leak)
+	named := slices.IndexFunc(leak.Sites, func(s record.Site) bool { return len(s.Stack) > 0 })
+	if named < 0 || leak.Unattributed["stack_lost"] > 0 {
+		t.Fatalf("no stack: %s", r.stdout)
+	}
+	l := &leak.Sites[named]
+	if leakers[0].check(t, l); l.OldestSeconds.Or(0) > 10 {
+		t.Errorf("the oldest is of %v s", l.OldestSeconds)
+	}
+}
+
+// The bytes of a program's name that are not UTF-8 are in its frames as they are elsewhere.
+func TestFramesOfAHostileProgram(t *testing.T) {
+	needTracing(t)
+	path := filepath.Join(t.TempDir(), "leak\xff")
+	if err := os.Link(leakers[0].compile(t), path); err != nil {
+		t.Fatal(err)
+	}
+	p, _ := startProgram(t, path)
+	w := watchFDs(t, "5s", p)
+	w.walks()
+	p.Say("") // it leaks until the end
+	leak := w.leaks()[p.PID()]
+	if !slices.ContainsFunc(leak.Sites, func(s record.Site) bool {
+		return slices.ContainsFunc(s.Stack, func(f record.Frame) bool { return f.Module.Or("") == record.Text([]byte(path)) })
+	}) {
+		t.Errorf("no frame is of %q: %+v", path, leak.Sites)
+	}
+}
+
 // strace and bpftrace see what they would see alone, and so does the agent, while all
 // three watch the same process.
 func TestBesideOtherTracers(t *testing.T) {
@@ -681,6 +751,18 @@ func TestFDsThatMayNotBeRead(t *testing.T) {
 	}
 	if r := unprivileged(); !strings.Contains(r.stdout, fmt.Sprintf("%d more may not be read: permission denied\n", len(names))) {
 		t.Errorf("it says %q, %q", r.stdout, r.stderr)
+	}
+}
+
+// Who names more processes than can be traced is told so, and not that all was opened before.
+func TestFDsOfTooMany(t *testing.T) {
+	args := []string{"fds", "--for", "1s"}
+	for pid := range 257 {
+		args = append(args, "--pid", strconv.Itoa(100000+pid))
+	}
+	r := runToEnd(t, agentCommand(t, args...))
+	if want := "rmagent: fds: --pid names 257 processes; 256 can be traced at once, and --for 0 lists what any number holds\n"; r.status != cmdline.ExitUsage || r.stderr != want {
+		t.Errorf("exit status %d, %s; want %s", r.status, r.stderr, want)
 	}
 }
 

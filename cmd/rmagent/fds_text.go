@@ -48,6 +48,7 @@ var verdictColours = map[record.Verdict]string{record.VerdictLeaking: cmdline.Re
 type fdPage struct {
 	*cmdline.Painter
 	watched  time.Duration // 0: nobody says how long
+	age      time.Duration // of what the host's page counts
 	untraced error         // why nobody can tell who opened what; nil: it can be told
 }
 
@@ -211,12 +212,16 @@ func printStack(p *cmdline.Painter, s *record.Site, indent int) {
 
 func frameName(f *record.Frame) string { return human.Text(report.FrameName(f)) }
 
+// framePlace is where a frame's function is. Static functions of one name are told apart by
+// their offsets where nothing tells of their files.
 func framePlace(f *record.Frame) string {
 	switch {
 	case f.File.Known() && f.Line.Known():
 		return fmt.Sprintf("%s:%d", human.Text(path.Base(f.File.Or(""))), f.Line.Or(0))
 	case f.File.Known():
 		return human.Text(path.Base(f.File.Or("")))
+	case f.Module.Known() && f.Function.Known() && f.Offset.Known():
+		return fmt.Sprintf("%s+0x%x", human.Text(path.Base(f.Module.Or(""))), f.Offset.Or(0))
 	case f.Module.Known():
 		return human.Text(path.Base(f.Module.Or("")))
 	}
@@ -255,7 +260,7 @@ func (p *fdPage) host(rows, grown []record.Leak) {
 	for i := range rows {
 		total += rows[i].FDOpen.Or(0)
 	}
-	p.Line("%d processes hold %d descriptors%s", len(rows), total, p.watchedText())
+	p.Line("%d processes hold %d descriptors%s%s", len(rows), total, p.watchedText(), p.ageText())
 	p.Line("")
 	p.Line("%s", p.Paint(cmdline.Bold, fmt.Sprintf(hostRow, "PID", "NAME", "OPEN", "LIMIT", "USED", "FULL IN", "GROWTH", "VERDICT")))
 	for i := range rows {
@@ -270,6 +275,14 @@ func (p *fdPage) host(rows, grown []record.Leak) {
 		p.Line("")
 		p.brief(&grown[i])
 	}
+}
+
+// ageText says that numbers are not those of now.
+func (p *fdPage) ageText() string {
+	if p.age < 2*time.Second {
+		return ""
+	}
+	return fmt.Sprintf(", as of %s ago", human.Seconds(p.age.Seconds()))
 }
 
 // hostDetails is of how many processes the page of a host shows what they hold.

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"time"
 
 	"rmagent/internal/cmdline"
 	"rmagent/record"
@@ -58,7 +59,41 @@ func TestPageOfAHost(t *testing.T) {
 		}
 	}
 	fitsColumns(t, text)
+
+	// An agent that reads rarely has numbers of some time ago.
+	for age, want := range map[time.Duration]string{1900 * time.Millisecond: "6 processes hold 2450 descriptors\n", 14 * time.Second: "6 processes hold 2450 descriptors, as of 14 s ago\n"} {
+		out.Reset()
+		page.age = age
+		page.host(rows, nil)
+		w.Flush()
+		if line, _, _ := strings.Cut(out.String(), "\n"); line+"\n" != want {
+			t.Errorf("%v old: %q, want %q", age, line, want)
+		}
+	}
 	if strings.Contains(text, "main.main") || strings.Contains(text, "  41 ") {
 		t.Errorf("more than the page of a host has:\n%s", text)
+	}
+}
+
+// Two static functions of one name differ by their files, or else by their offsets.
+func TestFunctionsOfOneName(t *testing.T) {
+	frame := func(file string, offset uint64) record.Frame {
+		f := record.Frame{Function: record.Some("handle"), Module: record.Some("/usr/bin/server"), Offset: record.Some(offset)}
+		if file != "" {
+			f.File, f.Line = record.Some(file), record.Some[uint64](3)
+		}
+		return f
+	}
+	for place, f := range map[string]record.Frame{
+		"a.c:3": frame("/src/a.c", 0x1168), "b.c:3": frame("/src/b.c", 0x11a8),
+		"server+0x1168": frame("", 0x1168), "server+0x11a8": frame("", 0x11a8),
+	} {
+		var out bytes.Buffer
+		w := bufio.NewWriter(&out)
+		printStack(cmdline.NewPainter(w, &out), &record.Site{Stack: []record.Frame{f}}, 0)
+		w.Flush()
+		if want := "handle  " + place + "\n"; out.String() != want {
+			t.Errorf("%q, want %q", out.String(), want)
+		}
 	}
 }

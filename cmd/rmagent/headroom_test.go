@@ -3,6 +3,8 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -18,6 +20,27 @@ func decode(t *testing.T, r result, v any) {
 	}
 	if err := json.Unmarshal([]byte(r.stdout), v); err != nil {
 		t.Fatalf("%v: %.300s", err, r.stdout)
+	}
+}
+
+// Where /proc is of another PID namespace, a PID is another process's there: nobody tells of
+// that process instead.
+func TestAForeignProc(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to make a PID namespace")
+	}
+	unshare, err := exec.LookPath("unshare")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"headroom", "--local", "--pid", "1"}, {"check", "--files", "5", "--pid", "1"}, {"snapshot", "--local", "--source", "procfs"}} {
+		cmd := agentCommand(t, args...)
+		cmd.Args = slices.Concat([]string{"unshare", "--pid", "--fork", "--kill-child", cmd.Path}, args)
+		cmd.Path = unshare
+		r := runToEnd(t, cmd)
+		if r.status != 1 || r.stdout != "" || !strings.Contains(r.stderr, "rmagent: /proc is of another PID namespace") {
+			t.Errorf("%q: exit status %d, %s%s", args, r.status, r.stdout, r.stderr)
+		}
 	}
 }
 

@@ -74,6 +74,58 @@ func TestBesideAnAgentThatReadsRarely(t *testing.T) {
 	}
 }
 
+// An agent that watches nobody has nothing that could be old.
+func TestFDsOfAnAgentThatWatchesNobody(t *testing.T) {
+	s := serveAgent(t, "--name", "nobody-has-this")
+	r := runToEnd(t, s.command(t, "fds"))
+	if r.status != 0 || !strings.HasPrefix(r.stdout, "0 processes hold 0 descriptors\n") {
+		t.Errorf("exit status %d, %s%s", r.status, r.stdout, r.stderr)
+	}
+}
+
+// What a process holds is read when it is asked for, and so is how many these are.
+func TestFDsOfAnAgentThatReadsRarely(t *testing.T) {
+	p := helper(t, "fds")
+	s := serveAgent(t, "--interval", "1m")
+	p.Say("")
+	p.Hear("ready") // all are closed
+	want := fmt.Sprintf(" (pid %d)  UNKNOWN\n%d of 200 open", p.Process.Pid, descriptors(t, p))
+	r := runToEnd(t, s.command(t, "fds", "--name", "*", "--pid", fmt.Sprint(p.Process.Pid)))
+	if r.status != 0 || !strings.Contains(r.stdout, want) {
+		t.Errorf("exit status %d, %s%s; want %q", r.status, r.stdout, r.stderr, want)
+	}
+}
+
+// Who names more processes than a question to the agent may has them read, all the same.
+func TestMoreProcessesThanAQuestionMayName(t *testing.T) {
+	s := serveAgent(t)
+	p := helper(t, "still").Process.Pid
+	args := []string{"--pid", fmt.Sprint(p)}
+	for n := range 70 {
+		args = append(args, "--name", fmt.Sprint("nobody-", n))
+	}
+	args = append(args, "--name", "*")
+	for _, command := range [][]string{{"snapshot"}, {"top", "--json"}, {"fds", "--json", "--for", "0"}} {
+		r := runToEnd(t, s.command(t, append(command, args...)...))
+		if r.status != 0 || !strings.Contains(r.stdout, fmt.Sprintf(`"pid":%d,`, p)) {
+			t.Errorf("%s: exit status %d, %.300s%s", command[0], r.status, r.stdout, r.stderr)
+		}
+	}
+}
+
+// A name that nobody has is no proof that nobody leaks.
+func TestFailOfNobody(t *testing.T) {
+	s := serveAgent(t)
+	for _, asks := range []string{"--for=0", "--local=false"} { // itself, and the agent
+		for fail, status := range map[string]int{"--fail": 1, "--fail=false": 0} {
+			r := runToEnd(t, s.command(t, "fds", asks, fail, "--name", "nobody-has-this"))
+			if r.status != status || !strings.HasSuffix(r.stdout, "no process matches\n") || strings.Contains(r.stderr, "no process matches") != (status == 1) {
+				t.Errorf("%s %s: exit status %d, %s%s", asks, fail, r.status, r.stdout, r.stderr)
+			}
+		}
+	}
+}
+
 // Who looks does not wait as long as the configuration has an agent wait between records.
 func TestTopReadsMoreOftenThanItsAgent(t *testing.T) {
 	cmd := agentCommand(t, "top", "--local", "--config", "rmagent.yaml")

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -231,7 +232,7 @@ func help(words []string) {
 	case "still":
 		say()
 		wait()
-	case "fds": // opens nineteen of twenty, and closes them when asked to
+	case "fds": // opens nineteen of twenty, takes one name after another, and closes them when asked to
 		unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 200, Max: 200})
 		var open []int
 		for {
@@ -242,6 +243,11 @@ func help(words []string) {
 			if open = append(open, fd); fd >= 189 { // 190 are open, at least
 				break
 			}
+		}
+		for _, name := range words[1:] {
+			check(unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(unsafe.StringData(name+"\x00"))), 0, 0, 0))
+			say()
+			wait()
 		}
 		say()
 		wait()

@@ -49,7 +49,7 @@ func makeflow(t *testing.T, args ...string) *exec.Cmd {
 	cmd := agentCommand(t) // for its environment
 	cmd.Path, cmd.Args, cmd.Dir = path, append([]string{"makeflow", "--monitor", "mon"}, append(args, "Makeflow")...), dir
 	cmd.Env = append(cmd.Env, asAgent+"=resource_monitor", "PATH="+bin+":"+os.Getenv("PATH"),
-		"OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1") // it is built with MPI, and uses none here
+		"OMPI_ALLOW_RUN_AS_ROOT=1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1", "OMPI_MCA_orte_tmpdir_base="+t.TempDir()) // it is built with MPI, and uses none here
 	return cmd
 }
 

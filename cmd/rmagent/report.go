@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"cmp"
 	"compress/gzip"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -143,7 +142,7 @@ func firstTime(in *bufio.Reader) string {
 func writePage(c *cli.Context, path string, r *htmlreport.Report) error {
 	if path == "-" {
 		out := bufio.NewWriterSize(c.App.Writer, 64<<10)
-		return errors.Join(r.Write(out, time.Now()), out.Flush())
+		return cmp.Or(r.Write(out, time.Now()), out.Flush())
 	}
 	err := cmdline.WriteFile(path, 0o640, func(w io.Writer) error { return r.Write(w, time.Now()) })
 	if err != nil {

@@ -121,3 +121,37 @@ func TestReportMistakes(t *testing.T) {
 		}
 	}
 }
+
+func TestFullDiskIsSaidOnce(t *testing.T) {
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	var lines []byte
+	for i := range 3000 { // whose page is more than a buffer holds
+		h := record.Header{Time: time.Unix(1_700_000_000+int64(i), 0), Host: "db-7", BootID: "b", Seq: uint64(i + 1), Schema: record.Schema}
+		some := float64(i*7919%1000) / 1000
+		host := record.Host{Header: h, CPURatio: record.Some(some), Load1: record.Some(some), NetReceivedBytesPerSecond: record.Some(some), NetSentBytesPerSecond: record.Some(some), DiskReadBytesPerSecond: record.Some(some)}
+		if lines, err = record.Append(lines, &host); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, args := range [][]string{{"report", "-o", "-", "records"}, {"fds", "--local", "--for", "0", "--json"}} {
+		cmd := agentCommand(t, args...)
+		if err := os.WriteFile(filepath.Join(cmd.Dir, "records"), lines, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if out := runToEnd(t, cmd); out.status != 0 || args[0] == "report" && len(out.stdout) < 100<<10 {
+			t.Fatalf("%q: exit status %d, %d bytes, %s", args, out.status, len(out.stdout), out.stderr)
+		}
+		again := agentCommand(t, args...)
+		again.Dir, again.Stdout = cmd.Dir, full
+		var stderr bytes.Buffer
+		again.Stderr = &stderr
+		const says = "rmagent: write /dev/stdout: no space left on device\n"
+		if err := again.Run(); again.ProcessState.ExitCode() != cmdline.ExitFailed || stderr.String() != says {
+			t.Errorf("%q: %v, %q; want %q", args, err, stderr.String(), says)
+		}
+	}
+}

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"rmagent/internal/cgrouptest"
 	"rmagent/internal/sampletest"
 	"rmagent/record"
 )
@@ -837,6 +838,95 @@ func TestFiltersChooseWhoIsJudged(t *testing.T) {
 		r := runToEnd(t, s.command(t, "top", "--json", where, "--interval", "100ms", "--pid", fmt.Sprint(chosen)))
 		if !strings.Contains(r.stdout, of(chosen)) || strings.Contains(r.stdout, of(other)) {
 			t.Errorf("%s: %s%s", where, r.stdout, r.stderr)
+		}
+	}
+}
+
+// Of a process that has another name than those that were asked for, as after an exec, the
+// state is over, and nobody says that it ended. Replay decides the same.
+func TestAProcessThatIsChosenNoLonger(t *testing.T) {
+	p := helper(t, "fds chosen-one another") // near its limit
+	s := serveAgent(t, "--interval", "100ms", "--jsonl", "out.jsonl", "--name", "chosen-*")
+	path := filepath.Join(s.dir, "out.jsonl")
+	target := fmt.Sprintf(`"target":"pid:%d@`, p.Process.Pid)
+	crossed := func(n int) func() bool {
+		return func() bool {
+			b, _ := os.ReadFile(path)
+			return bytes.Count(b, []byte(target)) == n
+		}
+	}
+	await(t, "its state", crossed(1))
+	p.Say("")
+	await(t, "the end of its state", crossed(2))
+	s.stop()
+	r := runToEnd(t, s.command(t, "replay", path))
+	again := filepath.Join(s.dir, "again.jsonl")
+	if err := os.WriteFile(again, []byte(r.stdout), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{path, again} {
+		for _, c := range only[*record.StateChange](records(t, path)) {
+			if c.State == record.StateNormal && c.Message != fmt.Sprintf("FD usage of chosen-one (pid %d) is over: it is chosen no more", p.Process.Pid) {
+				t.Errorf("%s: %s", path, c.Message)
+			}
+		}
+	}
+	if r.status != 0 || strings.Count(r.stdout, target) != 2 || strings.Contains(r.stderr, " and not ") {
+		t.Errorf("exit status %d, %s%s", r.status, r.stdout, r.stderr)
+	}
+}
+
+// A process that ended is still in the cgroup that it was in, though /proc says nothing of it
+// any more: it ended, and is not chosen no more, and its end is told.
+func TestTheEndInACgroup(t *testing.T) {
+	group := cgrouptest.New(t)
+	p := helper(t, "fds") // near its limit
+	group.Add(p.Process.Pid)
+	s := serveAgent(t, "--source", "procfs", "--interval", "100ms", "--jsonl", "out.jsonl", "--cgroup", group.Path())
+	says := func(text string) func() bool {
+		return func() bool {
+			b, _ := os.ReadFile(filepath.Join(s.dir, "out.jsonl"))
+			return bytes.Contains(b, []byte(text))
+		}
+	}
+	await(t, "its state", says(fmt.Sprintf(`"target":"pid:%d@`, p.Process.Pid)))
+	if err := p.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the end of its state", says(fmt.Sprintf("FD usage of exe (pid %d) is over: it has ended", p.Process.Pid)))
+	p.Wait()
+	await(t, "its end", says(`"kind":"exit",`))
+}
+
+// Where the processes of others are hidden, nobody says that these are all.
+func TestOthersAreHidden(t *testing.T) {
+	hidden := func(args ...string) result {
+		cmd := asNobody(t, args...)
+		cmd.SysProcAttr.Credential = nil
+		script := `mount -t proc -o hidepid=2 proc /proc && exec setpriv --reuid 65534 --regid 65534 --clear-groups "$0" "$@"`
+		cmd.Args = append([]string{"unshare", "-m", "sh", "-c", script, cmd.Path}, args...)
+		var err error
+		if cmd.Path, err = exec.LookPath("unshare"); err != nil {
+			t.Fatal(err)
+		}
+		return runToEnd(t, cmd)
+	}
+	r := hidden("snapshot")
+	if r.status != 0 || !strings.Contains(r.stdout, `"processes":null`) || strings.Count(r.stdout, `"kind":"process"`) != 1 {
+		t.Errorf("exit status %d, %s%s", r.status, r.stdout, r.stderr)
+	}
+	for line := range strings.Lines(r.stdout) {
+		if strings.Contains(line, `"kind":"cgroup"`) && !strings.Contains(line, `"fd_open":null`) {
+			t.Errorf("a sum of what can't be seen: %s", line)
+		}
+	}
+	if r := hidden("doctor"); r.status != 0 || strings.Contains(r.stdout, "every process is seen") {
+		t.Errorf("exit status %d, %s%s", r.status, r.stdout, r.stderr)
+	}
+	for _, command := range []string{"fds", "headroom", "snapshot"} {
+		r := hidden(command, "--pid", "1")
+		if want := "rmagent: no process has PID 1 that this user may see (/proc is mounted with hidepid)\n"; r.status != 1 || !strings.HasSuffix(r.stderr, want) {
+			t.Errorf("%s: exit status %d, %s%s", command, r.status, r.stdout, r.stderr)
 		}
 	}
 }

@@ -3,7 +3,10 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -88,7 +91,7 @@ func writeSnapshot(c *cli.Context, p *agent.Parts, f engine.Filter, w *lineWrite
 	gpus.Update(reading, s.Monotonic, gpuTime)
 	gpus.Meet(table)
 	if f.PIDs == nil {
-		if err := writeMachine(p, table, &gpus, b, w); err != nil {
+		if err := writeMachine(p, &s, table, &gpus, b, w); err != nil {
 			return err
 		}
 	}
@@ -128,10 +131,10 @@ func readGPUs(ctx context.Context, c *gpu.Client) *sample.GPUs {
 
 // writeMachine writes the host, its cgroups and its GPUs. The table's processes are
 // identified.
-func writeMachine(p *agent.Parts, table *aggregate.Table, gpus *aggregate.GPUs, b *report.Builder, w *lineWriter) error {
+func writeMachine(p *agent.Parts, s *sample.Snapshot, table *aggregate.Table, gpus *aggregate.GPUs, b *report.Builder, w *lineWriter) error {
 	var host sample.Host
 	p.Host.Read(&host)
-	host.Processes = record.Some(uint64(table.Len()))
+	host.Processes = record.SomeIf(uint64(table.Len()), s.Whole())
 	var machine aggregate.Host
 	machine.Update(&host)
 	var r record.Host
@@ -174,6 +177,9 @@ func missingPIDs(pids []int32, s *sample.Snapshot) error {
 func noProcesses(pids []int32) error {
 	if len(pids) == 0 {
 		return nil
+	}
+	if _, err := os.Stat("/proc/1"); errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("no process has PID %s that this user may see (/proc is mounted with hidepid)", listed(pids))
 	}
 	return fmt.Errorf("no process has PID %s", listed(pids))
 }

@@ -15,6 +15,8 @@ func stackWorkerCommand() *cli.Command {
 		Name:   worker.Command,
 		Hidden: true,
 		Action: func(*cli.Context) error {
+			// It was run as /proc/self/exe; who sees it in a list wants to know what it is.
+			_ = os.WriteFile("/proc/self/comm", []byte("rmagent-stacks"), 0)
 			if err := worker.Confine(); err != nil {
 				return err
 			}

@@ -37,7 +37,7 @@ func above(path string) string {
 // descendants' processes. A table that several processes share counts once in
 // each cgroup. Where a process's count or cgroup is unknown, so is the sum of the
 // cgroups that it would belong to; a process of unknown cgroup, or one that the
-// snapshot may have missed, spoils all.
+// snapshot missed, spoils all.
 type FDSums struct {
 	groups  map[string]*group
 	tables  map[uint64]*group // where a table was met first
@@ -75,12 +75,14 @@ func (f *FDSums) Update(t *Table) {
 	f.update++
 	clear(f.tables)
 	clear(f.shared)
-	f.spoiled = len(t.absent) > 0
+	f.spoiled = !t.whole
 	for _, slot := range t.order {
 		p := &t.slots[slot]
 		switch {
 		case p.KernelThread:
 			continue
+		case p.Identity != nil && sample.OutsideCgroups(p.Identity.Cgroup):
+			continue // in none of those that have a record
 		case p.Identity == nil || p.Identity.Cgroup == "":
 			f.spoiled = true
 		default:

@@ -108,6 +108,19 @@ func TestFDSumsAgreeWithAModel(t *testing.T) {
 }
 
 // Where a process was missed, so were its descriptors.
+// In a cgroup namespace "/" is the reader's own cgroup, and others are not below it.
+func TestFDSumsInACgroupNamespace(t *testing.T) {
+	table, sums := NewTable(), NewFDSums()
+	update(table, 1, proc(1, 1, fds(3)), proc(2, 2, fds(5)), proc(3, 3, fds(7)), proc(4, 4, fds(9)))
+	inCgroup(table, func(p *Process) string { return []string{"/", "/..", "/../other", "/..own"}[p.ID.PID-1] })
+	sums.Update(table)
+	for path, want := range map[string]uint64{"/": 12, "/..own": 9} {
+		if got, known := sums.Of(path); got != want || !known {
+			t.Errorf("%s: %d (%v), want %d", path, got, known, want)
+		}
+	}
+}
+
 func TestFDSumsOfAnIncompleteSnapshot(t *testing.T) {
 	table, sums := NewTable(), NewFDSums()
 	path := func(*Process) string { return "/a" }

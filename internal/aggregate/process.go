@@ -102,8 +102,8 @@ func (p *Process) advance(now *sample.Process, at, elapsed time.Duration) (files
 	if cores, ok := p.Rates.CPUCores.Get(); ok {
 		p.Rates.CPUCores = record.Some(Round(cores / 1e9)) // nanoseconds a second
 	}
-	p.Renew = p.Identity == nil || !now.Known.HasAll(identityFields) ||
-		now.ExecID != before.ExecID || now.CgroupID != before.CgroupID
+	p.Renew = p.Identity == nil || !ended(now) && (!now.Known.HasAll(identityFields) ||
+		now.ExecID != before.ExecID || now.CgroupID != before.CgroupID)
 	p.observeFDs(now, at, elapsed)
 	tables := sample.SetOf(sample.FDOpen, sample.FDTable)
 	files = p.Renew || now.FDOpen != before.FDOpen || now.FDTable != before.FDTable ||
@@ -125,8 +125,14 @@ func (p *Process) rest(at, elapsed time.Duration) (files bool) {
 	if p.trend != nil {
 		p.trend.observe(at, p.lowFDs(p.FDOpen, at))
 	}
-	p.Renew = p.Identity == nil || !p.Known.HasAll(identityFields)
+	p.Renew = p.Identity == nil || !ended(&p.Process) && !p.Known.HasAll(identityFields)
 	return p.Renew
+}
+
+// ended tells a zombie, of which /proc says no more who it was: it has no exe, and is in the
+// root of all cgroups.
+func ended(p *sample.Process) bool {
+	return p.Known.Has(sample.State) && p.State == 'Z' && p.Known.Has(sample.Threads) && p.Threads <= 1
 }
 
 // FDsRest tells whether nothing of its descriptors changed since the reading before,

@@ -31,6 +31,7 @@ type Table struct {
 	// which says nothing of whether they ended.
 	absent, stillAbsent []int32
 	files               uint64 // counts the updates that may have changed a sum of descriptors
+	whole               bool   // the last snapshot had every process
 
 	at time.Duration // monotonic, of the last snapshot
 }
@@ -75,9 +76,10 @@ func (t *Table) Update(s *sample.Snapshot) {
 		t.place[slot] = int32(len(t.next))
 		t.next = append(t.next, slot)
 	}
-	if t.collect(s.Missed > 0) || files {
+	if t.collect(s.Missed > 0) || files || t.whole != s.Whole() {
 		t.files++
 	}
+	t.whole = s.Whole()
 	t.order, t.next = t.next, t.order
 	if len(t.slots) > max(4*len(t.index), fewSlots) {
 		t.shrink()

@@ -151,6 +151,12 @@ func TestRenew(t *testing.T) {
 	with := func(exec, cgroup uint64) sample.Process {
 		return proc(1, 1, func(p *sample.Process) { p.ExecID, p.CgroupID = exec, cgroup })
 	}
+	zombie := func(threads uint64) sample.Process {
+		return proc(1, 1, func(p *sample.Process) {
+			p.ExecID, p.State, p.Threads = 2, 'Z', threads
+			p.Known &^= 1 << sample.CgroupID
+		})
+	}
 	for i, tt := range []struct {
 		now  sample.Process
 		want bool
@@ -169,6 +175,11 @@ func TestRenew(t *testing.T) {
 		{proc(1, 1, func(p *sample.Process) { p.ExecID = 2; p.Known &^= 1 << sample.CgroupID; p.CPUNanos = 1 }), true},
 		{with(2, 9), true},
 		{with(2, 9), false},
+		// Of one that has ended, such a source says that it is in no cgroup; while threads
+		// of it live, it does not.
+		{zombie(2), true},
+		{zombie(1), false},
+		{zombie(1), false},
 	} {
 		update(table, float64(i+1), tt.now)
 		if got := table.At(0).Renew; got != tt.want {

@@ -2,6 +2,7 @@ package cmdline
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -56,7 +57,7 @@ func replaceFile(path string, perm os.FileMode, write func(io.Writer) error) err
 
 func buffered(f *os.File, write func(io.Writer) error) error {
 	out := bufio.NewWriterSize(f, 64<<10)
-	return errors.Join(write(out), out.Flush())
+	return cmp.Or(write(out), out.Flush()) // which says again why writing failed
 }
 
 // because names the file that was asked for, not the one that was to take its place.

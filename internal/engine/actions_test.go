@@ -82,3 +82,25 @@ func TestTheEndOfALeakIsToldOfWhoIsShown(t *testing.T) {
 		}
 	}
 }
+
+// What was told of a process that then calls exec, and has a name that was not asked for, is
+// told to be over.
+func TestTheEndOfALeakIsToldOfWhoWasShown(t *testing.T) {
+	e, sink := realEngine(t), &discard{}
+	e.Sink, e.Filter = sink, Filter{Names: []string{"shown"}}
+	p := sample.Process{ID: sample.ID{PID: 4711, StartTicks: 99}}
+	said := func(v record.Verdict) []Announcement {
+		return []Announcement{{Change: leak.Change{ID: p.ID}, Record: record.Leak{PID: p.ID.PID, StartTicks: p.ID.StartTicks, Verdict: v}}}
+	}
+	copy(p.Comm[:], "shown")
+	e.table.Update(&sample.Snapshot{Processes: []sample.Process{p}, Monotonic: time.Second})
+	e.tell(said(record.VerdictGrowing))
+	copy(p.Comm[:], "other")
+	e.table.Update(&sample.Snapshot{Processes: []sample.Process{p}, Monotonic: 2 * time.Second})
+	e.tell(said(record.VerdictLeaking))
+	e.tell(said(record.VerdictOver))
+	e.tell(said(record.VerdictOver))
+	if sink.n != 2 {
+		t.Errorf("%d records, want those that it grows and that this is over", sink.n)
+	}
+}

@@ -108,6 +108,7 @@ type Engine struct {
 
 	active   map[string]bool    // paths of cgroups in which something moved, or that the policy watches
 	exited   map[sample.ID]bool // whose ends were told since the last tick
+	chosen   map[sample.ID]bool // whom the filter's patterns chose at the last tick
 	now      time.Time          // of what is being written: a reading's beginning, or a drain
 	since    time.Duration      // monotonic time of the first tick
 	before   time.Duration      // and of the last
@@ -142,6 +143,7 @@ func New(o Options) *Engine {
 		budget:  newBudget(o.CPUBudget, o.Interval),
 		active:  map[string]bool{},
 		exited:  map[sample.ID]bool{},
+		chosen:  map[sample.ID]bool{},
 
 		standings: newStandings(),
 	}
@@ -338,7 +340,7 @@ func (e *Engine) identify() {
 
 func (e *Engine) readHost() {
 	e.Host.Read(&e.host)
-	if e.snapshot.Missed == 0 {
+	if e.snapshot.Whole() {
 		e.host.Processes = record.Some(uint64(e.table.Len()))
 	}
 	e.machine.Update(&e.host)
@@ -446,11 +448,14 @@ func (e *Engine) logOverview() {
 	e.Log.Info("host", fields...)
 }
 
-// tell writes and logs the verdicts on processes that are shown.
+// tell writes and logs the verdicts on processes that are shown, and that what was told of
+// one that was shown is over.
 func (e *Engine) tell(list []Announcement) {
 	for i := range list {
-		r := &list[i].Record
-		if p := e.lastOf(list[i].Change.ID); p != nil && !e.Filter.Match(&p.Process, p.Identity) {
+		r, id := &list[i].Record, list[i].Change.ID
+		_, stands := e.standings.leaks[id]
+		p := e.lastOf(id)
+		if p != nil && !e.Filter.Match(&p.Process, p.Identity) && (!stands || r.Verdict != record.VerdictOver) {
 			continue
 		}
 		e.emit(r)

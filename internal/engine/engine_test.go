@@ -191,6 +191,10 @@ func TestFilter(t *testing.T) {
 		{Filter{Cgroups: []string{"/"}}, id, true},
 		{Filter{Cgroups: []string{"/system.slice/*.service"}}, id, true},
 		{Filter{Cgroups: []string{"/user.slice"}}, id, false},
+		{Filter{Cgroups: []string{"/*"}}, &sample.Identity{}, false},
+		{Filter{Cgroups: []string{"/"}}, &sample.Identity{Cgroup: "/../../user.slice"}, false},
+		{Filter{Cgroups: []string{"/user.slice"}}, &sample.Identity{Cgroup: "/../../user.slice/x"}, false},
+		{Filter{Cgroups: []string{"/../*"}}, &sample.Identity{Cgroup: "/../b/c"}, true},
 		{Filter{Names: []string{"nginx"}, Units: []string{"other.service"}}, id, false},
 	} {
 		if got := tt.f.Match(p, tt.id); got != tt.want {

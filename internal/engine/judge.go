@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"slices"
+
 	"go.uber.org/zap"
 
 	"rmagent/internal/policy"
@@ -15,6 +17,7 @@ func (e *Engine) write(minute bool) error {
 	report.Host(&e.hostRec, &e.machine)
 	e.hostRec.Time = e.now
 	e.hostRec.Gone = e.gone()
+	e.hostRec.NoLongerChosen = e.noLongerChosen()
 	e.Policy.Begin(&e.hostRec, true)
 	e.emit(&e.hostRec)
 	e.writeCgroups()
@@ -78,6 +81,9 @@ func (e *Engine) writeProcesses() {
 		if !e.Filter.Match(&p.Process, p.Identity) {
 			continue
 		}
+		if e.Filter.HasPatterns() {
+			e.chosen[p.ID] = true
+		}
 		e.builder.Process(&e.process, p, &e.gpus)
 		if !due {
 			e.process.FDSecondsToLimit = record.Opt[float64]{} // which moves, though nothing of the process does
@@ -105,6 +111,23 @@ func (e *Engine) gone() (list []string) {
 			list = append(list, p.ID.String())
 		}
 	}
+	return list
+}
+
+// noLongerChosen lists who lives and has another name, cgroup or unit now than one that was
+// asked for, nil for nobody.
+func (e *Engine) noLongerChosen() (list []string) {
+	for id := range e.chosen {
+		p := e.table.Find(id)
+		if p != nil && e.Filter.Match(&p.Process, p.Identity) {
+			continue
+		}
+		delete(e.chosen, id)
+		if p != nil {
+			list = append(list, id.String())
+		}
+	}
+	slices.Sort(list)
 	return list
 }
 

@@ -110,7 +110,7 @@ func (v *Views) Holds(ctx context.Context, pid int32) (r record.Leak, err error)
 	question := func(e *Engine) {
 		defer close(done)
 		if ctx.Err() == nil {
-			r, err = e.holds(pid)
+			r, err = e.holds(ctx, pid)
 		}
 	}
 	select {
@@ -181,8 +181,8 @@ func (v *Views) AwaitTick(ctx context.Context) error {
 // ErrNoProcess is a process that the last reading does not have.
 var ErrNoProcess = errors.New("no such process")
 
-// holds lists what a process holds.
-func (e *Engine) holds(pid int32) (record.Leak, error) {
+// holds lists what a process holds, and counts it anew: the last reading may be a minute old.
+func (e *Engine) holds(ctx context.Context, pid int32) (record.Leak, error) {
 	if e.Leaks == nil {
 		return record.Leak{}, errors.New("nobody looks for leaks")
 	}
@@ -191,7 +191,13 @@ func (e *Engine) holds(pid int32) (record.Leak, error) {
 		if p.ID.PID != pid || !e.Filter.Match(&p.Process, p.Identity) {
 			continue
 		}
-		r, err := e.Leaks.Describe(p, e.watched(p))
+		now := *p
+		var s sample.Snapshot
+		scope := sample.Scope{PIDs: []int32{pid}, Fields: sample.SetOf(sample.FDOpen, sample.FDLimit)}
+		if err := e.Reader.Read(ctx, scope, &s); err == nil && len(s.Processes) == 1 && s.Processes[0].ID == p.ID {
+			now.Take(&s.Processes[0], scope.Fields)
+		}
+		r, err := e.Leaks.Describe(&now, e.watched(p))
 		r.Time = time.Now()
 		return r, err
 	}

@@ -67,7 +67,8 @@ func (r *Reader) Close() error {
 }
 
 // Read fills dst with the processes of s. One that ends meanwhile is left out;
-// one whose directory may not be entered (hidepid=1) is counted as missed.
+// one whose directory may not be entered (hidepid=1) is counted as missed. With hidepid=2
+// nobody can count those of others.
 func (r *Reader) Read(ctx context.Context, s sample.Scope, dst *sample.Snapshot) error {
 	r.round++
 	dst.Reset()
@@ -102,6 +103,7 @@ func (r *Reader) readPIDs(ctx context.Context, pids []int32, want sample.FieldSe
 }
 
 func (r *Reader) readAll(ctx context.Context, want sample.FieldSet, dst *sample.Snapshot) error {
+	dst.Hidden = r.kernel.others == invisible
 	errno := r.list.Start(r.root)
 	for errno == 0 {
 		var name []byte

@@ -246,6 +246,9 @@ func TestHidePID(t *testing.T) {
 		if missed := got.Missed > 0; missed != (hidepid == "1") {
 			t.Errorf("hidepid=%s: missed %d", hidepid, got.Missed)
 		}
+		if hidden := hidepid == "2"; got.Hidden != hidden {
+			t.Errorf("hidepid=%s: hidden %t", hidepid, got.Hidden)
+		}
 		if c := got.Capabilities[sample.Threads]; c.Level != sample.Approximate || !strings.Contains(c.Why, "hidepid") {
 			t.Errorf("hidepid=%s: capability %v", hidepid, c)
 		}
@@ -257,6 +260,7 @@ const hidePIDVariable = "FALLBACK_TEST_HIDEPID"
 // asNobody is what the reader found as another user.
 type asNobody struct {
 	Missed       uint64
+	Hidden       bool
 	Init, Self   sample.FieldSet
 	Capabilities sample.Capabilities
 }
@@ -295,7 +299,7 @@ func becomeNobody() {
 	must(err)
 	var s sample.Snapshot
 	must(r.Read(context.Background(), sample.Scope{}, &s))
-	o := asNobody{Missed: s.Missed, Capabilities: r.Capabilities()}
+	o := asNobody{Missed: s.Missed, Hidden: s.Hidden, Capabilities: r.Capabilities()}
 	for _, p := range s.Processes {
 		switch int(p.ID.PID) {
 		case 1:

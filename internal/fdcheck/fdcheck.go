@@ -58,7 +58,7 @@ type Usage struct {
 	StartTicks uint64
 	Comm       string
 
-	KernelThread bool // it has no descriptors, and nothing else is known
+	None string // why it has no descriptors and gets none, and nothing else is known; empty: it may
 
 	Open  record.Opt[uint64] // descriptors that take a place below the soft limit
 	Limit record.Opt[uint64] // soft

@@ -16,8 +16,8 @@ const (
 // explain fills in what a person reads.
 func explain(c *record.FDCheck, u *Usage) {
 	safe, known := c.Safe.Get()
-	if u.KernelThread {
-		c.Message = fmt.Sprintf("pid %d (%s) is a kernel thread: it has no descriptors", u.PID, u.Comm)
+	if u.None != "" {
+		c.Message = fmt.Sprintf("pid %d (%s) %s", u.PID, u.Comm, u.None)
 		c.Advice = "Name the process that is to open the files, by --pid."
 		return
 	}

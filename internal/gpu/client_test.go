@@ -171,7 +171,7 @@ func TestMIGCard(t *testing.T) {
 	m := gputest.New(t, gputest.Card(0, 50, 1000)+"mig MIG-a 5000 4900\nprocess compute 12 4000 0\nmig MIG-b 5000 0\n")
 	d := watch(t, m, quick).read().Devices[0]
 	if len(d.Instances) != 2 || d.Instances[0].UUID != "MIG-a" || d.Instances[0].MemoryUsedBytes.Or(0) != 4900 || d.Instances[1].GPUInstanceID.Or(9) != 1 ||
-		d.Utilization.Known() || !d.MemoryUsedBytes.Known() || !d.Complete || len(d.Processes) != 1 || d.Processes[0].MemoryBytes.Or(0) != 4000 {
+		d.Utilization.Known() || !d.MemoryUsedBytes.Known() || !d.Complete || len(d.Processes) != 1 || d.Processes[0].MemoryBytes.Or(0) != 4000 || d.Processes[0].GPUInstanceID.Or(9) != 0 {
 		t.Errorf("%+v", d)
 	}
 }

@@ -77,9 +77,10 @@ func device(g *wire.GPU, processes bool) sample.GPU {
 			continue
 		}
 		d.Processes = append(d.Processes, sample.GPUProcess{
-			PID:         int32(p.PID()),
-			MemoryBytes: atMost(p.MemoryBytes(), g.MemoryTotalBytes),
-			Utilization: share(p.UtilizationPercent()),
+			PID:           int32(p.PID()),
+			MemoryBytes:   atMost(p.MemoryBytes(), g.MemoryTotalBytes),
+			Utilization:   share(p.UtilizationPercent()),
+			GPUInstanceID: p.GPUInstanceID(),
 		})
 	}
 	return d

@@ -20,7 +20,7 @@ func TestWhatNoCardHasIsUnknown(t *testing.T) {
 		UUID: strings.Repeat("x", 1000), UtilizationPercent: some(101), EncoderPercent: some(100), DecoderPercent: some(1 << 60),
 		MemoryTotalBytes: some(10), MemoryUsedBytes: some(11), TemperatureCelsius: some(4_000_000_000), PowerMilliwatts: some(1 << 63),
 		MIG: true, Instances: []wire.Instance{{MemoryTotalBytes: some(5), MemoryUsedBytes: some(6)}},
-		Processes: []wire.Process{{0, 1, 1}, {-7, 1, 1}, {1 << 30, 1, 1}, {7, 11, 200}, {8, 10, -5}},
+		Processes: []wire.Process{{0, 1, 1, 0}, {-7, 1, 1, 0}, {1 << 30, 1, 1, 0}, {7, 11, 200, -1}, {8, 10, -5, -9}},
 		Complete:  true,
 	}}}
 	s, err := convert(r, true)
@@ -32,7 +32,7 @@ func TestWhatNoCardHasIsUnknown(t *testing.T) {
 		d.TemperatureCelsius.Known() || d.PowerWatts.Known() || d.Instances[0].MemoryUsedBytes.Known() {
 		t.Errorf("%+v", d)
 	}
-	if d.Complete || len(d.Processes) != 2 || d.Processes[0].MemoryBytes.Known() || d.Processes[0].Utilization.Known() || d.Processes[1].MemoryBytes.Or(0) != 10 || d.Processes[1].Utilization.Known() {
+	if d.Complete || len(d.Processes) != 2 || d.Processes[0].MemoryBytes.Known() || d.Processes[0].Utilization.Known() || d.Processes[1].MemoryBytes.Or(0) != 10 || d.Processes[1].Utilization.Known() || d.Processes[1].GPUInstanceID.Known() {
 		t.Errorf("%+v", d.Processes)
 	}
 }
@@ -65,7 +65,7 @@ func TestFrames(t *testing.T) {
 func FuzzReading(f *testing.F) {
 	var b bytes.Buffer
 	seed := &wire.Reading{Version: wire.Version, GPUs: []wire.GPU{{UUID: "GPU-1", UtilizationPercent: some(5), MIG: true,
-		Instances: []wire.Instance{{UUID: "MIG-1"}}, Processes: []wire.Process{{1, 2, 3}}, Complete: true}}}
+		Instances: []wire.Instance{{UUID: "MIG-1"}}, Processes: []wire.Process{{1, 2, 3, 4}}, Complete: true}}}
 	if err := wire.Write(&b, seed); err != nil {
 		f.Fatal(err)
 	}

@@ -18,6 +18,7 @@ type Facts struct {
 	ID           sample.ID
 	Comm         string
 	KernelThread bool
+	Zombie       bool // it has ended, and nobody waited for it
 	HasMemory    bool // not a kernel thread, and not dead
 
 	RealUID      sample.Opt[uint32]

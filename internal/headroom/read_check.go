@@ -21,8 +21,15 @@ func (r *Reader) ReadDescriptors(ctx context.Context, pid int32) (*fdcheck.Usage
 	if err != nil {
 		return nil, err
 	}
-	if f.KernelThread {
-		return &fdcheck.Usage{PID: f.ID.PID, StartTicks: f.ID.StartTicks, Comm: f.Comm, KernelThread: true}, nil
+	none := ""
+	switch {
+	case f.KernelThread:
+		none = "is a kernel thread: it has no descriptors"
+	case f.Zombie:
+		none = "is a zombie: it has ended, and its descriptors are closed"
+	}
+	if none != "" {
+		return &fdcheck.Usage{PID: f.ID.PID, StartTicks: f.ID.StartTicks, Comm: f.Comm, None: none}, nil
 	}
 	open := f.FDOpen
 	limit := f.Rlimits[nofile]

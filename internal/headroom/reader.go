@@ -51,6 +51,9 @@ type Reader struct {
 
 // Open opens /proc and the cgroup hierarchies.
 func Open() (_ *Reader, err error) {
+	if err := hostfs.OwnProc(); err != nil {
+		return nil, err
+	}
 	r := &Reader{proc: -1, buf: make([]byte, 16<<10), list: kfile.Dir{Buf: make([]byte, 32<<10)}}
 	defer func() {
 		if err != nil {
@@ -151,6 +154,7 @@ func (r *Reader) factsOf(s *sample.Snapshot, p *sample.Process) *Facts {
 		ID:           p.ID,
 		Comm:         record.Text(p.Comm.Bytes()),
 		KernelThread: p.KernelThread,
+		Zombie:       dead && p.Known.Has(sample.Threads) && p.Threads <= 1, // else only its first thread has ended
 		HasMemory:    !p.KernelThread && !dead,
 		RealUID:      record.SomeIf(p.UID, p.Known.Has(sample.UID)),
 		FDOpen:       at(sample.FDOpen),

@@ -12,6 +12,11 @@ func TestGPUMemory(t *testing.T) {
 		{Index: 1, MemoryTotalBytes: n(1000), MemoryUsedBytes: n(1000), Processes: []sample.GPUProcess{{PID: 2}}, Complete: true},
 		{Index: 2, MemoryTotalBytes: n(1000), MemoryUsedBytes: n(1000)},
 		{Index: 3, MemoryTotalBytes: n(1000), MemoryUsedBytes: n(1000), Processes: []sample.GPUProcess{{PID: 911}}, Complete: true, Instances: []sample.GPUInstance{{}}},
+		{Index: 4, MemoryTotalBytes: n(1000), MemoryUsedBytes: n(1000), Processes: []sample.GPUProcess{{PID: 2, GPUInstanceID: n(1)}, {PID: 911, GPUInstanceID: n(7)}}, Complete: true,
+			Instances: []sample.GPUInstance{
+				{Name: "1g.5gb", GPUInstanceID: n(1), MemoryTotalBytes: n(500), MemoryUsedBytes: n(500)},
+				{Name: "1g.5gb", GPUInstanceID: n(7), MemoryTotalBytes: n(500), MemoryUsedBytes: n(100)},
+			}},
 	}}
 	f := example()
 	f.GPUs = GPUsOf(r, f.ID)
@@ -23,12 +28,15 @@ func TestGPUMemory(t *testing.T) {
 	for _, l := range h.Limits {
 		if l.Resource == "gpu_memory" {
 			rows[l.Scope] = l.Known
+			if l.Scope == "GPU 4 (1g.5gb, GPU instance 7)" && l.Available.Or(0) != 400 {
+				t.Errorf("of the instance, %+v", l)
+			}
 			if l.Known == (l.Why != "") {
 				t.Errorf("%+v", l)
 			}
 		}
 	}
-	if len(rows) != 3 || rows["GPU 2 ()"] || rows["GPU 3 ()"] || !rows["GPU 0 (A100)"] {
+	if len(rows) != 4 || !rows["GPU 4 (1g.5gb, GPU instance 7)"] || rows["GPU 2 ()"] || rows["GPU 3 ()"] || !rows["GPU 0 (A100)"] {
 		t.Errorf("%v", rows)
 	}
 	later := sample.ID{PID: 911, StartTicks: 100}

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/hostfs/kfile"
+	"rmagent/internal/sample"
 )
 
 // hierarchy is a mounted cgroup hierarchy.
@@ -94,7 +95,7 @@ func (h *hierarchy) close() {
 // is mounted. One outside of what is mounted, or of the cgroup namespace (whose
 // path begins with /..), has none.
 func (h *hierarchy) below(path string) (string, bool) {
-	if h.dir < 0 || !strings.HasPrefix(path, "/") || path == "/.." || strings.HasPrefix(path, "/../") {
+	if h.dir < 0 || !strings.HasPrefix(path, "/") || sample.OutsideCgroups(path) {
 		return "", false
 	}
 	rest := path

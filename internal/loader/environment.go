@@ -40,8 +40,10 @@ type environment struct {
 	cpus       int  // possible
 	nested     bool // in another than the initial PID namespace
 	cgroupFrom uint32
-	bootOffset time.Duration
-	btf        *btf.Cache // the kernel's types, decoded once for all programs; garbage after loading
+	// What the time namespace adds to CLOCK_BOOTTIME and CLOCK_MONOTONIC: programs read both
+	// without that.
+	bootOffset, monotonicOffset time.Duration
+	btf                         *btf.Cache // the kernel's types, decoded once for all programs; garbage after loading
 }
 
 func readEnvironment() (*environment, error) {
@@ -62,15 +64,15 @@ func readEnvironment() (*environment, error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("read the time namespace's offsets: %w", err)
 	}
-	env.bootOffset = boottimeOffset(string(offsets))
+	env.bootOffset, env.monotonicOffset = clockOffset(string(offsets), "boottime"), clockOffset(string(offsets), "monotonic")
 	return env, nil
 }
 
-// boottimeOffset is what the time namespace adds to CLOCK_BOOTTIME.
-func boottimeOffset(offsets string) time.Duration {
+// clockOffset is what the time namespace adds to a clock.
+func clockOffset(offsets, clock string) time.Duration {
 	for line := range strings.Lines(offsets) {
 		var seconds, nanos int64
-		if n, _ := fmt.Sscanf(line, "boottime %d %d", &seconds, &nanos); n == 2 {
+		if n, _ := fmt.Sscanf(line, clock+" %d %d", &seconds, &nanos); n == 2 {
 			return time.Duration(seconds)*time.Second + time.Duration(nanos)
 		}
 	}

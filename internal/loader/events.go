@@ -44,6 +44,8 @@ type Events struct {
 	overdue  *ebpf.Program
 	age      time.Duration
 
+	bootOffset time.Duration // of this time namespace: programs see the clocks without it
+
 	spill     *ebpf.Map
 	runs      *ebpf.Map
 	counts    *ebpf.Variable
@@ -98,6 +100,7 @@ func OpenEvents(o EventOptions) (_ *Events, err error) {
 	if err != nil {
 		return nil, err
 	}
+	e.bootOffset = env.bootOffset
 	if err := e.load(o, env); err != nil {
 		return nil, err
 	}
@@ -451,7 +454,7 @@ func (e *Events) sendOverdue() (sent bool, err error) {
 		return false, err
 	}
 	// Mostly there are none, and the clock is a system call.
-	old := c.Untold != [8]int64{} && hasOld(&c.Untold, clock.Boottime(), e.age)
+	old := c.Untold != [8]int64{} && hasOld(&c.Untold, clock.Boottime()-e.bootOffset, e.age)
 	if !old && c.Kept <= 0 {
 		return false, nil
 	}

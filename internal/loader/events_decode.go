@@ -29,6 +29,8 @@ type eventDecoder struct {
 	boot     time.Time // the wall clock at CLOCK_BOOTTIME 0; zero: not asked yet
 	pageSize uint64
 	net, fds bool // their hooks run
+
+	bootOffset time.Duration // of the reader's time namespace
 }
 
 func (e *Events) newEventDecoder(dst *sample.Events) *eventDecoder {
@@ -37,6 +39,8 @@ func (e *Events) newEventDecoder(dst *sample.Events) *eventDecoder {
 		pageSize: uint64(os.Getpagesize()),
 		net:      e.Attached("net"),
 		fds:      e.Attached("fds"),
+
+		bootOffset: e.bootOffset,
 	}
 }
 
@@ -122,7 +126,7 @@ func (d *eventDecoder) oom(b []byte) bool {
 }
 
 func (d *eventDecoder) head(p *sample.Process, h *eventsEventHead) {
-	p.ID = sample.ID{PID: h.Pid, StartTicks: h.Start / (1e9 / sample.UserHz)}
+	p.ID = sample.ID{PID: h.Pid, StartTicks: startTicks(h.Start, d.bootOffset)}
 	p.Comm = *(*sample.Comm)(unsafe.Pointer(&h.Comm))
 	p.KernelThread = h.Flags&flagKernelThread != 0
 	p.UID, p.ExecID = h.Uid, h.ExecId
@@ -141,7 +145,7 @@ func (d *eventDecoder) time(boottime uint64) time.Time {
 	if d.boot.IsZero() {
 		d.boot = time.Now().Add(-clock.Boottime())
 	}
-	return d.boot.Add(time.Duration(boottime))
+	return d.boot.Add(time.Duration(boottime) + d.bootOffset)
 }
 
 func (d *eventDecoder) hasExe(b []byte, size uintptr, h *eventsEventHead) bool {

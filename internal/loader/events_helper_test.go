@@ -88,7 +88,7 @@ type helper struct {
 func startHelper(t *testing.T, name string, args ...string) *helper {
 	t.Helper()
 	h := &helper{t: t, cmd: exec.Command(os.Args[0], args...)}
-	h.cmd.Env = append(os.Environ(), helperVariable+"="+name)
+	h.cmd.Env = append(os.Environ(), helperVariable+"="+name, "TMPDIR="+t.TempDir()) // it may be killed, and leaves what it made
 	h.cmd.Stderr = os.Stderr
 	var err error
 	if h.stdin, err = h.cmd.StdinPipe(); err != nil {

@@ -104,7 +104,7 @@ func (t *FDTracer) copyBirth(b *fdtraceFdBirth, seq uint64, dst *sample.FDBirths
 		Errno:   b.Error,
 		Syscall: b.Call,
 		ExecID:  b.ExecId,
-		At:      time.Duration(b.Time),
+		At:      time.Duration(b.Time) + t.env.monotonicOffset,
 		Thread:  *(*sample.Comm)(unsafe.Pointer(&b.Comm)),
 	}
 	birth.Stack.Registers = sample.Registers{

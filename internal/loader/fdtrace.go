@@ -47,8 +47,10 @@ const (
 	deepEntries       = 128
 	maxAncestors      = 4   // FD_ANCESTORS of bpf/fdtrace.h
 	fdCPULines        = 256 // FD_CPUS
-	maxSuspects       = 256
 )
+
+// MaxTraced is how many processes are traced at once.
+const MaxTraced = 256
 
 // callWorker is FDBirth.Syscall where an io_uring worker made a descriptor and the
 // opcode is unknown: CALL_WORKER of bpf/fdtrace.bpf.c.
@@ -293,8 +295,8 @@ func mapRecords[T any](t *FDTracer, name string, protection int) ([]T, error) {
 // was traced before goes on being; of who is new, the descriptors open now are from
 // before. A process that is gone is left out.
 func (t *FDTracer) Start(ids []sample.ID) error {
-	if len(ids) > maxSuspects {
-		return fmt.Errorf("trace descriptors: %d processes, at most %d can be", len(ids), maxSuspects)
+	if len(ids) > MaxTraced {
+		return fmt.Errorf("trace descriptors: %d processes, at most %d can be", len(ids), MaxTraced)
 	}
 	if err := t.dropSuspects(ids); err != nil {
 		return err
@@ -482,7 +484,7 @@ func (t *FDTracer) addSuspect(id sample.ID) error {
 
 // freePlace is where in the array of suspects nobody is; the first is never free.
 func (t *FDTracer) freePlace() uint32 {
-	var used [maxSuspects + 1]bool
+	var used [MaxTraced + 1]bool
 	for _, s := range t.suspects {
 		used[s.place] = true
 	}

@@ -212,7 +212,7 @@ func (t *FDTracer) knownBirth(k *fdtraceFdKnown, now time.Duration) sample.FDBir
 		FD:      k.Fd,
 		Syscall: k.Call,
 		ExecID:  o.exec,
-		At:      min(time.Duration(k.Time)+latestTick, now),
+		At:      min(time.Duration(k.Time)+t.env.monotonicOffset+latestTick, now),
 		Thread:  *(*sample.Comm)(unsafe.Pointer(&k.Comm)),
 		Known:   o.as,
 	}

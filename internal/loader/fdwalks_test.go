@@ -231,7 +231,7 @@ func knowingTracer() (*FDTracer, sample.ID) {
 	id := sample.ID{PID: 7, StartTicks: 1}
 	return &FDTracer{
 		suspects: map[sample.ID]*fdSuspect{id: {place: 1}}, records: make([]fdtraceFdSuspect, 2),
-		known: fdWalks{walks: make([]fdtraceFdWalk, maxWalks)},
+		known: fdWalks{walks: make([]fdtraceFdWalk, maxWalks)}, env: &environment{},
 	}, id
 }
 
@@ -302,5 +302,9 @@ func TestTimeOfAKnownBirth(t *testing.T) {
 		if b := tr.knownBirth(&fdtraceFdKnown{Walk: 1, Time: uint64(time.Second)}, c.now); b.At != c.want {
 			t.Errorf("drained at %v, a birth of the tick at 1s is told as of %v, want %v", c.now, b.At, c.want)
 		}
+	}
+	tr.env.monotonicOffset = time.Hour
+	if b := tr.knownBirth(&fdtraceFdKnown{Walk: 1, Time: uint64(time.Second)}, 2*time.Hour); b.At != time.Hour+time.Second+latestTick {
+		t.Errorf("in a time namespace an hour ahead it is told as of %v", b.At)
 	}
 }

@@ -87,11 +87,14 @@ func TestSplitsNeverGoBack(t *testing.T) {
 	}
 }
 
-func TestBoottimeOffset(t *testing.T) {
-	if d := boottimeOffset("monotonic           0         0\nboottime           -7 500000000\n"); d != -7*time.Second+500*time.Millisecond {
+func TestClockOffset(t *testing.T) {
+	if d := clockOffset("monotonic           0         0\nboottime           -7 500000000\n", "boottime"); d != -7*time.Second+500*time.Millisecond {
 		t.Errorf("offset %v", d)
 	}
-	if d := boottimeOffset(""); d != 0 {
+	if d := clockOffset("monotonic           3         0\nboottime           -7 500000000\n", "monotonic"); d != 3*time.Second {
+		t.Errorf("offset %v", d)
+	}
+	if d := clockOffset("", "boottime"); d != 0 {
 		t.Errorf("offset %v", d)
 	}
 }

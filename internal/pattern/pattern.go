@@ -5,6 +5,8 @@ package pattern
 import (
 	"path"
 	"strings"
+
+	"rmagent/internal/sample"
 )
 
 // Check returns path.ErrBadPattern for a pattern that is malformed.
@@ -24,16 +26,14 @@ func Unit(pattern, unit string) bool { return match(pattern, unit) }
 
 // Cgroup matches a cgroup's path, or one of those above it.
 func Cgroup(pattern, cgroup string) bool {
+	root := cgroup != "" && !sample.OutsideCgroups(cgroup) // whether "/" is above it
 	for cgroup != "" {
 		if match(pattern, cgroup) {
 			return true
 		}
-		if cgroup == "/" {
-			break
-		}
-		cgroup = path.Dir(cgroup)
+		cgroup = cgroup[:max(strings.LastIndexByte(cgroup, '/'), 0)] // path.Dir takes ".." for a step back
 	}
-	return false
+	return root && match(pattern, "/")
 }
 
 func match(pattern, s string) bool {

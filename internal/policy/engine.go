@@ -132,6 +132,7 @@ func (e *Engine) Begin(h *record.Host, continuous bool) {
 	}
 	e.states, e.changes = e.states[:0], e.changes[:0]
 	e.prune.begin()
+	e.leave(h.NoLongerChosen)
 	e.judgeHost(h)
 }
 

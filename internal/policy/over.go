@@ -20,6 +20,7 @@ type over struct {
 const (
 	hasEnded     = "it has ended"
 	ruleGone     = "the limit is no longer set"
+	notChosen    = "it is chosen no more"
 	notSelected  = "the rule selects it no more"
 	noLongerFull = "there is no limit any more"
 )

@@ -123,6 +123,17 @@ func (e *Engine) judgeFDs(f *record.ProcessFacts, id sample.ID, p *process) *pro
 	return p
 }
 
+// leave forgets those who live and are judged no more.
+func (e *Engine) leave(targets []string) {
+	for _, t := range targets {
+		id, _ := sample.ParseID(t)
+		if p := e.processes[id]; p != nil {
+			p.drop(e, func(gaugeKey) bool { return true }, notChosen)
+			delete(e.processes, id)
+		}
+	}
+}
+
 // forgetProcesses forgets those that were not met. A reading that may have missed
 // some says nothing about who ended.
 func (e *Engine) forgetProcesses() {

@@ -14,6 +14,21 @@ import (
 	"rmagent/record"
 )
 
+// Below the root of a cgroup namespace is not what is outside of it.
+func TestInside(t *testing.T) {
+	for _, tt := range []struct {
+		cgroup, parent string
+		want           bool
+	}{
+		{"/a", "/", true}, {"/a/b", "/a", true}, {"/ab", "/a", false}, {"/", "/", true}, {"/", "/a", false}, {"/..a", "/", true},
+		{"/..", "/", false}, {"/../a", "/", false}, {"/../a", "/a", false},
+	} {
+		if got := inside(tt.cgroup, tt.parent); got != tt.want {
+			t.Errorf("%s in %s: %v", tt.cgroup, tt.parent, got)
+		}
+	}
+}
+
 func TestPruneDefaults(t *testing.T) {
 	want := Prune{
 		ObservationPeriod: 10 * time.Second, CheckInterval: time.Second, Samples: 20, Target: 0.9, Candidates: 10,
@@ -165,6 +180,11 @@ func TestEveryMaximum(t *testing.T) {
 		{PID: 100, StartTicks: some(uint64(4)), MemoryBytes: some(uint64(600)), UtilizationRatio: some(0.6)},
 		{PID: 100, MemoryBytes: some(uint64(600)), UtilizationRatio: some(0.6)},
 	}
+	// Of a card that tells of its instances, the hog has most of the one that is not full.
+	onInstances := []record.GPUProcess{
+		{PID: 100, StartTicks: some(uint64(5)), MemoryBytes: some(uint64(600)), GPUInstanceID: some(uint64(1))},
+		{PID: 101, StartTicks: some(uint64(5)), MemoryBytes: some(uint64(100)), GPUInstanceID: some(uint64(2))},
+	}
 	waiting := func(path string) record.Cgroup {
 		return record.Cgroup{Path: path, MemoryBytes: thousand, Pressure: record.Pressure{
 			PressureCPUSomeRatio: some(0.8), PressureMemorySomeRatio: some(0.8), PressureIOSomeRatio: some(0.8),
@@ -188,6 +208,10 @@ func TestEveryMaximum(t *testing.T) {
 		{"gpu_memory gpu:x", func(p *Prune) { p.GPUMemoryPercent = 70 }, facts{gpus: []record.GPU{{UUID: some("x"), MemoryUsedBytes: eight, MemoryTotalBytes: thousand, Processes: onCard}}}, "101"},
 		{"gpu_memory gpu:MIG-x", func(p *Prune) { p.GPUMemoryPercent = 70 }, facts{gpus: []record.GPU{{UUID: some("x"), Processes: onCard,
 			MIGInstances: []record.GPUInstance{{UUID: some("MIG-x"), MemoryUsedBytes: eight, MemoryTotalBytes: thousand}}}}}, "101"},
+		{"gpu_memory gpu:MIG-y", func(p *Prune) { p.GPUMemoryPercent = 70 }, facts{gpus: []record.GPU{{UUID: some("x"), Processes: onInstances,
+			MIGInstances: []record.GPUInstance{
+				{UUID: some("MIG-x"), GPUInstanceID: some(uint64(1)), MemoryUsedBytes: some(uint64(600)), MemoryTotalBytes: thousand},
+				{UUID: some("MIG-y"), GPUInstanceID: some(uint64(2)), MemoryUsedBytes: eight, MemoryTotalBytes: thousand}}}}}, "101"},
 		{"fd host", func(p *Prune) { p.FDPercent = 70 }, facts{host: record.Host{FilesOpen: eight, FilesLimit: thousand}}, "100, 101"},
 		{"fd pid:100@5", func(p *Prune) { p.FDPercent = 50 }, facts{}, "100"},
 		{"pids host", func(p *Prune) { p.PIDsPercent = 70 }, facts{host: record.Host{Threads: eight, PIDLimit: thousand}}, "100, 101"},

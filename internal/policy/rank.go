@@ -149,7 +149,8 @@ func quotient(part, whole float64) float64 {
 
 // inside tells whether a cgroup is another or below it.
 func inside(cgroup, parent string) bool {
-	return cgroup == parent || parent == "/" || len(cgroup) > len(parent) && cgroup[len(parent)] == '/' && strings.HasPrefix(cgroup, parent)
+	return cgroup == parent || parent == "/" && !sample.OutsideCgroups(cgroup) ||
+		len(cgroup) > len(parent) && cgroup[len(parent)] == '/' && strings.HasPrefix(cgroup, parent)
 }
 
 // kthreadd is the parent of all kernel threads, by its PID in the initial namespace.

@@ -5,6 +5,7 @@ package pprof
 import (
 	"fmt"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/google/pprof/profile"
@@ -27,11 +28,29 @@ func Profile(at time.Time, list []record.Leak) *profile.Profile {
 		TimeNanos:         at.UnixNano(),
 	}
 	for i := range list {
+		if f := program(&list[i]); f != nil {
+			b.mapping(f) // a profile has the name of its first mapping
+		}
+	}
+	for i := range list {
 		for j := range list[i].Sites {
 			b.add(&list[i], &list[i].Sites[j])
 		}
 	}
 	return b.p
+}
+
+// program returns a frame of the process's own file, nil where none looks like it.
+func program(l *record.Leak) *record.Frame {
+	for i := range l.Sites {
+		for j := range l.Sites[i].Stack {
+			f := &l.Sites[i].Stack[j]
+			if l.Comm != "" && strings.HasPrefix(path.Base(f.Module.Or("")), l.Comm) {
+				return f
+			}
+		}
+	}
+	return nil
 }
 
 type builder struct {

@@ -17,6 +17,17 @@ func frame(function, file string, line uint64, inlined bool) record.Frame {
 		Module: record.Some("/usr/bin/api"), Offset: record.Some(line * 16), Inlined: inlined}
 }
 
+// The profile has the name of the program, whichever file the innermost frames are of.
+func TestAProfileIsNamedByItsProgram(t *testing.T) {
+	libc := frame("open", "open.c", 41, false)
+	libc.Module = record.Some("/usr/lib/libc.so.6")
+	p := Profile(time.Now(), []record.Leak{{PID: 7, Comm: "api", Sites: []record.Site{
+		{Held: 2, Type: "file", Stack: []record.Frame{libc, frame("main", "main.c", 20, false), libc}}}}})
+	if len(p.Mapping) != 2 || p.Mapping[0].File != "/usr/bin/api" || p.CheckValid() != nil {
+		t.Errorf("%v", p.Mapping)
+	}
+}
+
 // go tool pprof opens the profile, and counts what was put in.
 func TestGoToolPprofReadsIt(t *testing.T) {
 	list := []record.Leak{{PID: 7, Comm: "api", Sites: []record.Site{

@@ -280,6 +280,23 @@ func TestMergeLeavesTheInterpreterOut(t *testing.T) {
 	}
 }
 
+// What CPython puts below an __init__ once its call is specialized is no program's.
+func TestMergeLeavesShimsOut(t *testing.T) {
+	in := func(function, file string) record.Frame {
+		return record.Frame{Function: record.Some(function), File: record.Some(file)}
+	}
+	native := []record.Frame{in("open", "open.c"), in("_PyEval_EvalFrameDefault", "ceval.c")}
+	cold := []record.Frame{in("A.__init__", "a.py"), in("main", "a.py"), in("<module>", "a.py")}
+	warm := slices.Insert(slices.Clone(cold), 1, in("__init__", "__init__"))
+	for n := range 2 { // with the interpreter's loop, and without
+		before := Merge(native[:len(native)-n], []sample.PythonFrame{{}, {}, {Entry: true}}, cold)
+		after := Merge(native[:len(native)-n], []sample.PythonFrame{{}, {}, {}, {Entry: true}}, warm)
+		if !slices.Equal(before, after) {
+			t.Errorf("%v, want %v", after, before)
+		}
+	}
+}
+
 func TestNoPython(t *testing.T) {
 	if p, err := NewProcesses(files{}).find(sample.ID{PID: int32(os.Getpid())}); err == nil {
 		t.Errorf("CPython %s in a Go program", p.Version)

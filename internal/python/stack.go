@@ -1,6 +1,7 @@
 package python
 
 import (
+	"slices"
 	"strings"
 
 	"rmagent/internal/sample"
@@ -46,14 +47,23 @@ func Merge(native []record.Frame, frames []sample.PythonFrame, named []record.Fr
 			continue
 		}
 		for next < len(named) {
-			merged = append(merged, named[next])
+			if !isShim(&named[next]) {
+				merged = append(merged, named[next])
+			}
 			next++
 			if frames[next-1].Entry {
 				break
 			}
 		}
 	}
-	return append(merged, named[next:]...)
+	return append(merged, slices.DeleteFunc(slices.Clone(named[next:]), func(f record.Frame) bool { return isShim(&f) })...)
+}
+
+// isShim tells of a frame that is CPython's own: it stands between a class that is called
+// and its __init__ once the call is specialized (_Py_InitCleanup in Python/specialize.c, from
+// 3.12 on), and no traceback has it.
+func isShim(f *record.Frame) bool {
+	return f.Function == record.Some("__init__") && f.File == record.Some("__init__")
 }
 
 func isLoop(f *record.Frame) bool {

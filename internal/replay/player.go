@@ -277,7 +277,7 @@ func (p *Player) begin(h *record.Host) error {
 	p.begun, p.spoilt = true, false
 	p.tick++
 	p.result.readingAt(h.Time)
-	p.bury(h.Gone)
+	p.bury(slices.Concat(h.Gone, h.NoLongerChosen))
 	p.engine.Begin(&p.host, continuous)
 	return nil
 }
@@ -383,13 +383,13 @@ func (p *Player) remove(at int) {
 const vanished = 130 * time.Second
 
 // bury takes those off the table that ended before this reading, and those that it says
-// are gone.
+// are gone, or not recorded any more.
 func (p *Player) bury(gone []string) {
 	before := len(p.table)
 	defer func() { p.buried = before - len(p.table) }()
 	for _, target := range gone {
-		var id sample.ID
-		if _, err := fmt.Sscanf(target, "pid:%d@%d", &id.PID, &id.StartTicks); err != nil {
+		id, ok := sample.ParseID(target)
+		if !ok {
 			continue
 		}
 		if at, known := p.index[id]; known {

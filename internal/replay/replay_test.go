@@ -176,6 +176,18 @@ func TestGone(t *testing.T) {
 	equal(t, got, "1 pid:5@7 critical", "2 pid:5@7 normal", "5 pid:5@7 critical")
 }
 
+// A reading says who lives and is not recorded any more.
+func TestNoLongerChosen(t *testing.T) {
+	tp := newTape(t, "")
+	tp.host()
+	tp.add(process(5, 950))
+	tp.host(func(h *record.Host) { h.NoLongerChosen = []string{"pid:5@7", "nonsense"} })
+	tp.host()
+	tp.add(process(5, 950))
+	got, _ := play(t, tp.lines)
+	equal(t, got, "1 pid:5@7 critical", "2 pid:5@7 normal", "3 pid:5@7 critical")
+}
+
 // The recorded configuration is what is judged by, and a reload changes it.
 func TestConfigurationIsInTheStream(t *testing.T) {
 	tp := newTape(t, "thresholds: {fd: {info: 0.1, warning: 0.2, critical: 0.3}}")

@@ -48,7 +48,7 @@ func (b *Builder) gpuProcesses(to []record.GPUProcess, d *sample.GPU, gpus *aggr
 	}
 	for i := range d.Processes {
 		p := &d.Processes[i]
-		h := record.GPUProcess{PID: p.PID, MemoryBytes: p.MemoryBytes, UtilizationRatio: p.Utilization}
+		h := record.GPUProcess{PID: p.PID, MemoryBytes: p.MemoryBytes, UtilizationRatio: p.Utilization, GPUInstanceID: p.GPUInstanceID}
 		if known := gpus.Holder(p.PID); known != nil {
 			h.StartTicks, h.Comm = record.Some(known.ID.StartTicks), record.Some(b.Comm(&known.Comm))
 		}

@@ -42,11 +42,14 @@ type GPUInstance struct {
 	MemoryUsedBytes  Opt[uint64]
 }
 
-// GPUProcess is what one process has of one card.
+// GPUProcess is what one process has of one card, or of a part of it.
 type GPUProcess struct {
 	PID         int32
 	MemoryBytes Opt[uint64]
 	Utilization Opt[float64] // compute and graphics, since the reading before
+	// GPUInstanceID is the part of a divided card that this is of; a process may have
+	// several.
+	GPUInstanceID Opt[uint64]
 }
 
 // Unread returns the card as one of which nothing is known but what it is.

@@ -2,7 +2,9 @@ package sample
 
 import (
 	"bytes"
+	"fmt"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -21,6 +23,16 @@ type ID struct {
 
 // String writes the ID as targets are written: "pid:N@START_TICKS".
 func (id ID) String() string { return string(id.Append(nil)) }
+
+// ParseID reads what String writes.
+func ParseID(s string) (id ID, ok bool) {
+	_, err := fmt.Sscanf(s, "pid:%d@%d", &id.PID, &id.StartTicks)
+	return id, err == nil
+}
+
+// OutsideCgroups tells of a cgroup's path that it is in a part of the hierarchy which this
+// cgroup namespace does not show: it is not below "/" there (cgroup_namespaces(7)).
+func OutsideCgroups(path string) bool { return path == "/.." || strings.HasPrefix(path, "/../") }
 
 // Append appends String to b.
 func (id ID) Append(b []byte) []byte {

@@ -25,7 +25,12 @@ type Snapshot struct {
 	// Missed is how many processes the source knows that it did not reach; 0 is
 	// the rule.
 	Missed uint64
+	// Hidden says that there are more which the source can't even count.
+	Hidden bool
 }
+
+// Whole tells whether no process is missing.
+func (s *Snapshot) Whole() bool { return s.Missed == 0 && !s.Hidden }
 
 // fewProcesses are so few that their memory is always kept.
 const fewProcesses = 4096

@@ -137,8 +137,8 @@ func (s *Server) checkQuery(r *route, q *http.Request) error {
 		if len(given) > 1 && !p.many {
 			return problemf(http.StatusBadRequest, "The parameter %s is given %d times.", p.name, len(given))
 		}
-		if len(given) > maxPatterns {
-			return problemf(http.StatusBadRequest, "The parameter %s is given %d times; allowed are %d.", p.name, len(given), maxPatterns)
+		if len(given) > MaxGiven {
+			return problemf(http.StatusBadRequest, "The parameter %s is given %d times; allowed are %d.", p.name, len(given), MaxGiven)
 		}
 		for _, v := range given {
 			if err := p.check(v); err != nil {
@@ -149,8 +149,8 @@ func (s *Server) checkQuery(r *route, q *http.Request) error {
 	return nil
 }
 
-// maxPatterns bounds how often a parameter may be repeated.
-const maxPatterns = 64
+// MaxGiven is how often a parameter may be repeated.
+const MaxGiven = 64
 
 func (r *route) parameters() string {
 	if len(r.query) == 0 {

@@ -12,7 +12,7 @@ import (
 	"go.uber.org/zap"
 )
 
-const hostile = "a\x1b[31m\nINFO fake\r\x00\x7f\u009b2J\u2028\xff\"\\\t"
+const hostile = "a\x1b[31m\nINFO fake\r\x00\x7f\u009b2J\u2028\u202e\xff\"\\\t"
 
 // logTo opens a log over files in a directory, in place of stderr too.
 func logTo(t *testing.T, o LogOptions) (l *Log, stderr string) {
@@ -87,7 +87,7 @@ func checkSafe(t *testing.T, text string) {
 		t.Errorf("not one line: %q", text)
 	}
 	for _, r := range strings.TrimSuffix(text, "\n") {
-		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 || r == utf8.RuneError && !strings.Contains(text, `"raw"`) {
+		if r < ' ' || r >= 0x7f && r < 0xa0 || r == 0x2028 || r == 0x2029 || r == 0x202e || r == utf8.RuneError && !strings.Contains(text, `"raw"`) {
 			t.Errorf("%U in %q", r, text)
 		}
 	}

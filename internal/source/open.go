@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"rmagent/internal/fallback"
+	"rmagent/internal/hostfs"
 	"rmagent/internal/loader"
 	"rmagent/internal/sample"
 	"rmagent/record"
@@ -47,6 +48,9 @@ func Open(choice Choice, events *loader.Events) (*Source, error) {
 }
 
 func openProcfs() (*Source, error) {
+	if err := hostfs.OwnProc(); err != nil {
+		return nil, err
+	}
 	r, err := fallback.Open(fallback.Options{})
 	if err != nil {
 		return nil, err

@@ -17,7 +17,7 @@ import (
 
 // Version is that of the language: both sides are of one build, and a child that
 // was left over from another is refused.
-const Version = 1
+const Version = 2
 
 // The descriptors of the child. Its standard output is not one of them, because
 // the driver's library may write there.
@@ -89,17 +89,18 @@ type Instance struct {
 	MemoryUsedBytes   record.Opt[uint64] `json:"memory_used_bytes,omitzero"`
 }
 
-// Process is a process on one card: its PID, the bytes of memory that it holds, and
-// its utilization in percent; [Unknown] where NVML does not tell. There may be many,
-// so they have no keys.
-type Process [3]int64
+// Process is a process on one card: its PID, the bytes of memory that it holds, its
+// utilization in percent, and the GPU instance of a divided card that it is on, of which
+// there may be several; [Unknown] where NVML does not tell. There may be many, so they have
+// no keys.
+type Process [4]int64
 
 // Unknown is a number of a Process that is not known.
 const Unknown = -1
 
 // MakeProcess returns the process of a PID.
-func MakeProcess(pid uint32, memory, percent record.Opt[uint64]) Process {
-	return Process{int64(pid), number(memory), number(percent)}
+func MakeProcess(pid uint32, memory, percent, instance record.Opt[uint64]) Process {
+	return Process{int64(pid), number(memory), number(percent), number(instance)}
 }
 
 func number(o record.Opt[uint64]) int64 {
@@ -120,6 +121,9 @@ func (p *Process) MemoryBytes() record.Opt[uint64] { return record.SomeIf(uint64
 func (p *Process) UtilizationPercent() record.Opt[uint64] {
 	return record.SomeIf(uint64(p[2]), p[2] >= 0)
 }
+
+// GPUInstanceID returns the GPU instance that it is on.
+func (p *Process) GPUInstanceID() record.Opt[uint64] { return record.SomeIf(uint64(p[3]), p[3] >= 0) }
 
 // ErrFrame is a frame that is no frame: empty, too long, or without the JSON it
 // should have.

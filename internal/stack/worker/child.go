@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"rmagent/internal/stack"
+	"rmagent/record"
 )
 
 const (
@@ -314,7 +315,7 @@ func (c *Client) sendImage(ch *child, im *imageState) error {
 		}
 		size += len(m.Path)*6 + 128
 		regions = append(regions, regionOfFile{
-			Range: stack.Range{Start: m.Start, End: m.End}, Offset: m.Offset, Path: m.Path, File: hasFile(&m),
+			Range: stack.Range{Start: m.Start, End: m.End}, Offset: m.Offset, Path: record.Text([]byte(m.Path)), File: hasFile(&m), // only to be shown
 		})
 	}
 	if err := send(sent); err != nil {

@@ -1,6 +1,7 @@
 package worker
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -14,18 +15,24 @@ const (
 	memoryLimit = 256 << 20 // bytes, beyond which the garbage collector works harder
 	dataLimit   = 1 << 30   // bytes of private memory, beyond which the process ends
 	mapLimit    = 64 << 30  // bytes of address space: files are mapped whole
+	filesLimit  = 256       // it has ten; with few more it would be the one that is nearest to its limit
 )
 
 // Confine takes from the calling process what it does not need for walking stacks:
-// the user, where that is root, all capabilities, the means to get any back, most
-// system calls, files, and memory beyond a limit. There is no way back.
+// the user, where that is root and may become another, all capabilities, the means to get
+// any back, most system calls, files, and memory beyond a limit. There is no way back.
 func Confine() error {
 	debug.SetMemoryLimit(memoryLimit)
 	if err := limit(); err != nil {
 		return err
 	}
+	// Root with few capabilities, as in a container, may not become another; without any, and
+	// without a system call to open, run or signal anything, it may no more than nobody.
+	var stays error
 	if os.Geteuid() == 0 {
-		if err := becomeNobody(); err != nil {
+		if err := becomeNobody(); errors.Is(err, unix.EPERM) {
+			stays = err
+		} else if err != nil {
 			return err
 		}
 	}
@@ -36,7 +43,10 @@ func Confine() error {
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
 		return fmt.Errorf("PR_SET_DUMPABLE: %w", err)
 	}
-	return filterSystemCalls()
+	if filtered, err := filterSystemCalls(); err != nil || filtered {
+		return err
+	}
+	return stays
 }
 
 func limit() error {
@@ -49,7 +59,7 @@ func limit() error {
 		{"RLIMIT_DATA", unix.RLIMIT_DATA, dataLimit},
 		{"RLIMIT_FSIZE", unix.RLIMIT_FSIZE, 0},
 		{"RLIMIT_CORE", unix.RLIMIT_CORE, 0},
-		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, 32},
+		{"RLIMIT_NOFILE", unix.RLIMIT_NOFILE, filesLimit},
 	} {
 		var now unix.Rlimit
 		if err := unix.Getrlimit(l.resource, &now); err != nil {

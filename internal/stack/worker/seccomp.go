@@ -2,6 +2,7 @@ package worker
 
 import (
 	"fmt"
+	"os"
 	"syscall"
 	"unsafe"
 
@@ -25,19 +26,20 @@ var allowed = append([]uint32{
 	unix.SYS_FUTEX, unix.SYS_CLONE, unix.SYS_CLONE3, unix.SYS_EXIT, unix.SYS_EXIT_GROUP,
 	unix.SYS_SET_ROBUST_LIST, unix.SYS_RSEQ,
 	unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGRETURN, unix.SYS_SIGALTSTACK,
-	unix.SYS_GETPID, unix.SYS_GETTID, unix.SYS_TGKILL, unix.SYS_RESTART_SYSCALL,
+	unix.SYS_GETPID, unix.SYS_GETTID, unix.SYS_RESTART_SYSCALL,
 	unix.SYS_NANOSLEEP, unix.SYS_CLOCK_GETTIME, unix.SYS_CLOCK_NANOSLEEP, unix.SYS_GETTIMEOFDAY,
 	unix.SYS_SCHED_YIELD, unix.SYS_SCHED_GETAFFINITY, unix.SYS_GETRANDOM,
 	unix.SYS_TIMER_CREATE, unix.SYS_TIMER_SETTIME, unix.SYS_TIMER_DELETE,
 }, allowedHere...)
 
 // filterSystemCalls installs the list for all threads (seccomp(2)). tgkill is the
-// runtime's way to preempt its threads; capabilities gone, it reaches only processes
-// of the same user, nobody. A kernel without seccomp does without.
-func filterSystemCalls() error {
+// runtime's way to preempt its threads, and reaches these only. A kernel without seccomp
+// does without.
+func filterSystemCalls() (filtered bool, err error) {
 	const (
 		offsetNumber = 0 // in struct seccomp_data
 		offsetArch   = 4
+		offsetFirst  = 16 // the lower half of the first argument
 	)
 	load := func(k uint32) unix.SockFilter {
 		return unix.SockFilter{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: k}
@@ -53,13 +55,17 @@ func filterSystemCalls() error {
 	for _, call := range allowed {
 		program = append(program, equal(call, 0, 1), ret(unix.SECCOMP_RET_ALLOW))
 	}
-	program = append(program, ret(unix.SECCOMP_RET_ERRNO|uint32(unix.EPERM)))
+	program = append(program,
+		equal(unix.SYS_TGKILL, 0, 3), load(offsetFirst), equal(uint32(os.Getpid()), 0, 1), ret(unix.SECCOMP_RET_ALLOW),
+		ret(unix.SECCOMP_RET_ERRNO|uint32(unix.EPERM)))
 	filter := unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]}
 	_, _, errno := syscall.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC,
 		uintptr(unsafe.Pointer(&filter)))
 	switch errno {
-	case 0, unix.ENOSYS, unix.EINVAL:
-		return nil
+	case 0:
+		return true, nil
+	case unix.ENOSYS, unix.EINVAL:
+		return false, nil
 	}
-	return fmt.Errorf("seccomp: %w", errno)
+	return false, fmt.Errorf("seccomp: %w", errno)
 }

@@ -3,6 +3,7 @@ package worker
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -22,7 +23,7 @@ import (
 )
 
 // The tests' child is the test binary itself, run with these arguments.
-const childArgument, hangArgument, crashArgument = "stack-worker", "hang", "crash"
+const childArgument, hangArgument, crashArgument, signalArgument = "stack-worker", "hang", "crash", "signal"
 
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 {
@@ -39,6 +40,16 @@ func TestMain(m *testing.M) {
 				os.Exit(1)
 			}
 			os.Exit(0)
+		case signalArgument: // its parent
+			parent := os.Getppid()
+			err := Confine()
+			if err == nil {
+				if err = unix.Tgkill(parent, parent, 0); err == unix.EPERM {
+					os.Exit(0)
+				}
+			}
+			fmt.Fprintln(os.Stderr, "tgkill:", err)
+			os.Exit(1)
 		case hangArgument:
 			time.Sleep(time.Minute)
 		case crashArgument:
@@ -298,9 +309,29 @@ func TestChildHasNothing(t *testing.T) {
 			t.Errorf("status lacks %q:\n%s", w, status)
 		}
 	}
+	// Of those who are near the limit of their descriptors it is not the first.
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", c.child.cmd.Process.Pid))
+	limits, errLimits := os.ReadFile(fmt.Sprintf("/proc/%d/limits", c.child.cmd.Process.Pid))
+	_, rest, _ := strings.Cut(string(limits), "Max open files")
+	var limit int
+	if _, errScan := fmt.Sscan(rest, &limit); errors.Join(err, errLimits, errScan) != nil || len(entries)*10 > limit {
+		t.Errorf("%d of %d descriptors are open (%v, %v, %v)", len(entries), limit, err, errLimits, errScan)
+	}
 	environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", c.child.cmd.Process.Pid))
 	if err == nil && len(environment) > 0 {
 		t.Errorf("environment %q", environment)
+	}
+}
+
+// Root that may not become nobody, as in a container with few capabilities, may signal
+// nobody else of root.
+func TestChildThatStaysRoot(t *testing.T) {
+	if os.Geteuid() != 0 || !canConfine {
+		t.Skip("needs root")
+	}
+	out, err := exec.Command("setpriv", "--bounding-set", "-all", os.Args[0], signalArgument).CombinedOutput()
+	if err != nil {
+		t.Errorf("%v: %s", err, out)
 	}
 }
 
