@@ -74,7 +74,7 @@ const (
 	maxKept = 1 << 16
 )
 
-// Records have places for as many processes as there are tasks, of 312 bytes each, so that
+// Records have places for as many processes as there are tasks, of 352 bytes each, so that
 // the next scan finds each in its own.
 const (
 	minPlaces = 1 << 11
@@ -236,7 +236,7 @@ func (s *syscallScan) take(seen []place, before uint32, emit func(*scanProcessRe
 		}
 		s.seen = append(s.seen, p)
 		was := -1
-		if i < before && s.stands[i].Same != 0 {
+		if i < before && s.stands[i].Slept&1 != 0 {
 			was = int(i)
 		}
 		emit(r, was)
