@@ -129,6 +129,48 @@ func TestTheSameIsTheSame(t *testing.T) {
 	}
 }
 
+// A snapshot in which somebody changed processes, or that another reader filled in since, has
+// what the kernel says all the same.
+func TestForeignSnapshot(t *testing.T) {
+	r, other := openScan(t, Options{Scan: ScanSyscall}), openScan(t, Options{Scan: ScanSyscall})
+	defer r.Close()
+	defer other.Close()
+	startWaiter(t)
+	var s sample.Snapshot
+	read := func(r *Reader) {
+		t.Helper()
+		if err := r.Read(context.Background(), sample.Scope{}, &s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read(r)
+	read(r)
+	for name, change := range map[string]func(){
+		"completed": func() {
+			for i := range s.Processes {
+				s.Processes[i].UID = 4711
+				s.Processes[i].Since = 0
+			}
+			s.AsRead = 0
+		},
+		"filled by another": func() {
+			read(other)
+			for i := range s.Processes {
+				s.Processes[i].UID = 4711
+			}
+		},
+		"empty": func() { s = sample.Snapshot{} },
+	} {
+		change()
+		read(r)
+		for _, p := range s.Processes {
+			if p.UID == 4711 || p.Known == 0 {
+				t.Fatalf("%s: %+v", name, p)
+			}
+		}
+	}
+}
+
 func clearKept(s *syscallScan) error {
 	return errors.Join(clearArray(s.objects.Kept), clearStandings(s))
 }
@@ -150,14 +192,15 @@ func keptTasks(t *testing.T, s *syscallScan) map[int32]bool {
 	t.Helper()
 	kept := map[int32]bool{}
 	m := s.objects.Kept
-	for _, p := range s.seen {
-		place := p.pid & (m.MaxEntries() - 1)
+	for i := range s.aligned {
+		p := &s.records[i]
+		place := p.Tgid & (m.MaxEntries() - 1)
 		value, err := m.LookupBytes(place)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if binary.NativeEndian.Uint64(value) == p.task {
-			kept[int32(p.pid)] = true
+		if binary.NativeEndian.Uint64(value) == p.Task {
+			kept[int32(p.Tgid)] = true
 		}
 	}
 	return kept

@@ -25,6 +25,9 @@ type Snapshot struct {
 	// Missed is how many processes the source knows that it did not reach; 0 is
 	// the rule.
 	Missed uint64
+	// AsRead is Monotonic where the processes are as their reader left them, else 0: it may
+	// fill in anew only those that changed.
+	AsRead time.Duration
 }
 
 // fewProcesses are so few that their memory is always kept.
