@@ -129,6 +129,11 @@ func (p *Process) rest(at, elapsed time.Duration) (files bool) {
 	return p.Renew
 }
 
+// isStill tells whether the next reading has nothing to do here if nothing moves.
+func (p *Process) isStill() bool {
+	return !p.Active && p.quiet && !p.Renew && !p.watched && p.trend == nil
+}
+
 // FDsRest tells whether nothing of its descriptors changed since the reading before,
 // and their count never moved.
 func (p *Process) FDsRest() bool { return !p.Active && p.trend == nil }

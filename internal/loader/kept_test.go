@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -168,6 +169,38 @@ func TestForeignSnapshot(t *testing.T) {
 				t.Fatalf("%s: %+v", name, p)
 			}
 		}
+	}
+}
+
+// What a snapshot says is the same is what the reading before says, in the same place.
+func TestSnapshotsTellWhatIsTheSame(t *testing.T) {
+	r := openScan(t, Options{Scan: ScanSyscall})
+	defer r.Close()
+	var s sample.Snapshot
+	var last []sample.Process
+	var lastAt time.Duration
+	same := 0
+	for round := range 40 { // longer than the splits of CPU time take to turn
+		_, end := startWaiter(t)
+		if err := r.Read(context.Background(), sample.Scope{}, &s); err != nil {
+			t.Fatal(err)
+		}
+		if s.AsRead != s.Monotonic || len(s.Same) != len(s.Processes) || round > 0 && s.Before != lastAt {
+			t.Fatalf("read at %v, before at %v not %v, compared %d of %d", s.AsRead, s.Before, lastAt, len(s.Same), len(s.Processes))
+		}
+		for i, is := range s.Same {
+			if round > 0 && is {
+				same++
+				if i >= len(last) || s.Processes[i] != last[i] {
+					t.Errorf("not what was at %d: %+v", i, s.Processes[i])
+				}
+			}
+		}
+		last, lastAt = slices.Clone(s.Processes), s.AsRead
+		end()
+	}
+	if same < 40*20 {
+		t.Errorf("%d were the same", same)
 	}
 }
 

@@ -180,6 +180,9 @@ func (r *Reader) Read(ctx context.Context, s sample.Scope, dst *sample.Snapshot)
 
 func (r *Reader) readAll() error {
 	r.last.at = 0 // the reading before may have failed
+	if r.whole {
+		r.dst.Before = r.lastAt
+	}
 	if err := r.scanner.scan(r.exact, r.emit); err != nil {
 		r.whole = false
 		return err
@@ -267,9 +270,11 @@ func (r *Reader) add(rec *scanProcessRecord, was int) {
 func (r *Reader) addToAll(rec *scanProcessRecord, was int, p *sample.Process, n int) {
 	if r.held && was == n && !r.splits.turning() {
 		r.last.stay(n)
+		r.dst.Same = append(r.dst.Same, true)
 		return
 	}
 	was, since := r.last.meet(rec, was, n, r.dst.Monotonic)
+	r.dst.Same = append(r.dst.Same, was == n)
 	if was > n {
 		if all := r.dst.Processes[:cap(r.dst.Processes)]; was < len(all) {
 			*p = all[was]
