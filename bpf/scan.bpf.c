@@ -97,6 +97,7 @@ static __always_inline void read_anew(struct process_record *r, struct standing 
 		fill_threads(r, k, sig, t, address);
 	}
 	fill_outer(r, k, t, sig);
+	fill_parent(r, k, t);
 	fill_state(r, t);
 	if (!slept || shared)
 		fill_files(r, k, t, address);
@@ -141,9 +142,6 @@ __attribute__((noinline)) int fill(u64 addr, u32 place, u32 exact)
 /* How much one run reads: about a millisecond's worth of processes, threads and
  * pieces of descriptor tables. */
 #define MAX_WEIGHT (4 * SCAN_CHUNK)
-
-/* The one process that is always there and never calls exec. */
-#define KTHREADD 2
 
 /* The idle task, which is the list's head. */
 u64 list_head = 0;

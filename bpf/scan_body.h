@@ -616,18 +616,22 @@ static __always_inline void fill_own(struct process_record *r, struct work *k, s
 	fill_comm(r, address);
 }
 
-/* fill_outer fills in what others change too, but for the state. */
+/* fill_outer fills in what others change too, but for parent and state. */
 static __always_inline void fill_outer(struct process_record *r, struct work *k, struct task_struct *t,
 				       struct signal_struct *sig)
+{
+	r->fd_limit = sig->rlim[RLIMIT_NOFILE].rlim_cur;
+	r->fd_hard_limit = sig->rlim[RLIMIT_NOFILE].rlim_max;
+	fill_cgroup(r, k, t);
+}
+
+static __always_inline void fill_parent(struct process_record *r, struct work *k, struct task_struct *t)
 {
 	struct task_struct *forker = t->real_parent; /* a thread of the parent */
 	struct task_struct *parent = forker->group_leader;
 
 	if (parent)
 		r->ppid = visible(k, parent);
-	r->fd_limit = sig->rlim[RLIMIT_NOFILE].rlim_cur;
-	r->fd_hard_limit = sig->rlim[RLIMIT_NOFILE].rlim_max;
-	fill_cgroup(r, k, t);
 }
 
 static __always_inline void fill_state(struct process_record *r, struct task_struct *t)
@@ -654,6 +658,7 @@ static __always_inline void fill_process(struct process_record *r, struct work *
 	begin(r, t, address, pid);
 	fill_own(r, k, t, sig, address);
 	fill_outer(r, k, t, sig);
+	fill_parent(r, k, t);
 	fill_state(r, t);
 	fill_threads(r, k, sig, t, address);
 	fill_files(r, k, t, address);

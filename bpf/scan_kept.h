@@ -33,6 +33,10 @@ struct kept_process {
 
 _Static_assert(sizeof(struct kept_process) == 3 * 64, "three cache lines");
 
+/* The one process that is always there and never calls exec: its PID in the initial
+ * namespace. */
+#define KTHREADD 2
+
 /* Places less one, which user space sets with the map's size: a power of two. */
 const volatile u32 kept_mask = 0;
 
@@ -152,7 +156,6 @@ static __always_inline bool still(struct process_record *r, struct standing *s, 
 
 	now->flags = r->flags & ~(REC_MM | REC_CGROUP);
 	now->fd_open = r->fd_open;
-	now->ppid = 0;
 	now->cgroup_id = 0;
 	now->rss_file_pages = now->rss_anon_pages = now->rss_shmem_pages = 0;
 	now->swap_pages = now->peak_pages = now->virtual_pages = 0;
@@ -163,6 +166,11 @@ static __always_inline bool still(struct process_record *r, struct standing *s, 
 	if (s->mm) {
 		READ_MM(now, k, MM_OTHER, s->mm, s->mm, exact);
 		tell_memory(now, k);
+	}
+	now->ppid = r->ppid;
+	if (r->ppid != KTHREADD || ns_level) { /* which stays the parent of its children */
+		now->ppid = 0;
+		fill_parent(now, k, t);
 	}
 	changed = 0;
 	if (r->flags & REC_KTHREAD) {
