@@ -67,7 +67,7 @@ func openSyscallScan(opts Options, env *environment) (*syscallScan, error) {
 }
 
 // The scan keeps what it read of sleeping processes in places by their PID, of 192
-// bytes each: four for each task that there is, so that few share one, and no more
+// bytes each: two for each task that there is, so that few share one, and no more
 // than 12 MiB.
 const (
 	minKept = 1 << 12
@@ -86,7 +86,7 @@ func sizeMaps(spec *ebpf.CollectionSpec) error {
 	if err := unix.Sysinfo(&info); err != nil {
 		return fmt.Errorf("count the tasks: %w", err)
 	}
-	kept := powerOfTwo(4*uint32(info.Procs), minKept, maxKept)
+	kept := powerOfTwo(2*uint32(info.Procs), minKept, maxKept)
 	places := powerOfTwo(uint32(info.Procs), minPlaces, maxPlaces)
 	spec.Maps[scanMapKept].MaxEntries = kept
 	spec.Maps[scanMapRecords].MaxEntries = places + 1
