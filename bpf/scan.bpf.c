@@ -67,15 +67,10 @@ static __always_inline void add_events(struct process_record *r, struct task_str
 	r->flags |= REC_EVENTS;
 }
 
-static __always_inline u64 stands(u64 switches, bool shared)
-{
-	return (switches + 1) << 1 | shared;
-}
-
 /* read_anew makes the record of the process whose leader t is from what was kept of it,
- * or keeps it where it sleeps. It returns what stands of it, as standing.slept says. */
-static __always_inline u64 read_anew(struct process_record *r, struct work *k, struct task_struct *t, u32 pid,
-				      u64 switches, bool off, bool exact)
+ * or keeps it where it sleeps. It says what stands of it. */
+static __always_inline void read_anew(struct process_record *r, struct standing *s, struct work *k, struct task_struct *t,
+				      u32 pid, u64 switches, bool off, bool exact)
 {
 	struct signal_struct *sig = t->signal;
 	u64 address = as_number(k, t);
@@ -83,11 +78,12 @@ static __always_inline u64 read_anew(struct process_record *r, struct work *k, s
 	bool slept, shared;
 	u32 slot;
 
+	s->slept = 0;
 	begin(r, t, address, pid);
 	slot = r->tgid & kept_mask;
 	p = bpf_map_lookup_elem(&kept, &slot);
 	if (!p)
-		return 0;
+		return;
 	slept = off && p->task == address && p->start_boottime_ns == r->start_boottime_ns &&
 		p->switches == switches && asleep(t);
 	if (slept) {
@@ -101,14 +97,18 @@ static __always_inline u64 read_anew(struct process_record *r, struct work *k, s
 		fill_threads(r, k, sig, t, address);
 	}
 	fill_outer(r, k, t, sig);
+	fill_parent(r, k, t);
+	fill_state(r, t);
 	if (!slept || shared)
 		fill_files(r, k, t, address);
 	fill_memory(r, k, t, address, exact);
 	if (!slept && with_events)
 		add_events(r, t);
+	s->signal = as_number(k, sig);
+	s->mm = r->flags & REC_KTHREAD ? 0 : as_number(k, t->mm);
+	s->files = shared ? r->files[0] : 0;
 	if (slept || (off && keep(p, r, k, t, switches, shared)))
-		return stands(switches, shared);
-	return 0;
+		s->slept = stands(switches);
 }
 
 /* fill writes the record of the leader at addr into a place; 1 if there is one. It
@@ -125,17 +125,17 @@ __attribute__((noinline)) int fill(u64 addr, u32 place, u32 exact)
 
 	if (!r || !s || !k)
 		return 0;
+	off = bpf_core_field_exists(t->on_cpu) && off_cpu(k, t, &switches);
+	if (off && (s->slept & ~1ULL) == stands(switches) && r->task == addr &&
+	    r->start_boottime_ns == t->start_boottime && asleep(t)) {
+		if (still(r, s, k, t, addr, switches, exact))
+			return 1;
+		off = off_cpu(k, t, &switches);
+	}
 	pid = visible(k, t);
 	if (!pid)
 		return 0;
-	off = bpf_core_field_exists(t->on_cpu) && off_cpu(k, t, &switches);
-	if (off && (s->slept | 1) == stands(switches, true) && r->task == addr &&
-	    r->start_boottime_ns == t->start_boottime && r->pid == pid && asleep(t)) {
-		s->same = still(r, k, t, addr, s->slept & 1, exact);
-		return 1;
-	}
-	s->same = 0;
-	s->slept = read_anew(r, k, t, pid, switches, off, exact);
+	read_anew(r, s, k, t, pid, switches, off, exact);
 	return 1;
 }
 
@@ -143,14 +143,12 @@ __attribute__((noinline)) int fill(u64 addr, u32 place, u32 exact)
  * pieces of descriptor tables. */
 #define MAX_WEIGHT (4 * SCAN_CHUNK)
 
-/* The one process that is always there and never calls exec. */
-#define KTHREADD 2
+/* The idle task, which is the list's head. */
+u64 list_head = 0;
 
 struct list_walk {
 	u64 at; /* the next leader's task_struct */
 	u64 last_task;
-	u64 last_start;
-	u32 last;
 	u32 exact;
 	u32 first;
 	u32 count;
@@ -170,14 +168,12 @@ static long visit(u32 i, struct list_walk *w)
 
 	if (!k || w->count >= w->max || k->weight > MAX_WEIGHT)
 		return 1;
-	t = CAST(struct task_struct, w->at);
-	if (t->pid == 0) { /* the list's head is the idle task */
+	if (w->at == list_head) {
 		w->done = 1;
 		return 1;
 	}
-	w->last = t->pid;
+	t = CAST(struct task_struct, w->at);
 	w->last_task = w->at;
-	w->last_start = t->start_boottime;
 	w->count += fill(w->at, (w->first + w->count) & place_mask, w->exact);
 	k->weight++;
 	w->at = next_leader(k, t);
@@ -193,8 +189,8 @@ static __always_inline u64 place(struct work *k, struct scan_args *args, struct 
 {
 	u64 task = as_number(k, found);
 
-	if (!args->after) /* kthreadd's parent is the idle task, the head of the list */
-		task = as_number(k, found->real_parent);
+	if (!args->after) /* kthreadd's parent is the idle task */
+		task = list_head = as_number(k, found->real_parent);
 	else if (task != args->after_task || found->start_boottime != args->after_start || found->pid != found->tgid)
 		return 0;
 	return next_leader(k, CAST(struct task_struct, task));
@@ -205,7 +201,7 @@ int scan(struct scan_args *args)
 {
 	struct list_walk w = { .exact = args->exact, .first = args->first, .max = args->max };
 	struct work *k = get_work();
-	struct task_struct *from;
+	struct task_struct *from, *last;
 
 	args->count = 0;
 	args->done = 0;
@@ -226,9 +222,10 @@ int scan(struct scan_args *args)
 		if (w.at) {
 			bpf_loop(2 * SCAN_CHUNK, visit, &w, 0);
 			args->count = w.count;
-			args->last = w.last;
+			last = CAST(struct task_struct, w.last_task);
+			args->last = last->pid;
 			args->last_task = w.last_task;
-			args->last_start = w.last_start;
+			args->last_start = last->start_boottime;
 			args->done = w.done;
 			args->lost_place = 0;
 		}

@@ -23,32 +23,34 @@ enum {
 	REC_EVENTS = 1 << 9,	/* what events count means something */
 };
 
+/* What a process that sleeps may be told anew comes first, on two cache lines: of most
+ * processes no other is touched. */
 struct process_record {
+	u64 task;	/* address of the leader: its place in the kernel's list */
+	u64 start_boottime_ns;
 	u32 pid;	/* in the reader's PID namespace */
 	u32 tgid;	/* the same in the initial PID namespace */
 	u32 ppid;	/* 0: none, or outside the reader's PID namespace */
-	u32 ns_pid;	/* in its own PID namespace */
-	u32 uid;
 	u32 flags;
 	u32 state;	/* task.__state | task.exit_state */
-	u32 threads;
-	u64 task;	/* address of the leader: its place in the kernel's list */
-	u64 start_boottime_ns;
-	u64 exec_id;
-	u64 cgroup_id;
-	u64 comm[2]; /* its 16 bytes */
-
-	u64 files[SCAN_TABLES]; /* addresses: equal ones are one table */
-	u64 fd_open;		/* summed over the tables */
+	u32 fd_open;	/* summed over the tables, of at most 2^28 each (kvmalloc_node takes INT_MAX bytes) */
 	u64 fd_limit;
 	u64 fd_hard_limit;
+	u64 cgroup_id;
 
+	u64 comm[2]; /* its 16 bytes */
 	u64 rss_file_pages;
 	u64 rss_anon_pages;
 	u64 rss_shmem_pages;
 	u64 swap_pages;
 	u64 peak_pages;
 	u64 virtual_pages;
+
+	u32 ns_pid; /* in its own PID namespace */
+	u32 uid;
+	u64 threads;
+	u64 exec_id;
+	u64 files[SCAN_TABLES]; /* addresses: equal ones are one table */
 
 	u64 minor_faults;
 	u64 major_faults;
@@ -66,13 +68,17 @@ struct process_record {
 	u64 net_sent;
 	u64 fd_opened;
 	u64 fd_closed;
+
+	u64 padding[3]; /* to whole cache lines */
 };
 
 /* What stands of the record in a place, for the next scan that reads into it. */
 struct standing {
-	u64 slept; /* 2 * (1 + how often its process was switched out), where that slept, and 1 more
-		    * where others have its descriptor table; 0: read it anew */
-	u64 same;  /* the record is what it was after the scan before */
+	u64 slept;  /* 2 * (1 + how often its process was switched out), where that slept, and 1 more
+		     * where the record is what it was after the scan before; 0: read it anew */
+	u64 signal; /* addresses of what its process had then, and has as long as it sleeps; */
+	u64 mm;	    /* 0: no memory of its own */
+	u64 files;  /* its descriptor table, where others have it, too, else 0 */
 };
 
 /* What a run of the scan is asked, and what it answers: in place, in the
@@ -94,8 +100,9 @@ struct scan_args {
 	u32 lost_place; /* out: the process to go on behind is gone */
 };
 
-_Static_assert(sizeof(struct process_record) == 32 + 32 + 16 + 8 * (SCAN_TABLES + 3 + 6 + 6 + 4 + 4), "no padding");
+_Static_assert(sizeof(struct process_record) == 5 * 64, "five cache lines");
+_Static_assert(__builtin_offsetof(struct process_record, ns_pid) == 2 * 64, "what may be told anew is on two of them");
 _Static_assert(sizeof(struct scan_args) == 72, "no padding");
-_Static_assert(sizeof(struct standing) == 16, "no padding");
+_Static_assert(sizeof(struct standing) == 32, "no padding");
 
 #endif

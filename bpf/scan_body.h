@@ -184,8 +184,8 @@ static __always_inline long count_own(struct work *k, struct task_struct *leader
 	return n;
 }
 
-/* count_other does so for the table of any thread. */
-static __always_inline long count_other(struct work *k, u64 owner, u64 files)
+/* count_table counts a table that stays while it is counted, or returns -1. */
+static __always_inline long count_table(struct work *k, u64 files)
 {
 	long n = -1;
 
@@ -194,12 +194,18 @@ static __always_inline long count_other(struct work *k, u64 owner, u64 files)
 		u64 fdt = AT(struct files_struct, files, fdt);
 
 		n = count_bits(as_number(k, (void *)AT(struct fdtable, fdt, open_fds)), AT(struct fdtable, fdt, max_fds));
-		if (AT(struct task_struct, owner, files) != files)
-			return -1;
 		if (AT(struct files_struct, files, fdt) == fdt)
 			break;
 	}
 	return n;
+}
+
+/* count_other does as count_own for the table of any thread. */
+static __always_inline long count_other(struct work *k, u64 owner, u64 files)
+{
+	long n = count_table(k, files);
+
+	return AT(struct task_struct, owner, files) == files ? n : -1;
 }
 
 static __always_inline void fill_files(struct process_record *r, struct work *k, struct task_struct *leader, u64 address)
@@ -474,10 +480,26 @@ static __always_inline u64 pages(s64 n)
 	return n < 0 ? 0 : n; /* counters of one CPU may run ahead of another's */
 }
 
+/* tell_memory fills in what was read of an address space. */
+static __always_inline void tell_memory(struct process_record *r, struct work *k)
+{
+	u64 now;
+
+	r->flags |= REC_MM;
+	r->rss_file_pages = pages(k->rss[MM_FILEPAGES]);
+	r->rss_anon_pages = pages(k->rss[MM_ANONPAGES]);
+	r->swap_pages = pages(k->rss[MM_SWAPENTS]);
+	r->rss_shmem_pages = pages(k->rss[MM_SHMEMPAGES]);
+	/* get_mm_hiwater_rss: the mark is set only when pages are given back. */
+	now = r->rss_file_pages + r->rss_anon_pages + r->rss_shmem_pages;
+	if (r->peak_pages < now)
+		r->peak_pages = now;
+}
+
 static __always_inline void fill_memory(struct process_record *r, struct work *k, struct task_struct *leader,
 					u64 address, bool exact)
 {
-	u64 owner = k->threads.mm_owner, mm_address, now;
+	u64 owner = k->threads.mm_owner, mm_address;
 
 	/* A kernel thread that works for a process borrows its mm (kthread_use_mm). */
 	if (!owner || r->flags & REC_KTHREAD)
@@ -499,15 +521,7 @@ static __always_inline void fill_memory(struct process_record *r, struct work *k
 		if (AT(struct task_struct, owner, mm) != mm_address)
 			return;
 	}
-	r->flags |= REC_MM;
-	r->rss_file_pages = pages(k->rss[MM_FILEPAGES]);
-	r->rss_anon_pages = pages(k->rss[MM_ANONPAGES]);
-	r->swap_pages = pages(k->rss[MM_SWAPENTS]);
-	r->rss_shmem_pages = pages(k->rss[MM_SHMEMPAGES]);
-	/* get_mm_hiwater_rss: the mark is set only when pages are given back. */
-	now = r->rss_file_pages + r->rss_anon_pages + r->rss_shmem_pages;
-	if (r->peak_pages < now)
-		r->peak_pages = now;
+	tell_memory(r, k);
 }
 
 /* Identity. */
@@ -602,19 +616,27 @@ static __always_inline void fill_own(struct process_record *r, struct work *k, s
 	fill_comm(r, address);
 }
 
-/* fill_outer fills in what others change too. */
+/* fill_outer fills in what others change too, but for parent and state. */
 static __always_inline void fill_outer(struct process_record *r, struct work *k, struct task_struct *t,
 				       struct signal_struct *sig)
+{
+	r->fd_limit = sig->rlim[RLIMIT_NOFILE].rlim_cur;
+	r->fd_hard_limit = sig->rlim[RLIMIT_NOFILE].rlim_max;
+	fill_cgroup(r, k, t);
+}
+
+static __always_inline void fill_parent(struct process_record *r, struct work *k, struct task_struct *t)
 {
 	struct task_struct *forker = t->real_parent; /* a thread of the parent */
 	struct task_struct *parent = forker->group_leader;
 
 	if (parent)
 		r->ppid = visible(k, parent);
+}
+
+static __always_inline void fill_state(struct process_record *r, struct task_struct *t)
+{
 	r->state = t->__state | t->exit_state;
-	r->fd_limit = sig->rlim[RLIMIT_NOFILE].rlim_cur;
-	r->fd_hard_limit = sig->rlim[RLIMIT_NOFILE].rlim_max;
-	fill_cgroup(r, k, t);
 }
 
 /* begin begins the record of the process whose leader is t, at address. */
@@ -636,6 +658,8 @@ static __always_inline void fill_process(struct process_record *r, struct work *
 	begin(r, t, address, pid);
 	fill_own(r, k, t, sig, address);
 	fill_outer(r, k, t, sig);
+	fill_parent(r, k, t);
+	fill_state(r, t);
 	fill_threads(r, k, sig, t, address);
 	fill_files(r, k, t, address);
 	fill_memory(r, k, t, address, exact);

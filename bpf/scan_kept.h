@@ -33,6 +33,10 @@ struct kept_process {
 
 _Static_assert(sizeof(struct kept_process) == 3 * 64, "three cache lines");
 
+/* The one process that is always there and never calls exec: its PID in the initial
+ * namespace. */
+#define KTHREADD 2
+
 /* Places less one, which user space sets with the map's size: a power of two. */
 const volatile u32 kept_mask = 0;
 
@@ -120,55 +124,79 @@ static __always_inline void restore(struct process_record *r, struct work *k, st
 }
 
 /* count_shared counts the descriptors of a sleeping process whose table others have, too. */
-static __always_inline void count_shared(struct process_record *now, struct process_record *r, struct work *k,
-					 struct task_struct *t, u64 address)
+static __always_inline void count_shared(struct process_record *now, struct work *k, u64 files)
 {
+	long n = count_table(k, files);
+
 	now->flags &= ~(REC_FILES | REC_FD_TORN);
-	now->fd_open = 0;
-	k->threads.files[0] = r->files[0];
-	k->threads.files[1] = 0;
-	k->threads.owners[0] = address;
-	k->threads.more_tables = 0;
-	fill_files(now, k, t, address);
+	if (n < 0) {
+		now->flags |= REC_FD_TORN;
+		now->fd_open = 0;
+		return;
+	}
+	now->flags |= REC_FILES;
+	now->fd_open = n;
 }
 
-/* still brings the record of a process that slept since it was written up to now, in
- * place, and tells whether nothing had to be changed. */
-static __always_inline bool still(struct process_record *r, struct work *k, struct task_struct *t, u64 address,
-				  bool shared, bool exact)
+/* stands says in a standing that the process slept, which was switched out so often. */
+static __always_inline u64 stands(u64 switches)
+{
+	return (switches + 1) << 1;
+}
+
+/* still brings the record of a process up to now, in place, that slept since it was written,
+ * as s says. What it has by pointers it can't have let go of, and they are not read again:
+ * its memory, limits and table, its PIDs, and that it has not exited. It returns false, and
+ * leaves all as it was, where the process runs by now, or ran: then what it had may be gone. */
+static __always_inline bool still(struct process_record *r, struct standing *s, struct work *k, struct task_struct *t,
+				  u64 address, u64 switches, bool exact)
 {
 	struct process_record *now = &k->now;
-	u64 changed;
+	u64 changed, again;
 
 	now->flags = r->flags & ~(REC_MM | REC_CGROUP);
 	now->fd_open = r->fd_open;
-	now->ppid = 0;
 	now->cgroup_id = 0;
 	now->rss_file_pages = now->rss_anon_pages = now->rss_shmem_pages = 0;
 	now->swap_pages = now->peak_pages = now->virtual_pages = 0;
-	now->comm[0] = r->comm[0];
-	now->comm[1] = r->comm[1];
-	if (r->flags & REC_KTHREAD)
-		fill_comm(now, address);
-	fill_outer(now, k, t, t->signal);
-	if (shared)
-		count_shared(now, r, k, t, address);
-	k->threads.mm_owner = as_number(k, t->mm) ? address : 0;
-	fill_memory(now, k, t, address, exact);
-	changed = (now->flags ^ r->flags) | (now->ppid ^ r->ppid) | (now->state ^ r->state) |
-		  (now->cgroup_id ^ r->cgroup_id) | (now->comm[0] ^ r->comm[0]) | (now->comm[1] ^ r->comm[1]) |
-		  (now->fd_open ^ r->fd_open) | (now->fd_limit ^ r->fd_limit) | (now->fd_hard_limit ^ r->fd_hard_limit) |
-		  (now->rss_file_pages ^ r->rss_file_pages) | (now->rss_anon_pages ^ r->rss_anon_pages) |
-		  (now->rss_shmem_pages ^ r->rss_shmem_pages) | (now->swap_pages ^ r->swap_pages) |
-		  (now->peak_pages ^ r->peak_pages) | (now->virtual_pages ^ r->virtual_pages);
+	now->state = t->__state;
+	fill_outer(now, k, t, CAST(struct signal_struct, s->signal));
+	if (s->files)
+		count_shared(now, k, s->files);
+	if (s->mm) {
+		READ_MM(now, k, MM_OTHER, s->mm, s->mm, exact);
+		tell_memory(now, k);
+	}
+	now->ppid = r->ppid;
+	if (r->ppid != KTHREADD || ns_level) { /* which stays the parent of its children */
+		now->ppid = 0;
+		fill_parent(now, k, t);
+	}
+	changed = 0;
+	if (r->flags & REC_KTHREAD) {
+		fill_comm(now, address); /* who made it may name it */
+		changed = (now->comm[0] ^ r->comm[0]) | (now->comm[1] ^ r->comm[1]);
+	}
+	fence(k);
+	if (!off_cpu(k, t, &again) || again != switches)
+		return false;
+	changed |= (now->flags ^ r->flags) | (now->ppid ^ r->ppid) | (now->state ^ r->state) |
+		   (now->cgroup_id ^ r->cgroup_id) | (now->fd_open ^ r->fd_open) | (now->fd_limit ^ r->fd_limit) |
+		   (now->fd_hard_limit ^ r->fd_hard_limit) | (now->rss_file_pages ^ r->rss_file_pages) |
+		   (now->rss_anon_pages ^ r->rss_anon_pages) | (now->rss_shmem_pages ^ r->rss_shmem_pages) |
+		   (now->swap_pages ^ r->swap_pages) | (now->peak_pages ^ r->peak_pages) |
+		   (now->virtual_pages ^ r->virtual_pages);
+	s->slept = stands(switches) | !changed;
 	if (!changed)
 		return true;
 	r->flags = now->flags;
 	r->ppid = now->ppid;
 	r->state = now->state;
 	r->cgroup_id = now->cgroup_id;
-	r->comm[0] = now->comm[0];
-	r->comm[1] = now->comm[1];
+	if (r->flags & REC_KTHREAD) {
+		r->comm[0] = now->comm[0];
+		r->comm[1] = now->comm[1];
+	}
 	r->fd_open = now->fd_open;
 	r->fd_limit = now->fd_limit;
 	r->fd_hard_limit = now->fd_hard_limit;
@@ -178,7 +206,7 @@ static __always_inline bool still(struct process_record *r, struct work *k, stru
 	r->swap_pages = now->swap_pages;
 	r->peak_pages = now->peak_pages;
 	r->virtual_pages = now->virtual_pages;
-	return false;
+	return true;
 }
 
 /* keep keeps a record that was read while its process slept, and tells whether it did.

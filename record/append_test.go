@@ -127,6 +127,8 @@ func TestAppendFloat(t *testing.T) {
 		1<<53 - 1, 1 << 53, 1<<53 + 2, -(1 << 53), math.MaxFloat64, math.SmallestNonzeroFloat64, 1 << 62, 1 << 63, -(1 << 63), 1 << 64}
 	for range 10000 {
 		values = append(values, math.Float64frombits(rng.Uint64()), rng.Float64(), float64(rng.Int64()))
+		short := float64(rng.Uint64()>>rng.UintN(64)) / []float64{1e3, 1e6, 1e9, 1e10}[rng.IntN(4)]
+		values = append(values, short, -short, math.Nextafter(short, 0), math.Nextafter(short, 1e18))
 	}
 	for _, v := range values {
 		if math.IsNaN(v) || math.IsInf(v, 0) {

@@ -153,7 +153,11 @@ func appendFloat(b []byte, v float64) []byte {
 	if i := int64(v); float64(i) == v && i > -1<<53 && i < 1<<53 && (i != 0 || !math.Signbit(v)) {
 		return strconv.AppendInt(b, i, 10)
 	}
-	if abs := math.Abs(v); abs >= 1e-6 && abs < 1e21 || abs == 0 {
+	abs := math.Abs(v)
+	if short, ok := appendShort(b, v, abs); ok {
+		return short
+	}
+	if abs >= 1e-6 && abs < 1e21 || abs == 0 {
 		return strconv.AppendFloat(b, v, 'f', -1, 64)
 	}
 	b = strconv.AppendFloat(b, v, 'e', -1, 64)
@@ -162,6 +166,35 @@ func appendFloat(b []byte, v float64) []byte {
 		b = b[:n-1]
 	}
 	return b
+}
+
+// appendShort writes a v that is a whole number of billionths or millionths, of at most 15
+// digits, as nearly all are here: nanoseconds in seconds, and what was rounded. Decimals of
+// so many digits are all of them different float64s, so that there is none shorter.
+func appendShort(b []byte, v, abs float64) ([]byte, bool) {
+	const limit = 1e15
+	digits, unit := 9, uint64(1e9)
+	if abs >= limit/1e9 {
+		digits, unit = 6, 1e6
+	}
+	scaled := abs*float64(unit) + 0.5
+	if abs < 1e-6 || scaled >= limit { // of the smaller ones encoding/json writes an exponent
+		return b, false
+	}
+	n := uint64(scaled)
+	if float64(n)/float64(unit) != abs {
+		return b, false
+	}
+	if v < 0 {
+		b = append(b, '-')
+	}
+	whole, rest := n/unit, n%unit
+	for rest%10 == 0 { // it is not 0: v is not whole
+		rest /= 10
+		digits--
+	}
+	b = append(strconv.AppendUint(b, whole, 10), '.')
+	return appendDigits(b, int(rest), digits), true
 }
 
 // appendTime writes t in UTC with nine digits of a second, or nothing if its

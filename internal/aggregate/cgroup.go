@@ -12,6 +12,9 @@ import (
 // the processes' identities. The one is who reads: it always does something.
 func (t *Table) Active(paths map[string]bool, reader int32) {
 	for _, slot := range t.order {
+		if t.still[slot] {
+			continue
+		}
 		p := &t.slots[slot]
 		if !p.Active || p.Identity == nil || p.ID.PID == reader {
 			continue

@@ -135,6 +135,11 @@ func ended(p *sample.Process) bool {
 	return p.Known.Has(sample.State) && p.State == 'Z' && p.Known.Has(sample.Threads) && p.Threads <= 1
 }
 
+// isStill tells whether the next reading has nothing to do here if nothing moves.
+func (p *Process) isStill() bool {
+	return !p.Active && p.quiet && !p.Renew && !p.watched && p.trend == nil
+}
+
 // FDsRest tells whether nothing of its descriptors changed since the reading before,
 // and their count never moved.
 func (p *Process) FDsRest() bool { return !p.Active && p.trend == nil }

@@ -13,11 +13,13 @@ import (
 // Processes live in slots that are used again. A snapshot comes mostly in the
 // order of the one before, so the slot of the next process is guessed and only
 // looked up where the guess is wrong: a host of idle processes costs one
-// comparison each. A process takes half a kibibyte, and one more once its count of
+// look at a flag each. A process takes half a kibibyte, and one more once its count of
 // descriptors has moved. Where less than a quarter of the slots are in use, after a
 // storm of processes, the table moves to half as many.
 type Table struct {
 	slots []Process
+	ids   []sample.ID // per slot: whose it is, or was
+	still []bool      // per slot: see Still
 	free  []int32
 	index map[sample.ID]int32
 	order []int32 // slots of the last snapshot, in its order
@@ -33,7 +35,8 @@ type Table struct {
 	files               uint64 // counts the updates that may have changed a sum of descriptors
 	whole               bool   // the last snapshot had every process
 
-	at time.Duration // monotonic, of the last snapshot
+	at   time.Duration // monotonic, of the last snapshot
+	read time.Duration // AsRead of the last snapshot, where order is its own; else 0
 }
 
 // patience is for how many updates a process may be absent from incomplete
@@ -56,7 +59,13 @@ func (t *Table) Update(s *sample.Snapshot) {
 	t.next = t.next[:0]
 	guess := 0
 	files := false
+	same := s.Before != 0 && s.Before == t.read && sinceLast > 0
 	for i := range s.Processes {
+		if same && s.Same[i] && t.still[t.order[i]] {
+			guess = i + 1
+			t.meet(t.order[i])
+			continue
+		}
 		p := &s.Processes[i]
 		slot, known := t.find(p.ID, &guess)
 		if known && t.seen[slot] == t.tick {
@@ -71,19 +80,29 @@ func (t *Table) Update(s *sample.Snapshot) {
 				elapsed, files = 0, true
 			}
 			files = t.slots[slot].advance(p, t.at, elapsed) || files
+			t.still[slot] = t.slots[slot].isStill()
 		}
-		t.seen[slot] = t.tick
-		t.place[slot] = int32(len(t.next))
-		t.next = append(t.next, slot)
+		t.meet(slot)
 	}
 	if t.collect(s.Missed > 0) || files || t.whole != s.Whole() {
 		t.files++
 	}
 	t.whole = s.Whole()
 	t.order, t.next = t.next, t.order
+	t.read = 0
+	if len(t.order) == len(s.Processes) {
+		t.read = s.AsRead
+	}
 	if len(t.slots) > max(4*len(t.index), fewSlots) {
 		t.shrink()
 	}
+}
+
+// meet notes that this snapshot has the process of a slot next.
+func (t *Table) meet(slot int32) {
+	t.seen[slot] = t.tick
+	t.place[slot] = int32(len(t.next))
+	t.next = append(t.next, slot)
 }
 
 // fewSlots are so few that they are always kept.
@@ -93,13 +112,15 @@ const fewSlots = 4096
 func (t *Table) shrink() {
 	n := len(t.index)
 	slots, seen, place := make([]Process, n, 2*n), make([]uint64, n, 2*n), make([]int32, n, 2*n)
+	ids, still := make([]sample.ID, n, 2*n), make([]bool, n, 2*n)
 	index := make(map[sample.ID]int32, 2*n) // a map keeps the room that it once had
 	moved := int32(0)
 	move := func(from []int32) []int32 {
 		to := make([]int32, 0, 2*n)
 		for _, slot := range from {
 			slots[moved], seen[moved], place[moved] = t.slots[slot], t.seen[slot], t.place[slot]
-			index[slots[moved].ID] = moved
+			ids[moved], still[moved] = t.ids[slot], t.still[slot]
+			index[ids[moved]] = moved
 			to = append(to, moved)
 			moved++
 		}
@@ -107,6 +128,7 @@ func (t *Table) shrink() {
 	}
 	t.order, t.absent = move(t.order), move(t.absent)
 	t.slots, t.seen, t.place, t.index = slots, seen, place, index
+	t.ids, t.still = ids, still
 	t.free, t.next, t.stillAbsent, t.gone = nil, nil, nil, slices.Clone(t.gone)
 }
 
@@ -114,7 +136,7 @@ func (t *Table) shrink() {
 // its order behind the process that was found before.
 func (t *Table) find(id sample.ID, guess *int) (slot int32, known bool) {
 	for look := *guess; look < len(t.order) && look < *guess+4; look++ { // a few may be gone
-		if slot = t.order[look]; t.slots[slot].ID == id {
+		if slot = t.order[look]; t.ids[slot] == id {
 			*guess = look + 1
 			return slot, true
 		}
@@ -134,7 +156,10 @@ func (t *Table) add(p *sample.Process) int32 {
 		t.slots = append(t.slots, Process{})
 		t.seen = append(t.seen, 0)
 		t.place = append(t.place, 0)
+		t.ids = append(t.ids, sample.ID{})
+		t.still = append(t.still, false)
 	}
+	t.ids[slot], t.still[slot] = p.ID, false
 	t.slots[slot] = Process{Process: *p, Renew: true, Active: true, born: t.at}
 	t.index[p.ID] = slot
 	return slot
@@ -171,6 +196,7 @@ func (t *Table) bury(slot int32) {
 	t.gone = append(t.gone, *p)
 	delete(t.index, p.ID)
 	*p = Process{}
+	t.ids[slot] = sample.ID{}
 	t.free = append(t.free, slot)
 }
 
@@ -181,6 +207,17 @@ func (t *Table) Len() int { return len(t.order) }
 // set, until the next Update.
 func (t *Table) At(i int) *Process { return &t.slots[t.order[i]] }
 
+// ID returns who the i-th process of the last snapshot is.
+func (t *Table) ID(i int) sample.ID { return t.ids[t.order[i]] }
+
+// Still tells of the i-th process of the last snapshot that nothing of it moved since the
+// reading before, nor had, that it needs no Identity, and that its descriptors never moved:
+// who looks for any of these need not look at it.
+func (t *Table) Still(i int) bool { return t.still[t.order[i]] }
+
+// Moved tells whether the i-th process of the last snapshot is Active.
+func (t *Table) Moved(i int) bool { return !t.Still(i) && t.At(i).Active }
+
 // Find returns a process by its identity, or nil. One that an incomplete snapshot
 // did not have is as it was read last.
 func (t *Table) Find(id sample.ID) *Process {
@@ -188,6 +225,7 @@ func (t *Table) Find(id sample.ID) *Process {
 	if !ok {
 		return nil
 	}
+	t.still[slot] = false // the caller may note something
 	return &t.slots[slot]
 }
 

@@ -332,6 +332,9 @@ func (e *Engine) readFailed(err error) error {
 
 func (e *Engine) identify() {
 	for i := range e.table.Len() {
+		if e.table.Still(i) {
+			continue
+		}
 		if p := e.table.At(i); p.Renew {
 			p.Identity = e.Who.Identify(&p.Process)
 		}

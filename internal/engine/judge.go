@@ -73,11 +73,12 @@ func (e *Engine) writeJobs() {
 func (e *Engine) writeProcesses() {
 	now := e.snapshot.Monotonic
 	for i := range e.table.Len() {
-		p := e.table.At(i)
-		due := e.Select.Due(p, e.before, now) || e.Select == report.Active && e.gpus.Holds(p.ID.PID)
-		if !due && !p.Active && (!e.Policy.Watches(p.ID) || e.exited[p.ID]) {
+		id, moved := e.table.ID(i), e.table.Moved(i)
+		due := e.Select.Due(id.PID, moved, e.before, now) || e.Select == report.Active && e.gpus.Holds(id.PID)
+		if !due && !moved && (!e.Policy.Watches(id) || e.exited[id]) {
 			continue
 		}
+		p := e.table.At(i)
 		if !e.Filter.Match(&p.Process, p.Identity) {
 			continue
 		}

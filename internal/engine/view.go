@@ -61,12 +61,12 @@ type Views struct {
 	questions chan func(*Engine) // run between ticks
 
 	mu        sync.Mutex
-	published chan struct{} // closed at the next publication
+	published chan struct{} // closed at the next publication; nil: nobody waits for it
 }
 
 // NewViews returns a Views with nothing in it yet.
 func NewViews() *Views {
-	return &Views{ask: make(chan struct{}, 1), questions: make(chan func(*Engine)), published: make(chan struct{})}
+	return &Views{ask: make(chan struct{}, 1), questions: make(chan func(*Engine))}
 }
 
 // Latest returns the view of the last tick, with details or without, nil before the
@@ -77,6 +77,9 @@ func (v *Views) Latest() *View { return v.latest.Load() }
 func (v *Views) Published() <-chan struct{} {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.published == nil {
+		v.published = make(chan struct{})
+	}
 	return v.published
 }
 
@@ -214,8 +217,10 @@ func (v *Views) publish(view *View) {
 	v.latest.Store(view)
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	close(v.published)
-	v.published = make(chan struct{})
+	if v.published != nil {
+		close(v.published)
+		v.published = nil
+	}
 }
 
 // standings is what the views need to remember from tick to tick.

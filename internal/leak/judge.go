@@ -95,6 +95,9 @@ func (j *Judge) Observe(t *aggregate.Table) {
 	j.at = t.Monotonic()
 	j.changes = j.changes[:0]
 	for i := range t.Len() {
+		if t.Still(i) {
+			continue
+		}
 		p := t.At(i)
 		if p.FDsRest() {
 			continue // and was met before

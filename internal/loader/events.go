@@ -48,7 +48,8 @@ type Events struct {
 
 	spill     *ebpf.Map
 	runs      *ebpf.Map
-	counts    *ebpf.Variable
+	area      []byte // the mapped variables, which counts is one of
+	counts    *eventsEventCounts
 	delivered struct{ exits, ooms uint64 }
 	malformed uint64
 
@@ -174,12 +175,27 @@ func (e *Events) load(o EventOptions, env *environment) error {
 	}
 	e.spill = e.base.Maps[eventsMapTaskSpill]
 	e.runs = e.base.Maps[eventsMapRuns]
-	e.counts = e.base.Variables[eventsVarCounts]
+	if err := e.mapCounts(); err != nil {
+		return fmt.Errorf("map the event counts: %w", err)
+	}
 	if e.reader, err = ringbuf.NewReader(e.base.Maps[eventsMapRing]); err != nil {
 		return fmt.Errorf("open event ring: %w", err)
 	}
 	// A drain never waits.
 	e.reader.SetDeadline(time.Unix(1, 0))
+	return nil
+}
+
+// mapCounts maps what the programs count, for each drain looks at it.
+func (e *Events) mapCounts() error {
+	v := e.spec.Variables[eventsVarCounts]
+	m := e.base.Maps[v.SectionName]
+	area, err := unix.Mmap(m.FD(), 0, int(m.ValueSize()), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	e.area = area
+	e.counts = at[eventsEventCounts](area[v.Offset:])
 	return nil
 }
 
@@ -402,12 +418,11 @@ func (e *Events) Ready() <-chan struct{} { return e.ready }
 // fails, as for want of a descriptor, dst has what was read before.
 func (e *Events) Drain(dst *sample.Events) error {
 	dst.Reset()
-	d := e.newEventDecoder(dst)
 	defer func() {
 		e.delivered.exits += uint64(len(dst.Exits))
 		e.delivered.ooms += uint64(len(dst.OOMs))
 	}()
-	if err := e.readRing(d); err != nil {
+	if err := e.readRing(dst); err != nil {
 		return err
 	}
 	sent, err := e.sendOverdue()
@@ -415,7 +430,7 @@ func (e *Events) Drain(dst *sample.Events) error {
 		return err
 	}
 	if sent {
-		if err := e.readRing(d); err != nil {
+		if err := e.readRing(dst); err != nil {
 			return err
 		}
 	}
@@ -424,8 +439,11 @@ func (e *Events) Drain(dst *sample.Events) error {
 
 // readRing decodes what is in the ring, and no more than it holds: others may fill
 // it as fast as it is read.
-func (e *Events) readRing(d *eventDecoder) error {
-	// An empty ring is not asked: that is a system call.
+func (e *Events) readRing(dst *sample.Events) error {
+	if e.reader.AvailableBytes() == 0 {
+		return nil // to ask would be a system call
+	}
+	d := e.newEventDecoder(dst)
 	for read := 0; read < e.reader.BufferSize() && e.reader.AvailableBytes() > 0; {
 		err := e.reader.ReadInto(&e.record)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -449,10 +467,7 @@ func (e *Events) sendOverdue() (sent bool, err error) {
 	if !e.Attached("exits") {
 		return false, nil
 	}
-	c, err := e.readCounts()
-	if err != nil {
-		return false, err
-	}
+	c := e.counts
 	// Mostly there are none, and the clock is a system call.
 	old := c.Untold != [8]int64{} && hasOld(&c.Untold, clock.Boottime()-e.bootOffset, e.age)
 	if !old && c.Kept <= 0 {
@@ -481,19 +496,9 @@ func hasOld(untold *[8]int64, now, age time.Duration) bool {
 	return false
 }
 
-func (e *Events) readCounts() (c eventsEventCounts, err error) {
-	if err := e.counts.Get(&c); err != nil {
-		return c, fmt.Errorf("read event counts: %w", err)
-	}
-	return c, nil
-}
-
 // Balance says what became of everything that was seen.
 func (e *Events) Balance() (b sample.Balance, err error) {
-	c, err := e.readCounts()
-	if err != nil {
-		return b, err
-	}
+	c := *e.counts
 	tally := func(seen, sent, lost, delivered uint64) sample.Tally {
 		return sample.Tally{Seen: seen, Lost: lost, Delivered: delivered, Pending: sent - delivered}
 	}
@@ -564,6 +569,11 @@ func (e *Events) Close() error {
 	}
 	if e.reader != nil {
 		errs = append(errs, e.reader.Close())
+	}
+	if e.area != nil {
+		counts := *e.counts
+		e.counts = &counts
+		errs = append(errs, unix.Munmap(e.area))
 	}
 	if e.base != nil {
 		e.base.Close()

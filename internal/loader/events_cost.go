@@ -20,11 +20,7 @@ func (e *Events) Cost() time.Duration {
 	if err != nil {
 		return 0
 	}
-	counts, err := e.readCounts()
-	if err != nil {
-		return 0
-	}
-	total := time.Duration(counts.Exits.Seen) * exitCost
+	total := time.Duration(e.counts.Exits.Seen) * exitCost
 	for name, n := range runs {
 		total += time.Duration(n) * runCosts[name]
 	}

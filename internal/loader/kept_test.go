@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -129,6 +130,80 @@ func TestTheSameIsTheSame(t *testing.T) {
 	}
 }
 
+// A snapshot in which somebody changed processes, or that another reader filled in since, has
+// what the kernel says all the same.
+func TestForeignSnapshot(t *testing.T) {
+	r, other := openScan(t, Options{Scan: ScanSyscall}), openScan(t, Options{Scan: ScanSyscall})
+	defer r.Close()
+	defer other.Close()
+	startWaiter(t)
+	var s sample.Snapshot
+	read := func(r *Reader) {
+		t.Helper()
+		if err := r.Read(context.Background(), sample.Scope{}, &s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	read(r)
+	read(r)
+	for name, change := range map[string]func(){
+		"completed": func() {
+			for i := range s.Processes {
+				s.Processes[i].UID = 4711
+				s.Processes[i].Since = 0
+			}
+			s.AsRead = 0
+		},
+		"filled by another": func() {
+			read(other)
+			for i := range s.Processes {
+				s.Processes[i].UID = 4711
+			}
+		},
+		"empty": func() { s = sample.Snapshot{} },
+	} {
+		change()
+		read(r)
+		for _, p := range s.Processes {
+			if p.UID == 4711 || p.Known == 0 {
+				t.Fatalf("%s: %+v", name, p)
+			}
+		}
+	}
+}
+
+// What a snapshot says is the same is what the reading before says, in the same place.
+func TestSnapshotsTellWhatIsTheSame(t *testing.T) {
+	r := openScan(t, Options{Scan: ScanSyscall})
+	defer r.Close()
+	var s sample.Snapshot
+	var last []sample.Process
+	var lastAt time.Duration
+	same := 0
+	for round := range 40 { // longer than the splits of CPU time take to turn
+		_, end := startWaiter(t)
+		if err := r.Read(context.Background(), sample.Scope{}, &s); err != nil {
+			t.Fatal(err)
+		}
+		if s.AsRead != s.Monotonic || len(s.Same) != len(s.Processes) || round > 0 && s.Before != lastAt {
+			t.Fatalf("read at %v, before at %v not %v, compared %d of %d", s.AsRead, s.Before, lastAt, len(s.Same), len(s.Processes))
+		}
+		for i, is := range s.Same {
+			if round > 0 && is {
+				same++
+				if i >= len(last) || s.Processes[i] != last[i] {
+					t.Errorf("not what was at %d: %+v", i, s.Processes[i])
+				}
+			}
+		}
+		last, lastAt = slices.Clone(s.Processes), s.AsRead
+		end()
+	}
+	if same < 40*20 {
+		t.Errorf("%d were the same", same)
+	}
+}
+
 func clearKept(s *syscallScan) error {
 	return errors.Join(clearArray(s.objects.Kept), clearStandings(s))
 }
@@ -150,14 +225,15 @@ func keptTasks(t *testing.T, s *syscallScan) map[int32]bool {
 	t.Helper()
 	kept := map[int32]bool{}
 	m := s.objects.Kept
-	for _, p := range s.seen {
-		place := p.pid & (m.MaxEntries() - 1)
+	for i := range s.aligned {
+		p := &s.records[i]
+		place := p.Tgid & (m.MaxEntries() - 1)
 		value, err := m.LookupBytes(place)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if binary.NativeEndian.Uint64(value) == p.task {
-			kept[int32(p.pid)] = true
+		if binary.NativeEndian.Uint64(value) == p.Task {
+			kept[int32(p.Tgid)] = true
 		}
 	}
 	return kept

@@ -42,6 +42,9 @@ func (l *lastReading) meet(rec *scanProcessRecord, known, n int, now time.Durati
 	return was, since
 }
 
+// stay takes the n-th record, which is known to be that of the last reading.
+func (l *lastReading) stay(n int) { l.at = n + 1 }
+
 // find looks for a record that is to be the n-th.
 func (l *lastReading) find(rec *scanProcessRecord, n int) (was int) {
 	for i := max(l.at, n); i < len(l.records) && i < l.at+ahead; i++ {

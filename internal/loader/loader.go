@@ -69,8 +69,10 @@ type Reader struct {
 	some bool
 	want map[int32]bool // where some: those that are not read yet
 
-	// whole: last is of the scan before.
-	whole bool
+	// whole: last is of the scan before, which began at lastAt.
+	whole  bool
+	lastAt time.Duration
+	held   bool // dst has what that filled in
 
 	emit func(*scanProcessRecord, int)
 }
@@ -155,7 +157,10 @@ func (r *Reader) Read(ctx context.Context, s sample.Scope, dst *sample.Snapshot)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	room := cap(dst.Processes)
+	held := r.whole && dst.AsRead == r.lastAt && len(dst.Processes) == len(r.last.records)
 	dst.Reuse()
+	r.held = held && cap(dst.Processes) == room
 	dst.Time = time.Now()
 	dst.Monotonic = clock.Monotonic()
 	dst.Boottime = clock.Boottime()
@@ -175,12 +180,16 @@ func (r *Reader) Read(ctx context.Context, s sample.Scope, dst *sample.Snapshot)
 
 func (r *Reader) readAll() error {
 	r.last.at = 0 // the reading before may have failed
+	if r.whole {
+		r.dst.Before = r.lastAt
+	}
 	if err := r.scanner.scan(r.exact, r.emit); err != nil {
 		r.whole = false
 		return err
 	}
 	r.last.cut(len(r.dst.Processes))
-	r.whole = true
+	r.whole, r.lastAt = true, r.dst.Monotonic
+	r.dst.AsRead = r.lastAt
 	r.splits.end()
 	if r.hidden && !r.alone {
 		r.dst.Missed++
@@ -259,7 +268,13 @@ func (r *Reader) add(rec *scanProcessRecord, was int) {
 // last one, p need not be decoded: it is what it was, or what another place of the
 // snapshot was.
 func (r *Reader) addToAll(rec *scanProcessRecord, was int, p *sample.Process, n int) {
+	if r.held && was == n && !r.splits.turning() {
+		r.last.stay(n)
+		r.dst.Same = append(r.dst.Same, true)
+		return
+	}
 	was, since := r.last.meet(rec, was, n, r.dst.Monotonic)
+	r.dst.Same = append(r.dst.Same, was == n)
 	if was > n {
 		if all := r.dst.Processes[:cap(r.dst.Processes)]; was < len(all) {
 			*p = all[was]

@@ -67,7 +67,7 @@ func (d *recordDecoder) decode(r *scanProcessRecord, p *sample.Process) {
 		PPID:         int32(r.Ppid),
 		UID:          r.Uid,
 		ExecID:       r.ExecId,
-		Threads:      uint64(r.Threads),
+		Threads:      r.Threads,
 		FDLimit:      r.FdLimit,
 		FDHardLimit:  r.FdHardLimit,
 		Known:        fieldsAlways,
@@ -119,7 +119,7 @@ func (d *recordDecoder) decodeFiles(r *scanProcessRecord, p *sample.Process) {
 	if r.Files[1] == 0 { // one table, which others may share as a whole
 		p.FDTable = r.Files[0]
 	}
-	p.FDOpen = r.FdOpen
+	p.FDOpen = uint64(r.FdOpen)
 	p.Known |= fieldsOfFiles
 }
 

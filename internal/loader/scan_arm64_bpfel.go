@@ -15,29 +15,29 @@ import (
 
 type scanProcessRecord struct {
 	_               structs.HostLayout
+	Task            uint64
+	StartBoottimeNs uint64
 	Pid             uint32
 	Tgid            uint32
 	Ppid            uint32
-	NsPid           uint32
-	Uid             uint32
 	Flags           uint32
 	State           uint32
-	Threads         uint32
-	Task            uint64
-	StartBoottimeNs uint64
-	ExecId          uint64
-	CgroupId        uint64
-	Comm            [2]uint64
-	Files           [4]uint64
-	FdOpen          uint64
+	FdOpen          uint32
 	FdLimit         uint64
 	FdHardLimit     uint64
+	CgroupId        uint64
+	Comm            [2]uint64
 	RssFilePages    uint64
 	RssAnonPages    uint64
 	RssShmemPages   uint64
 	SwapPages       uint64
 	PeakPages       uint64
 	VirtualPages    uint64
+	NsPid           uint32
+	Uid             uint32
+	Threads         uint64
+	ExecId          uint64
+	Files           [4]uint64
 	MinorFaults     uint64
 	MajorFaults     uint64
 	CpuNs           uint64
@@ -52,6 +52,7 @@ type scanProcessRecord struct {
 	NetSent         uint64
 	FdOpened        uint64
 	FdClosed        uint64
+	Padding         [3]uint64
 }
 
 type scanScanArgs struct {
@@ -73,9 +74,11 @@ type scanScanArgs struct {
 }
 
 type scanStanding struct {
-	_     structs.HostLayout
-	Slept uint64
-	Same  uint64
+	_      structs.HostLayout
+	Slept  uint64
+	Signal uint64
+	Mm     uint64
+	Files  uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -95,6 +98,7 @@ const (
 	scanVarCpuOffset  = "cpu_offset"
 	scanVarCpuRepeat  = "cpu_repeat"
 	scanVarKeptMask   = "kept_mask"
+	scanVarListHead   = "list_head"
 	scanVarNrCpus     = "nr_cpus"
 	scanVarNsLevel    = "ns_level"
 	scanVarNsSelf     = "ns_self"
@@ -169,6 +173,7 @@ type scanVariableSpecs struct {
 	CpuOffset  *ebpf.VariableSpec `ebpf:"cpu_offset"`
 	CpuRepeat  *ebpf.VariableSpec `ebpf:"cpu_repeat"`
 	KeptMask   *ebpf.VariableSpec `ebpf:"kept_mask"`
+	ListHead   *ebpf.VariableSpec `ebpf:"list_head"`
 	NrCpus     *ebpf.VariableSpec `ebpf:"nr_cpus"`
 	NsLevel    *ebpf.VariableSpec `ebpf:"ns_level"`
 	NsSelf     *ebpf.VariableSpec `ebpf:"ns_self"`
@@ -225,6 +230,7 @@ type scanVariables struct {
 	CpuOffset  *ebpf.Variable `ebpf:"cpu_offset"`
 	CpuRepeat  *ebpf.Variable `ebpf:"cpu_repeat"`
 	KeptMask   *ebpf.Variable `ebpf:"kept_mask"`
+	ListHead   *ebpf.Variable `ebpf:"list_head"`
 	NrCpus     *ebpf.Variable `ebpf:"nr_cpus"`
 	NsLevel    *ebpf.Variable `ebpf:"ns_level"`
 	NsSelf     *ebpf.Variable `ebpf:"ns_self"`

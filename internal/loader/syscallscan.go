@@ -22,7 +22,7 @@ type syscallScan struct {
 	chunk   uint32
 
 	args scanScanArgs
-	seen []place // this scan's processes, in order
+	seen []place // this scan's processes, in order, where it takes more than one run
 	// aligned is how many processes the scan before emitted, if each was once, in the
 	// order of the places, and these were enough; else 0.
 	aligned uint32
@@ -67,14 +67,14 @@ func openSyscallScan(opts Options, env *environment) (*syscallScan, error) {
 }
 
 // The scan keeps what it read of sleeping processes in places by their PID, of 192
-// bytes each: four for each task that there is, so that few share one, and no more
+// bytes each: two for each task that there is, so that few share one, and no more
 // than 12 MiB.
 const (
 	minKept = 1 << 12
 	maxKept = 1 << 16
 )
 
-// Records have places for as many processes as there are tasks, of 312 bytes each, so that
+// Records have places for as many processes as there are tasks, of 352 bytes each, so that
 // the next scan finds each in its own.
 const (
 	minPlaces = 1 << 11
@@ -86,7 +86,7 @@ func sizeMaps(spec *ebpf.CollectionSpec) error {
 	if err := unix.Sysinfo(&info); err != nil {
 		return fmt.Errorf("count the tasks: %w", err)
 	}
-	kept := powerOfTwo(4*uint32(info.Procs), minKept, maxKept)
+	kept := powerOfTwo(2*uint32(info.Procs), minKept, maxKept)
 	places := powerOfTwo(uint32(info.Procs), minPlaces, maxPlaces)
 	spec.Maps[scanMapKept].MaxEntries = kept
 	spec.Maps[scanMapRecords].MaxEntries = places + 1
@@ -211,6 +211,10 @@ func (s *syscallScan) scan(exact bool, emit func(*scanProcessRecord, int)) error
 			behind = s.goBack(&args, behind)
 			continue
 		}
+		if s.args.Done != 0 && args.First == 0 {
+			s.takeAll(before, emit)
+			return nil
+		}
 		s.take(s.seen[behind:], before, emit)
 		args.First += s.args.Count
 		if s.args.Done != 0 {
@@ -224,8 +228,7 @@ func (s *syscallScan) scan(exact bool, emit func(*scanProcessRecord, int)) error
 	}
 }
 
-// take emits the records of a run but for those that were seen already, each with where
-// it was in the scan before, if it is known to be the same: its place, of those of before.
+// take emits the records of a run but for those that were seen already.
 func (s *syscallScan) take(seen []place, before uint32, emit func(*scanProcessRecord, int)) {
 	for i := s.args.First; i < s.args.First+s.args.Count; i++ {
 		r := &s.records[i&(s.places-1)]
@@ -235,12 +238,25 @@ func (s *syscallScan) take(seen []place, before uint32, emit func(*scanProcessRe
 			continue
 		}
 		s.seen = append(s.seen, p)
-		was := -1
-		if i < before && s.stands[i].Same != 0 {
-			was = int(i)
-		}
-		emit(r, was)
+		emit(r, s.was(i, before))
 	}
+}
+
+// takeAll emits the records of the one run that a scan took.
+func (s *syscallScan) takeAll(before uint32, emit func(*scanProcessRecord, int)) {
+	for i := range s.args.Count {
+		emit(&s.records[i], s.was(i, before))
+	}
+	s.aligned = s.args.Count
+}
+
+// was is where the i-th record was in the scan before, which emitted before records, if it
+// is known to be the same; else -1.
+func (s *syscallScan) was(i, before uint32) int {
+	if i < before && s.stands[i].Slept&1 != 0 {
+		return int(i)
+	}
+	return -1
 }
 
 // goBack aims args behind the process before those that are gone, and returns how

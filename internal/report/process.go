@@ -24,17 +24,17 @@ const everyProcess = time.Minute
 // Due tells whether a process is to be reported at a tick that ends the interval
 // from before to now, monotonic times. Processes in which nothing moves come up
 // spread over the minute by their PID, so that there is no burst.
-func (s Selection) Due(p *aggregate.Process, before, now time.Duration) bool {
+func (s Selection) Due(pid int32, moved bool, before, now time.Duration) bool {
 	switch s {
 	case All:
 		return true
 	case None:
 		return false
 	}
-	if p.Active {
+	if moved {
 		return true
 	}
-	offset := time.Duration(p.ID.PID%60) * time.Second
+	offset := time.Duration(pid%60) * time.Second
 	return (now+offset)/everyProcess != (before+offset)/everyProcess
 }
 

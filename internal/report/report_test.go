@@ -162,7 +162,7 @@ func TestDue(t *testing.T) {
 	times := 0
 	for s := range 600 {
 		now := time.Duration(s) * time.Second
-		if Active.Due(p, now-time.Second, now) {
+		if Active.Due(p.ID.PID, p.Active, now-time.Second, now) {
 			times++
 		}
 	}
@@ -170,7 +170,7 @@ func TestDue(t *testing.T) {
 		t.Errorf("a still process is reported %d times in ten minutes, want 10", times)
 	}
 	// Ticks longer than a minute report all.
-	if !Active.Due(p, 0, 90*time.Second) {
+	if !Active.Due(p.ID.PID, p.Active, 0, 90*time.Second) {
 		t.Error("not reported after 90 s")
 	}
 	perTick := map[int]int{}
@@ -178,7 +178,7 @@ func TestDue(t *testing.T) {
 		p.ID.PID = pid
 		for s := range 60 {
 			now := time.Hour + time.Duration(s)*time.Second
-			if Active.Due(p, now-time.Second, now) {
+			if Active.Due(p.ID.PID, p.Active, now-time.Second, now) {
 				perTick[s]++
 			}
 		}
@@ -189,7 +189,7 @@ func TestDue(t *testing.T) {
 		}
 	}
 	p.Active = true
-	if !Active.Due(p, 0, 0) || !All.Due(p, 0, 0) || None.Due(p, 0, 0) {
+	if !Active.Due(p.ID.PID, p.Active, 0, 0) || !All.Due(p.ID.PID, p.Active, 0, 0) || None.Due(p.ID.PID, p.Active, 0, 0) {
 		t.Error("an active process: active and all report it, none does not")
 	}
 }

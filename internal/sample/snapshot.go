@@ -27,6 +27,13 @@ type Snapshot struct {
 	Missed uint64
 	// Hidden says that there are more which the source can't even count.
 	Hidden bool
+	// AsRead is Monotonic where the processes are as their reader left them, else 0: it may
+	// fill in anew only those that changed.
+	AsRead time.Duration
+	// Same has true for each of Processes that is what it was, in the same place, in the
+	// reading whose AsRead was Before; 0: nobody compared.
+	Before time.Duration
+	Same   []bool
 }
 
 // Whole tells whether no process is missing.
@@ -48,7 +55,7 @@ func (s *Snapshot) Reuse() {
 	if n := len(s.Processes); cap(s.Processes) > max(4*n, fewProcesses) {
 		s.Processes = make([]Process, 0, 2*n)
 	}
-	*s = Snapshot{Processes: s.Processes[:0]}
+	*s = Snapshot{Processes: s.Processes[:0], Same: s.Same[:0]}
 }
 
 // Reader is a source of process facts. One goroutine uses it at a time.

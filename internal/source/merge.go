@@ -61,6 +61,7 @@ func (m *Merged) Read(ctx context.Context, s sample.Scope, dst *sample.Snapshot)
 	if err := m.secondary.Read(ctx, s, &m.rest); err != nil {
 		return fmt.Errorf("complete %d fields: %w", wanted.Len(), err)
 	}
+	dst.AsRead = 0
 	clear(m.index)
 	for i := range m.rest.Processes {
 		m.index[m.rest.Processes[i].ID] = i

@@ -20,6 +20,7 @@ type fake struct {
 func (f *fake) Read(_ context.Context, s sample.Scope, dst *sample.Snapshot) error {
 	f.scopes = append(f.scopes, s)
 	dst.Reset()
+	dst.AsRead = 1
 	dst.Processes = append(dst.Processes, f.procs...)
 	for i := range dst.Processes {
 		dst.Processes[i].Known = f.known
@@ -70,6 +71,9 @@ func TestMergeFillsOnlyWhatThePrimaryLacks(t *testing.T) {
 		if got.Processes[i] != want[i] {
 			t.Errorf("process %d:\n got %+v\nwant %+v", i, got.Processes[i], want[i])
 		}
+	}
+	if got.AsRead != 0 {
+		t.Error("the processes are said to be as the primary left them")
 	}
 	if f := s.scopes[0].Fields; f != sample.SetOf(sample.Threads) {
 		t.Errorf("the secondary was asked for %b, want only the threads", f)
