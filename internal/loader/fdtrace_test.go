@@ -37,7 +37,14 @@ func openTracer(t testing.TB, o FDTraceOptions) *FDTracer {
 // The tracers that tests share: opening one takes seconds in emulation.
 var (
 	callTracer    = sync.OnceValues(func() (*FDTracer, error) { return OpenFDTracer(FDTraceOptions{Path: FDPathSyscalls}) })
-	installTracer = sync.OnceValues(func() (*FDTracer, error) { return OpenFDTracer(FDTraceOptions{Path: FDPathInstall}) })
+	installTracer = sync.OnceValues(func() (*FDTracer, error) {
+		tr, err := OpenFDTracer(FDTraceOptions{Path: FDPathInstall})
+		if err != nil {
+			return nil, err
+		}
+		// Before 6.4 a kernel for arm64 loads what it can't attach.
+		return tr, errors.Join(tr.attachHooks(), tr.detach())
+	})
 )
 
 // eachPath runs a test by every path that the kernel takes.

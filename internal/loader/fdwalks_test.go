@@ -14,16 +14,23 @@ import (
 // that, and where they return to, for so many of the innermost.
 func wordsOf(birth *sample.FDBirth, frames int) sample.WalkWords {
 	stack := &birth.Stack
+	size := uint64(len(stack.Window))
+	word := func(at uint64) uint64 { return binary.LittleEndian.Uint64(stack.Window[at:]) }
 	at := stack.BP - stack.SP
 	words := sample.WalkWords{{Offset: -1, Value: stack.IP}, {Offset: -3, Relative: true, Value: at}}
+	if int64(at) < 0 { // Go's frame pointers on arm64 are below sp: the first frame in the window is the next
+		const code = 1 << 24 // of this program, at most
+		for at = 0; at+16 < size && (word(at)-stack.SP-at > size || word(at+8)-stack.IP+code > 2*code); at += 8 {
+		}
+	}
 	for range frames {
-		if at+16 > uint64(len(stack.Window)) {
+		if at+16 > size {
 			break
 		}
-		next := binary.LittleEndian.Uint64(stack.Window[at:]) - stack.SP
+		next := word(at) - stack.SP
 		words = append(words,
 			sample.WalkWord{Offset: int32(at), Relative: true, Value: next},
-			sample.WalkWord{Offset: int32(at) + 8, Value: binary.LittleEndian.Uint64(stack.Window[at+8:])})
+			sample.WalkWord{Offset: int32(at) + 8, Value: word(at + 8)})
 		if next <= at {
 			break
 		}
