@@ -423,23 +423,30 @@ func descriptorsOf(pid int, of string) (n int) {
 // nobody with them.
 func TestFDsWithFewCapabilities(t *testing.T) {
 	needTracing(t)
+	_, site := leakUnder(t, "setpriv", "--bounding-set", "-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search")
+	leakers[0].check(t, site)
+}
+
+// leakUnder is what fds, started by a command, tells of a program that leaks, and a site of it
+// that has a stack.
+func leakUnder(t *testing.T, command ...string) (leak record.Leak, site *record.Site) {
+	t.Helper()
 	p := leakers[0].start(t)
 	p.Say("") // it leaks until the end
 	cmd := builtAgent(t, "fds", "--local", "--json", "--for", "5s", "--pid", strconv.Itoa(int(p.PID())))
 	self := cmd.Path
 	var err error
-	if cmd.Path, err = exec.LookPath("setpriv"); err != nil {
+	if cmd.Path, err = exec.LookPath(command[0]); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Args = slices.Concat([]string{"setpriv", "--bounding-set", "-all,+bpf,+perfmon,+sys_ptrace,+dac_read_search", self}, cmd.Args[1:])
+	cmd.Args = slices.Concat(command, []string{self}, cmd.Args[1:])
 	r := runToEnd(t, cmd)
-	var leak record.Leak
 	decode(t, r, &leak)
 	named := slices.IndexFunc(leak.Sites, func(s record.Site) bool { return len(s.Stack) > 0 })
 	if named < 0 {
 		t.Fatalf("no stack: %s%s", r.stdout, r.stderr)
 	}
-	leakers[0].check(t, &leak.Sites[named])
+	return leak, &leak.Sites[named]
 }
 
 // In a time namespace, as a container may have, stacks and ages are right, too.
@@ -448,25 +455,12 @@ func TestFDsInATimeNamespace(t *testing.T) {
 	if _, err := os.Stat("/proc/self/ns/time"); err != nil {
 		t.Skip("the kernel has no time namespaces (5.6)")
 	}
-	p := leakers[0].start(t)
-	p.Say("") // it leaks until the end
-	cmd := builtAgent(t, "fds", "--local", "--json", "--for", "5s", "--pid", strconv.Itoa(int(p.PID())))
-	self := cmd.Path
-	var err error
-	if cmd.Path, err = exec.LookPath("unshare"); err != nil {
-		t.Fatal(err)
+	leak, site := leakUnder(t, "unshare", "--time", "--boottime", "86400", "--monotonic", "86400", "--fork", "--kill-child")
+	if n := leak.Unattributed["stack_lost"]; n > 0 {
+		t.Fatalf("%d stacks are lost", n)
 	}
-	cmd.Args = slices.Concat([]string{"unshare", "--time", "--boottime", "86400", "--monotonic", "86400", "--fork", "--kill-child", self}, cmd.Args[1:])
-	r := runToEnd(t, cmd)
-	var leak record.Leak
-	decode(t, r, &leak)
-	named := slices.IndexFunc(leak.Sites, func(s record.Site) bool { return len(s.Stack) > 0 })
-	if named < 0 || leak.Unattributed["stack_lost"] > 0 {
-		t.Fatalf("no stack: %s", r.stdout)
-	}
-	l := &leak.Sites[named]
-	if leakers[0].check(t, l); l.OldestSeconds.Or(0) > 10 {
-		t.Errorf("the oldest is of %v s", l.OldestSeconds)
+	if leakers[0].check(t, site); site.OldestSeconds.Or(0) > 10 {
+		t.Errorf("the oldest is of %v s", site.OldestSeconds)
 	}
 }
 

@@ -104,6 +104,20 @@ func trace(t *testing.T, tr *FDTracer, name string, args ...string) (*helper, sa
 	return h, id
 }
 
+// traceTwo traces two that open and close files as they are told. They wait for next.
+func traceTwo(t *testing.T, tr *FDTracer) (hs [2]*helper, ids [2]sample.ID) {
+	t.Helper()
+	for i := range hs {
+		hs[i] = startHelper(t, "files")
+		hs[i].line()
+		ids[i] = idOf(t, tr, hs[i].pid)
+	}
+	if err := tr.Start(ids[:]); err != nil {
+		t.Fatal(err)
+	}
+	return hs, ids
+}
+
 // held is what a helper says that it holds.
 func (h *helper) held() map[int]truth {
 	h.t.Helper()
@@ -519,15 +533,7 @@ func TestReasons(t *testing.T) {
 // wherever its stamp is, and no stamp of a closed descriptor stays.
 func TestStampsThatCollide(t *testing.T) {
 	eachPath(t, func(t *testing.T, tr *FDTracer) {
-		hs, ids := [2]*helper{}, [2]sample.ID{}
-		for i := range hs {
-			hs[i] = startHelper(t, "files")
-			hs[i].line()
-			ids[i] = idOf(t, tr, hs[i].pid)
-		}
-		if err := tr.Start(ids[:]); err != nil {
-			t.Fatal(err)
-		}
+		hs, ids := traceTwo(t, tr)
 		others := stampsInUse(t, tr)
 		l := &birthLog{tr: tr}
 		var held [2]map[string]bool // numbers, as they said
@@ -600,15 +606,7 @@ func TestStampsThatCollide(t *testing.T) {
 // one thread opens is never in doubt, whoever has the place meanwhile.
 func TestOnePlaceForTwo(t *testing.T) {
 	eachPath(t, func(t *testing.T, tr *FDTracer) {
-		hs, ids := [2]*helper{}, [2]sample.ID{}
-		for i := range hs {
-			hs[i] = startHelper(t, "files")
-			hs[i].line()
-			ids[i] = idOf(t, tr, hs[i].pid)
-		}
-		if err := tr.Start(ids[:]); err != nil {
-			t.Fatal(err)
-		}
+		hs, ids := traceTwo(t, tr)
 		apart := tableMark(tr.suspects[ids[0]].files) ^ tableMark(tr.suspects[ids[1]].files)
 		for _, h := range hs {
 			h.next()
