@@ -832,8 +832,7 @@ int BPF_PROG(on_syscall, struct pt_regs *regs, long ret)
 {
 	struct task_struct *t = bpf_get_current_task_btf();
 	u64 opened = 0, closed = 0, unsure = 0;
-	u32 nr = call_number(regs); // signed on arm64, and then without a bound for 6.1's verifier
-	u64 command;
+	u64 nr = call_number(regs), command;
 	s64 came;
 
 	ran(HOOK_FDS);

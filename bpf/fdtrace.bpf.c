@@ -1264,10 +1264,9 @@ static __noinline int back(void *regs, u64 nr, long ret)
 SEC("tp_btf/sys_exit")
 int BPF_PROG(on_call, struct pt_regs *regs, long ret)
 {
-	u64 nr = (u32)call_number(regs); // what is signed on arm64 has no bound for the verifier
+	u64 nr = call_number(regs);
 
 	count_run();
-	asm volatile("" : "+r"(nr));
 	if (nr >= FD_CALLS || !(concerned[nr / 64] >> (nr & 63) & 1))
 		return 0;
 	if (is_marked(bpf_get_current_task_btf()))

@@ -56,11 +56,15 @@ static __always_inline bool is_compat(struct task_struct *t)
 	return x->thread_info.flags & _TIF_32BIT;
 }
 
+// It is an int there: of one whose sign is extended, 6.1's verifier knows no bound once it was
+// compared.
 static __always_inline u64 call_number(void *regs)
 {
 	struct pt_regs___64 *r = regs;
+	u64 nr = (u32)r->syscallno;
 
-	return r->syscallno;
+	asm volatile("" : "+r"(nr)); // or the compiler compares its lower half
+	return nr;
 }
 
 static __always_inline u64 first_argument(void *regs)
